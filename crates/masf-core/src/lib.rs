@@ -1,1 +1,32 @@
-//! masf-core
+//! The types in which the parts of masf meet.
+//!
+//! An image becomes a [`FeaturePyramid`] (by a [`FeatureExtractor`]), the pyramid becomes [`Scores`] (by one [`Scorer`] or
+//! several), and a [`Fusion`] turns scores into an [`AnomalyMap`]. Components see pyramids, never images or backbones, so
+//! any backbone serves any scorer, and frozen features can be kept in a [`FeatureCache`] and read many times.
+//!
+//! What has been learned is kept in one file: see [`artifact`].
+//!
+//! Conventions: images and maps are row-major with axes `[B, C, H, W]` (batch, channel, height, width), `f32`.
+//! A tensor may be strided; feature maps usually are (their memory is channels-last), so that the descriptor of a position
+//! is contiguous. Sizes are given as `(height, width)`.
+
+#![forbid(unsafe_code)]
+
+pub mod artifact;
+mod cache;
+mod error;
+pub mod progress;
+mod pyramid;
+pub mod resample;
+mod scores;
+mod seed;
+mod traits;
+
+pub use artifact::{Artifact, ArtifactReader, ArtifactWriter};
+pub use cache::{FeatureCache, FeatureCacheBuilder};
+pub use error::{Error, Fault, Result};
+pub use progress::{Progress, Silent};
+pub use pyramid::{FeatureLevel, FeaturePyramid, LevelSpec};
+pub use scores::{AnomalyMap, CalibratedMap, ScoreMap, Scores};
+pub use seed::random_stream;
+pub use traits::{FeatureExtractor, Fit, Fusion, Normalisation, PyramidSource, Scorer, Subset};

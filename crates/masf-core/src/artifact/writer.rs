@@ -1,0 +1,147 @@
+//! Writing model files.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use safetensors::View;
+
+use super::{Artifact, Checksum, FORMAT_VERSION, METADATA_KEY, ModelFileError, Section, canonical_json};
+use crate::Result;
+
+/// Choices of the one who saves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SaveOptions {
+    /// Leave the backbone's weights out and record their SHA-256 only; reading then needs the file of weights.
+    pub reference_weights: bool,
+}
+
+/// Collects what an artifact writes; see [`save`].
+pub struct ArtifactWriter {
+    options: SaveOptions,
+    path: String,
+    sections: BTreeMap<String, Section>,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl ArtifactWriter {
+    fn new(options: SaveOptions) -> Self {
+        Self { options, path: String::new(), sections: BTreeMap::new(), tensors: BTreeMap::new() }
+    }
+
+    /// What the one who saves chose.
+    pub fn options(&self) -> SaveOptions {
+        self.options
+    }
+
+    /// Writes the settings of this artifact.
+    ///
+    /// # Errors
+    /// Settings that JSON cannot hold, or settings written before.
+    pub fn section(&mut self, settings: &impl serde::Serialize) -> Result<()> {
+        let problem = |error: serde_json::Error| ModelFileError::Settings {
+            section: self.path.clone(),
+            problem: error.to_string(),
+        };
+        let data = serde_json::to_value(settings).map_err(problem)?;
+        match self.sections.get_mut(&self.path) {
+            Some(section) if section.data.is_null() => section.data = data,
+            _ => {
+                return Err(ModelFileError::Duplicate(format!("settings of {}", self.path)).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a tensor of this artifact.
+    ///
+    /// # Errors
+    /// A name used before, or values that are not finite.
+    pub fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        let name = join(&self.path, name);
+        let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
+        if !super::reader::is_finite(tensor.dtype().into(), &(&tensor).data()) {
+            return Err(ModelFileError::NotFinite(name).into());
+        }
+        if self.tensors.insert(name.clone(), tensor).is_some() {
+            return Err(ModelFileError::Duplicate(name).into());
+        }
+        Ok(())
+    }
+
+    /// Writes a nested artifact under a name.
+    ///
+    /// # Errors
+    /// Those of the artifact, or a name used before.
+    pub fn child(&mut self, name: &str, artifact: &dyn Artifact) -> Result<()> {
+        let path = join(&self.path, name);
+        let parent = std::mem::replace(&mut self.path, path);
+        let written = self.write(artifact);
+        self.path = parent;
+        written
+    }
+
+    fn write(&mut self, artifact: &dyn Artifact) -> Result<()> {
+        let section = Section { data: serde_json::Value::Null, tag: artifact.tag().to_owned() };
+        if self.sections.insert(self.path.clone(), section).is_some() {
+            return Err(ModelFileError::Duplicate(self.path.clone()).into());
+        }
+        artifact.write(self)
+    }
+
+    /// The metadata document.
+    fn document(&self) -> Result<String> {
+        let problem = |error: serde_json::Error| ModelFileError::Container(error.to_string());
+        let sections = serde_json::to_value(&self.sections).map_err(problem)?;
+        let mut text = String::new();
+        canonical_json(&sections, &mut text);
+        let mut checksum = Checksum::new(&text);
+        for (name, tensor) in &self.tensors {
+            checksum.tensor(name, tensor.dtype().into(), tensor.dims(), &tensor.data());
+        }
+        let sha256 = checksum.finish();
+        Ok(format!("{{\"format_version\":{FORMAT_VERSION},\"sections\":{text},\"sha256\":\"{sha256}\"}}"))
+    }
+}
+
+/// `a.b`, or `b` at the root.
+pub(super) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// Writes an artifact to a file: to a temporary one beside it, synced, then renamed over it.
+///
+/// A failure or interruption leaves an older file at `path` as it was. Two writes of the same artifact give the same bytes.
+///
+/// # Errors
+/// Those of the artifact, or [`ModelFileError::Save`] if the file system refuses.
+pub fn save(artifact: &dyn Artifact, path: &Path, options: SaveOptions) -> Result<()> {
+    let mut writer = ArtifactWriter::new(options);
+    writer.write(artifact)?;
+    let metadata = HashMap::from([(METADATA_KEY.to_owned(), writer.document()?)]);
+    let refused = |source: std::io::Error| ModelFileError::Save { path: path.to_path_buf(), source };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // Temporary files are private by default; a model is an ordinary file.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let file = builder.prefix(".masf-").tempfile_in(folder).map_err(refused)?;
+    safetensors::serialize_to_file(&writer.tensors, Some(metadata), file.path()).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(source) => refused(source),
+        other => ModelFileError::Container(other.to_string()),
+    })?;
+    file.as_file().sync_all().map_err(refused)?;
+    file.persist(path).map_err(|error| refused(error.error))?;
+    #[cfg(unix)]
+    if let Ok(folder) = std::fs::File::open(folder) {
+        // The rename itself reaches the disk with the folder; not every file system can do this, so a refusal is no error.
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Feature pyramids: what a backbone gives for a batch of images.
+
+use candle_core::Tensor;
+
+use crate::{Error, Result};
+
+/// One level that a backbone offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct LevelSpec {
+    /// Input pixels per step of the map, in both directions.
+    pub stride: usize,
+    /// Channels of the map.
+    pub channels: usize,
+}
+
+/// The feature map of one level for a batch.
+#[derive(Debug, Clone)]
+pub struct FeatureLevel {
+    /// Stride and channel count.
+    pub spec: LevelSpec,
+    /// The features, `[B, C, h, w]`, `f32`, finite; often strided (channels-last memory).
+    pub map: Tensor,
+}
+
+/// The feature maps of a batch of images, finest level first.
+///
+/// All levels have the same batch size, and at least one level exists.
+#[derive(Debug, Clone)]
+pub struct FeaturePyramid {
+    levels: Vec<FeatureLevel>,
+    input_size: (usize, usize),
+}
+
+impl FeaturePyramid {
+    /// Checks the levels (`[B, C, h, w]` each, strides ascending, one batch size) against their specifications.
+    ///
+    /// `input_size` is the `(height, width)` of the images in pixels.
+    ///
+    /// # Errors
+    /// [`Error::Data`] names the level and what is wrong with it. Values are not inspected.
+    pub fn new(levels: Vec<FeatureLevel>, input_size: (usize, usize)) -> Result<Self> {
+        let Some(first) = levels.first() else {
+            return Err(Error::data("feature pyramid", "has no levels"));
+        };
+        let batch = first.map.dims().first().copied().unwrap_or(0);
+        let mut last_stride = 0;
+        for level in &levels {
+            let spec = level.spec;
+            let name = || format!("feature level at stride {}", spec.stride);
+            match *level.map.dims() {
+                [b, c, h, w] if b == batch && c == spec.channels && h > 0 && w > 0 => {}
+                ref dims => {
+                    let expected = format!("[{batch}, {}, h, w]", spec.channels);
+                    return Err(Error::data(name(), format!("has shape {dims:?} instead of {expected}")));
+                }
+            }
+            if spec.stride <= last_stride {
+                return Err(Error::data(name(), "is out of order; strides must be positive and ascend"));
+            }
+            last_stride = spec.stride;
+        }
+        Ok(Self { levels, input_size })
+    }
+
+    /// The levels, finest first; never empty.
+    pub fn levels(&self) -> &[FeatureLevel] {
+        &self.levels
+    }
+
+    /// The level of a stride, or an error that lists the strides there are.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the pyramid has no such level.
+    pub fn level(&self, stride: usize) -> Result<&FeatureLevel> {
+        self.levels.iter().find(|level| level.spec.stride == stride).ok_or_else(|| {
+            let strides: Vec<_> = self.levels.iter().map(|level| level.spec.stride).collect();
+            Error::argument("stride", stride, format!("one of {strides:?}, which the backbone gives"))
+        })
+    }
+
+    /// The number of images.
+    pub fn batch_size(&self) -> usize {
+        self.levels[0].map.dims()[0]
+    }
+
+    /// `(height, width)` of the images that the features were computed from, in pixels.
+    pub fn input_size(&self) -> (usize, usize) {
+        self.input_size
+    }
+
+    /// The pyramid of one image of the batch.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if `index` is not less than the batch size.
+    pub fn image(&self, index: usize) -> Result<Self> {
+        let mut levels = Vec::with_capacity(self.levels.len());
+        for level in &self.levels {
+            levels.push(FeatureLevel { spec: level.spec, map: level.map.narrow(0, index, 1)? });
+        }
+        Ok(Self { levels, input_size: self.input_size })
+    }
+}

@@ -1,0 +1,41 @@
+//! Scores on their way from a scorer to a verdict.
+
+use candle_core::Tensor;
+
+/// A raw anomaly map of one branch at one scale; larger is more anomalous, the unit is the scorer's own.
+#[derive(Debug, Clone)]
+pub struct ScoreMap {
+    /// Branch and scale, such as `memory`; the same for every image.
+    pub name: String,
+    /// The scores, `[B, h, w]`, `f32`, finite.
+    pub values: Tensor,
+}
+
+/// What a scorer says of a batch.
+#[derive(Debug, Clone)]
+pub struct Scores {
+    /// One map per scale of the scorer.
+    pub maps: Vec<ScoreMap>,
+    /// Image scores of the scorer's own, `[B]`, where it has any; otherwise they come from the maps.
+    pub image: Option<Tensor>,
+}
+
+/// A score map brought to the common scale (on normal images: median 0, upper quantile 1), with its spread over the test-time views.
+#[derive(Debug, Clone)]
+pub struct CalibratedMap {
+    /// Branch and scale, as in [`ScoreMap::name`].
+    pub name: String,
+    /// Mean over the views, `[B, h, w]`, `f32`.
+    pub mean: Tensor,
+    /// Variance over the views, `[B, h, w]`, `f32`; zero without views.
+    pub variance: Tensor,
+}
+
+/// The fused result for a batch, at the size of the model's input.
+#[derive(Debug, Clone)]
+pub struct AnomalyMap {
+    /// The anomaly score of every pixel, `[B, H, W]`, `f32`, on the calibrated scale.
+    pub map: Tensor,
+    /// One score an image, `[B]`, `f32`.
+    pub image_score: Tensor,
+}

@@ -1,0 +1,138 @@
+//! The traits of the parts.
+
+use candle_core::{Device, Tensor};
+
+use crate::{AnomalyMap, Artifact, CalibratedMap, Error, FeaturePyramid, LevelSpec, Progress, Result, Scores};
+
+/// A frozen network (or transform) that turns images into feature pyramids.
+///
+/// Extraction is deterministic, and the features of an image do not depend on the batch it came in or on the number of
+/// threads, bit for bit.
+pub trait FeatureExtractor: Artifact {
+    /// The levels of its pyramids, finest first.
+    fn levels(&self) -> &[LevelSpec];
+
+    /// Per-channel mean and standard deviation that images are normalised with, for RGB in `[0, 1]`.
+    fn normalisation(&self) -> Normalisation;
+
+    /// A name for people and for messages, such as `resnet18`.
+    fn name(&self) -> &str;
+
+    /// The features of normalised images, `[B, 3, H, W]`, `f32`, on [`device`](Self::device).
+    ///
+    /// # Errors
+    /// An image of another shape or below the smallest size, or features that are not finite.
+    fn extract(&self, images: &Tensor) -> Result<FeaturePyramid>;
+
+    /// Where it computes.
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+}
+
+/// Mean and standard deviation per channel of RGB values in `[0, 1]`: the input of a network is `(x - mean) / std`.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Normalisation {
+    /// Mean of R, G, B.
+    pub mean: [f32; 3],
+    /// Standard deviation of R, G, B.
+    pub std: [f32; 3],
+}
+
+impl Normalisation {
+    /// The statistics of ImageNet, which most pretrained networks expect.
+    pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+    /// RGB to `[-1, 1]`.
+    pub const SYMMETRIC: Self = Self { mean: [0.5; 3], std: [0.5; 3] };
+}
+
+/// A fitted model of normality: scores the positions of a pyramid.
+///
+/// Scores of an image do not depend on the batch it came in or on the number of threads, bit for bit.
+pub trait Scorer: Artifact {
+    /// Scores a batch; larger is more anomalous.
+    ///
+    /// # Errors
+    /// A pyramid without the levels that the scorer was fitted on, or with values that are not finite.
+    fn score(&self, pyramid: &FeaturePyramid) -> Result<Scores>;
+}
+
+/// Learns a [`Scorer`] from the pyramids of normal images.
+pub trait Fit {
+    /// What is learned.
+    type Scorer: Scorer;
+
+    /// Learns from all items of `source`; the result depends on the items, their order and the configuration alone.
+    ///
+    /// # Errors
+    /// Too few items, values that are not finite, or [`Error::Cancelled`].
+    fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Self::Scorer>;
+}
+
+/// Pyramids of single images that can be read again and again, in any order.
+pub trait PyramidSource: Send + Sync {
+    /// The number of images.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The pyramids of some images as one batch, in the order of `indices`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no indices or one out of range, [`Error::Io`] where a spilled item cannot be read.
+    fn batch(&self, indices: &[usize]) -> Result<FeaturePyramid>;
+}
+
+/// A selection of another source's items, such as all but one fold.
+pub struct Subset<'a> {
+    source: &'a dyn PyramidSource,
+    indices: Vec<usize>,
+}
+
+impl<'a> Subset<'a> {
+    /// The items of `source` at `indices`, in that order.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if an index is out of range.
+    pub fn new(source: &'a dyn PyramidSource, indices: Vec<usize>) -> Result<Self> {
+        if let Some(index) = indices.iter().find(|index| **index >= source.len()) {
+            return Err(Error::argument("index", index, format!("less than the {} items of the source", source.len())));
+        }
+        Ok(Self { source, indices })
+    }
+}
+
+impl PyramidSource for Subset<'_> {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn batch(&self, indices: &[usize]) -> Result<FeaturePyramid> {
+        let mut mapped = Vec::with_capacity(indices.len());
+        for &index in indices {
+            let Some(&inner) = self.indices.get(index) else {
+                return Err(Error::argument("index", index, format!("less than {}", self.len())));
+            };
+            mapped.push(inner);
+        }
+        self.source.batch(&mapped)
+    }
+}
+
+/// Brings the scores of branches to a common scale and fuses them.
+pub trait Fusion: Artifact {
+    /// Maps raw scores of one view to the common scale, one calibrated map per score map, with zero variance.
+    ///
+    /// # Errors
+    /// A score map that was not there when the fusion was fitted.
+    fn calibrate(&self, scores: &Scores) -> Result<Vec<CalibratedMap>>;
+
+    /// Fuses calibrated maps into one map of `size` `(height, width)` and one score an image.
+    ///
+    /// # Errors
+    /// No maps, or maps of different batch sizes.
+    fn fuse(&self, maps: &[CalibratedMap], size: (usize, usize)) -> Result<AnomalyMap>;
+}
