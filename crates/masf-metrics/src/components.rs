@@ -233,6 +233,14 @@ mod tests {
     }
 
     #[test]
+    fn more_pixels_than_labels_are_refused_before_allocation() {
+        // One element, seen as 2^33.
+        let one = Array2::from_elem((1, 1), true);
+        let huge = one.broadcast((1 << 17, 1 << 16)).unwrap();
+        assert_eq!(label_components(huge), Err(Error::TooMany { count: 1 << 33, items: "pixels of a mask" }));
+    }
+
+    #[test]
     fn any_memory_layout() {
         let upright = mask(&["##.", "...", ".##"]);
         let turned = upright.t();

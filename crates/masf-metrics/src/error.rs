@@ -141,3 +141,18 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_the_value_and_the_fault_is_told() {
+        let limit = Error::FprLimit { limit: 1.5 };
+        assert_eq!(limit.fault(), Fault::Argument);
+        assert!(limit.to_string().contains("is 1.5; expected"), "{limit}");
+        let one_class = Error::OneClass { count: 7, items: "scores", class: Class::Normal };
+        assert_eq!(one_class.fault(), Fault::Data);
+        assert!(one_class.to_string().starts_with("all 7 scores are normal"), "{one_class}");
+    }
+}

@@ -39,9 +39,11 @@ impl PixelEvaluator {
     }
 
     /// An evaluator with room for this many normal pixels (the number of all pixels is a good guess), which avoids
-    /// copies and spare capacity while it grows.
+    /// copies and spare room while it grows. It is a hint: without that much memory it starts empty.
     pub fn with_capacity(normal_pixels: usize) -> Self {
-        Self { normal: Vec::with_capacity(normal_pixels), ..Self::default() }
+        let mut evaluator = Self::default();
+        let _ = evaluator.normal.try_reserve_exact(normal_pixels);
+        evaluator
     }
 
     /// Adds the anomaly map of one image, `[H, W]`, higher being more anomalous.
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn bad_images_are_named_and_leave_no_trace() {
-        let mut evaluator = PixelEvaluator::with_capacity(8);
+        let mut evaluator = PixelEvaluator::with_capacity(usize::MAX);
         evaluator.add(array![[0.1, 0.2]].view(), None).unwrap();
         let map = array![[0.5f32, 0.6], [0.7, 0.8]];
         let mut add =
