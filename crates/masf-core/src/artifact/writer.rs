@@ -60,7 +60,7 @@ impl ArtifactWriter {
     pub fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         let name = join(&self.path, name);
         let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
-        if !super::reader::is_finite(tensor.dtype().into(), &(&tensor).data()) {
+        if !super::reader::is_finite(tensor.dtype().into(), &tensor.data()) {
             return Err(ModelFileError::NotFinite(name).into());
         }
         if self.tensors.insert(name.clone(), tensor).is_some() {
