@@ -1,0 +1,58 @@
+//! Errors of calibration and fusion.
+
+use masf_core::{Error, Fault};
+
+/// What can be wrong with scores or settings of the fusion.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FusionError {
+    /// A setting is out of its range.
+    #[error("{name} is {value}; expected {expected}")]
+    Parameter {
+        /// Name of the setting.
+        name: &'static str,
+        /// The value given.
+        value: String,
+        /// What is accepted.
+        expected: &'static str,
+    },
+    /// Too few scores of normal images.
+    #[error("{found} normal images are too few to calibrate on; at least {needed} are needed")]
+    TooFewImages {
+        /// The number given.
+        found: usize,
+        /// The least number.
+        needed: usize,
+    },
+    /// A score that is NaN or infinite.
+    #[error("score map `{0}` holds values that are not finite")]
+    NotFinite(String),
+    /// A scorer gave other maps than it gave for the normal images.
+    #[error("score maps are {found:?}; the calibration knows {expected:?}")]
+    Maps {
+        /// The maps given.
+        found: Vec<String>,
+        /// The maps of the calibration.
+        expected: Vec<String>,
+    },
+    /// The tensor library failed.
+    #[error(transparent)]
+    Core(#[from] Error),
+}
+
+impl From<candle_core::Error> for FusionError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Core(error.into())
+    }
+}
+
+impl From<FusionError> for Error {
+    fn from(error: FusionError) -> Self {
+        let fault = match error {
+            FusionError::Core(inner) => return inner,
+            FusionError::Parameter { .. } => Fault::Argument,
+            _ => Fault::Data,
+        };
+        Error::Component { part: "masf-fusion", fault, source: Box::new(error) }
+    }
+}
