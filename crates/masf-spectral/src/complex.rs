@@ -1,0 +1,138 @@
+//! Complex tensors, which Candle does not have: both parts in one planar tensor.
+
+use crate::error::{Error, Result};
+use candle_core::{DType, Tensor};
+
+/// A complex tensor of shape `[...]`, stored as one real tensor of shape `[2, ...]`: real part, then imaginary part.
+///
+/// The planar layout keeps each part contiguous, so that [`re`](Self::re) and [`im`](Self::im) are views without a copy, and lets
+/// sums, masks and powers act on both parts in one operation. All methods are differentiable.
+#[derive(Debug, Clone)]
+pub struct ComplexTensor {
+    planes: Tensor,
+}
+
+impl ComplexTensor {
+    /// Wraps a planar tensor `[2, ...]`. Errors if the first axis is not of length 2 or the dtype is not a float.
+    pub fn from_planes(planes: Tensor) -> Result<Self> {
+        if planes.rank() < 2 || planes.dims().first() != Some(&2) {
+            return Err(Error::shape("ComplexTensor::from_planes", planes.dims(), "expected [2, ...]"));
+        }
+        check_float("ComplexTensor::from_planes", &planes)?;
+        Ok(Self { planes })
+    }
+
+    /// Joins a real and an imaginary part of equal shape `[...]` (at least one axis) and dtype.
+    pub fn new(re: &Tensor, im: &Tensor) -> Result<Self> {
+        if re.dims() != im.dims() {
+            return Err(Error::shape("ComplexTensor::new", im.dims(), "both parts need the same shape"));
+        }
+        Self::from_planes(Tensor::stack(&[re, im], 0)?)
+    }
+
+    /// A complex tensor with imaginary part zero.
+    pub fn from_real(re: &Tensor) -> Result<Self> {
+        Self::new(re, &re.zeros_like()?)
+    }
+
+    /// `radius * exp(i * phase)`, both `[...]`, in radians.
+    pub fn from_polar(radius: &Tensor, phase: &Tensor) -> Result<Self> {
+        Self::new(&radius.mul(&phase.cos()?)?, &radius.mul(&phase.sin()?)?)
+    }
+
+    /// The planar tensor `[2, ...]`.
+    pub fn planes(&self) -> &Tensor {
+        &self.planes
+    }
+
+    /// Shape without the leading axis of the two parts.
+    pub fn dims(&self) -> &[usize] {
+        self.planes.dims().get(1..).unwrap_or_default()
+    }
+
+    /// Dtype of the parts.
+    pub fn dtype(&self) -> DType {
+        self.planes.dtype()
+    }
+
+    /// The real part `[...]`, a view.
+    pub fn re(&self) -> Result<Tensor> {
+        Ok(self.planes.get(0)?)
+    }
+
+    /// The imaginary part `[...]`, a view.
+    pub fn im(&self) -> Result<Tensor> {
+        Ok(self.planes.get(1)?)
+    }
+
+    /// Sum of two complex tensors of equal shape.
+    pub fn add(&self, other: &Self) -> Result<Self> {
+        Ok(Self { planes: self.planes.add(&other.planes)? })
+    }
+
+    /// Difference of two complex tensors of equal shape.
+    pub fn sub(&self, other: &Self) -> Result<Self> {
+        Ok(Self { planes: self.planes.sub(&other.planes)? })
+    }
+
+    /// Complex product, with broadcasting of the trailing axes as in NumPy.
+    pub fn mul(&self, other: &Self) -> Result<Self> {
+        let (a, b, c, d) = (self.re()?, self.im()?, other.re()?, other.im()?);
+        let re = a.broadcast_mul(&c)?.sub(&b.broadcast_mul(&d)?)?;
+        let im = a.broadcast_mul(&d)?.add(&b.broadcast_mul(&c)?)?;
+        Self::new(&re, &im)
+    }
+
+    /// Product with a real tensor that broadcasts to this shape `[...]`.
+    pub fn scale(&self, mask: &Tensor) -> Result<Self> {
+        // Without the leading axis, a mask of a higher rank would broadcast against the axis of the parts.
+        if mask.rank() > self.dims().len() {
+            return Err(Error::shape("ComplexTensor::scale", mask.dims(), "the mask has more axes than the values"));
+        }
+        Ok(Self { planes: self.planes.broadcast_mul(mask)? })
+    }
+
+    /// Product with a number.
+    pub fn scale_by(&self, factor: f64) -> Result<Self> {
+        Ok(Self { planes: self.planes.affine(factor, 0.0)? })
+    }
+
+    /// Complex conjugate.
+    pub fn conj(&self) -> Result<Self> {
+        Ok(Self { planes: Tensor::stack(&[self.re()?, self.im()?.neg()?], 0)? })
+    }
+
+    /// Squared magnitude `re^2 + im^2`, `[...]`.
+    pub fn power(&self) -> Result<Tensor> {
+        Ok(self.planes.sqr()?.sum(0)?)
+    }
+
+    /// Magnitude `sqrt(re^2 + im^2 + eps)`, `[...]`. With `eps > 0` the gradient is finite at zero.
+    pub fn magnitude(&self, eps: f64) -> Result<Tensor> {
+        check_eps(eps)?;
+        Ok(self.power()?.affine(1.0, eps)?.sqrt()?)
+    }
+
+    /// The value divided by its [`magnitude`](Self::magnitude): the phase as a point of the unit circle, without `atan2` and its cut.
+    ///
+    /// With `eps > 0` the phasor of zero is zero and the gradient is finite.
+    pub fn phasor(&self, eps: f64) -> Result<Self> {
+        let magnitude = self.magnitude(eps)?;
+        Ok(Self { planes: self.planes.broadcast_div(&magnitude)? })
+    }
+}
+
+pub(crate) fn check_eps(eps: f64) -> Result<()> {
+    if eps.is_finite() && eps >= 0.0 {
+        Ok(())
+    } else {
+        Err(Error::argument("eps", eps, "use a finite number that is not negative, such as 1e-12"))
+    }
+}
+
+pub(crate) fn check_float(operation: &'static str, tensor: &Tensor) -> Result<()> {
+    match tensor.dtype() {
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => Ok(()),
+        dtype => Err(Error::Dtype { operation, dtype }),
+    }
+}
