@@ -1,1 +1,23 @@
-//! masf-data
+//! Images in, tensors out.
+
+#![forbid(unsafe_code)]
+
+pub mod decode;
+mod error;
+mod geometry;
+mod input;
+pub mod layout;
+pub mod loader;
+mod mask;
+mod preprocess;
+mod size;
+
+pub use decode::{Limits, decode_image, read_image};
+pub use error::{DataError, ImageProblem, Result};
+pub use geometry::{Geometry, Resize};
+pub use input::ImageInput;
+pub use layout::{Collected, Dataset, ImageFile, Label, Layout, Sample, collect_images};
+pub use loader::{Batch, Failed, LoadItem, LoadOptions, Loaded, Loader};
+pub use mask::Mask;
+pub use preprocess::{Preprocess, ResizeFilter};
+pub use size::Size;

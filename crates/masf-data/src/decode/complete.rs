@@ -1,0 +1,160 @@
+//! Whether a file has its end, judged from the container's structure alone.
+//!
+//! Decoders stop when they have all pixels, or fill in what is missing; neither proves that the file is whole.
+//! Structures: ITU-T T.81 annex B (JPEG), the PNG specification, TIFF 6.0 and BigTIFF, RIFF (WebP).
+
+use super::{ImageProblem, corrupt};
+
+/// Whether the marker segments lead to an end-of-image marker.
+pub(super) fn jpeg(bytes: &[u8]) -> bool {
+    let mut position = 2;
+    while let Some(found) = bytes.get(position..).and_then(|rest| rest.iter().position(|byte| *byte == 0xff)) {
+        position += found + 1;
+        match bytes.get(position) {
+            // End of image.
+            Some(0xd9) => return true,
+            // A stuffed zero or a restart marker of entropy-coded data, a mark without a segment, a fill byte.
+            Some(0x00 | 0x01 | 0xd0..=0xd8) => position += 1,
+            Some(0xff) => {}
+            // A segment with its length; the entropy-coded data after a start of scan are searched like the rest.
+            Some(_) => match be16(bytes, position + 1) {
+                Some(length @ 2..) => position += 1 + usize::from(length),
+                _ => return false,
+            },
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Whether the chunks lead to a complete `IEND`.
+pub(super) fn png(bytes: &[u8]) -> bool {
+    let mut position = 8;
+    while let Some(length) = be32(bytes, position) {
+        let Some(end) = (length as usize).checked_add(12).and_then(|size| position.checked_add(size)) else {
+            return false;
+        };
+        if end > bytes.len() {
+            return false;
+        }
+        if bytes.get(position + 4..position + 8) == Some(b"IEND") {
+            return true;
+        }
+        position = end;
+    }
+    false
+}
+
+/// Whether the file is as long as the RIFF header says.
+pub(super) fn webp(bytes: &[u8]) -> bool {
+    let size = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
+    size.is_some_and(|size| bytes.len() as u64 >= u64::from(size) + 8)
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at.checked_add(2)?)?.try_into().ok().map(u16::from_be_bytes)
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_be_bytes)
+}
+
+/// Whether every strip or tile of the first picture of a TIFF file lies inside it.
+///
+/// # Errors
+/// JPEG inside TIFF, which the decoder would read leniently, and tables that contradict each other.
+pub(super) fn tiff(bytes: &[u8]) -> Result<bool, ImageProblem> {
+    Ok(tiff_table(bytes)?.is_some_and(|table| {
+        table
+            .offsets
+            .iter()
+            .zip(&table.lengths)
+            .all(|(offset, length)| offset.checked_add(*length).is_some_and(|end| end <= bytes.len() as u64))
+    }))
+}
+
+/// Where the first picture of a TIFF file has its data.
+#[derive(Default)]
+struct TiffTable {
+    offsets: Vec<u64>,
+    lengths: Vec<u64>,
+}
+
+/// `None` where the file ends before its tables do.
+fn tiff_table(bytes: &[u8]) -> Result<Option<TiffTable>, ImageProblem> {
+    let file = Tiff {
+        bytes,
+        little_endian: bytes.first() == Some(&b'I'),
+        big: bytes.get(2..4).is_some_and(|v| v.contains(&43)),
+    };
+    let mut table = TiffTable::default();
+    let (Some(directory), pointer, count_bytes) = (
+        if file.big { file.unsigned(8, 8) } else { file.unsigned(4, 4) },
+        if file.big { 8 } else { 4 },
+        if file.big { 8 } else { 2 },
+    ) else {
+        return Ok(None);
+    };
+    let Some(entries) = file.unsigned(directory, count_bytes) else { return Ok(None) };
+    for entry in 0..entries {
+        let at = directory.saturating_add(count_bytes).saturating_add(entry.saturating_mul(4 + 2 * pointer));
+        let (Some(tag), Some(kind), Some(count)) = (
+            file.unsigned(at, 2),
+            file.unsigned(at.saturating_add(2), 2),
+            file.unsigned(at.saturating_add(4), pointer),
+        ) else {
+            return Ok(None);
+        };
+        let value = at.saturating_add(4 + pointer);
+        match tag {
+            // Compression: both kinds of JPEG.
+            259 if matches!(file.unsigned(value, 2), Some(6 | 7)) => {
+                return Err(ImageProblem::Unsupported {
+                    what: "a TIFF file with JPEG compression, which cannot be checked for completeness; save it uncompressed or with LZW or Deflate".into(),
+                });
+            }
+            // Strip and tile offsets, strip and tile byte counts.
+            273 | 324 | 279 | 325 => {
+                let Some(values) = file.values(kind, count, value, pointer) else { return Ok(None) };
+                *if matches!(tag, 273 | 324) { &mut table.offsets } else { &mut table.lengths } = values;
+            }
+            _ => {}
+        }
+    }
+    if table.offsets.is_empty() || table.offsets.len() != table.lengths.len() {
+        return Err(corrupt("TIFF", "its table of strips or tiles is missing or incomplete"));
+    }
+    Ok(Some(table))
+}
+
+struct Tiff<'a> {
+    bytes: &'a [u8],
+    little_endian: bool,
+    big: bool,
+}
+
+impl Tiff<'_> {
+    fn unsigned(&self, at: u64, length: u64) -> Option<u64> {
+        let at = usize::try_from(at).ok()?;
+        let field = self.bytes.get(at..at.checked_add(usize::try_from(length).ok()?)?)?;
+        let join = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
+        Some(if self.little_endian { field.iter().rev().fold(0, join) } else { field.iter().fold(0, join) })
+    }
+
+    /// The values of an entry, which stand in the entry itself where they fit.
+    fn values(&self, kind: u64, count: u64, value: u64, pointer: u64) -> Option<Vec<u64>> {
+        let length = match kind {
+            3 => 2,
+            4 => 4,
+            16 => 8,
+            _ => return None,
+        };
+        let total = count.checked_mul(length)?;
+        // Bounds the allocation by the file's own size.
+        if total > self.bytes.len() as u64 {
+            return None;
+        }
+        let start = if total <= pointer { value } else { self.unsigned(value, pointer)? };
+        (0..count).map(|index| self.unsigned(start.checked_add(index * length)?, length)).collect()
+    }
+}
