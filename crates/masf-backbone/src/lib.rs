@@ -1,1 +1,5 @@
 //! masf-backbone
+#![deny(unsafe_code)]
+
+pub mod engine;
+pub mod graph;

@@ -1,0 +1,208 @@
+//! A network's weights in the order in which the kernels read them, packed once and shared by the plans of all image
+//! sizes.
+
+use super::error::EngineError;
+use super::kernels::InstructionSet;
+use super::memory::Aligned;
+use crate::graph::{Activation, Conv, Graph, NodeId, Op, Padding, Tap};
+
+/// Weights of a dense convolution, in panels of a few vectors of output channels.
+#[derive(Debug)]
+pub(crate) struct DenseWeights {
+    /// The instruction set that they are packed for.
+    pub(crate) set: InstructionSet,
+    /// Output channels.
+    pub(crate) channels: usize,
+    /// Input numbers per output: `kernel * kernel * input channels`.
+    pub(crate) depth: usize,
+    pub(crate) panels: Vec<Panel>,
+    /// Per panel `[depth (row, column, channel)][vectors * lanes]`; channels beyond the last are zero.
+    pub(crate) data: Aligned,
+    /// `[channels, rounded up to whole vectors]`.
+    pub(crate) bias: Aligned,
+}
+
+/// A panel's place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Panel {
+    /// Index of its first number in `data`.
+    pub(crate) start: usize,
+    /// Its first output channel.
+    pub(crate) channel: usize,
+    /// Its width in vectors.
+    pub(crate) vectors: usize,
+}
+
+/// Weights of a depthwise convolution.
+#[derive(Debug)]
+pub(crate) struct DepthwiseWeights {
+    pub(crate) channels: usize,
+    pub(crate) kernel: usize,
+    /// `[kernel * kernel][channels]`.
+    pub(crate) data: Aligned,
+    /// `[channels]`.
+    pub(crate) bias: Aligned,
+}
+
+/// The window of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) padding: Padding,
+}
+
+/// [`Op`] with packed weights.
+#[derive(Debug)]
+pub(crate) enum PackedOp {
+    Input,
+    Dense { input: NodeId, residual: Option<NodeId>, window: Window, activation: Activation, weights: DenseWeights },
+    Depthwise { input: NodeId, window: Window, activation: Activation, weights: DepthwiseWeights },
+    MaxPool { input: NodeId, kernel: usize, stride: usize, padding: usize },
+    Affine { input: NodeId, scale: Vec<f32>, shift: Vec<f32>, activation: Activation },
+}
+
+impl PackedOp {
+    /// The nodes it reads.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let (first, second) = match *self {
+            Self::Input => (None, None),
+            Self::Dense { input, residual, .. } => (Some(input), residual),
+            Self::Depthwise { input, .. } | Self::MaxPool { input, .. } | Self::Affine { input, .. } => {
+                (Some(input), None)
+            }
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+/// [`Graph`] with packed weights, checked.
+#[derive(Debug)]
+pub(crate) struct PackedGraph {
+    pub(crate) set: InstructionSet,
+    pub(crate) nodes: Vec<PackedOp>,
+    /// Channels of each node's value.
+    pub(crate) channels: Vec<usize>,
+    pub(crate) taps: Vec<Tap>,
+}
+
+impl PackedGraph {
+    /// Checks the graph (order, channels, kernels) and packs its weights for `set`.
+    pub(crate) fn new(graph: &Graph, set: InstructionSet) -> Result<Self, EngineError> {
+        let mut packed = Self { set, nodes: Vec::new(), channels: Vec::new(), taps: graph.taps.clone() };
+        for (node, op) in graph.nodes.iter().enumerate() {
+            let (op, channels) = packed.pack(node, op)?;
+            packed.nodes.push(op);
+            packed.channels.push(channels);
+        }
+        for tap in &graph.taps {
+            match packed.channels.get(tap.node) {
+                Some(&channels) if channels == tap.channels => {}
+                found => {
+                    let what = format!("a tap of {} channels is declared here, found {found:?}", tap.channels);
+                    return Err(EngineError::Graph { node: tap.node, what });
+                }
+            }
+        }
+        Ok(packed)
+    }
+
+    fn pack(&self, node: NodeId, op: &Op) -> Result<(PackedOp, usize), EngineError> {
+        let fault = |what: String| EngineError::Graph { node, what };
+        let channels_of = |id: NodeId| {
+            let found = self.channels.get(id).copied();
+            found.ok_or_else(|| fault(format!("reads node {id}, which does not come before it")))
+        };
+        if matches!(op, Op::Input) != (node == 0) {
+            return Err(fault("the image is node 0, and only node 0".into()));
+        }
+        match op {
+            Op::Input => Ok((PackedOp::Input, 3)),
+            Op::Conv { input, conv, residual } => {
+                let channels = channels_of(*input)?;
+                let (out, per_group, kernel, columns) = conv.weight.dims4()?;
+                let window = Window { kernel, stride: conv.stride, padding: conv.padding };
+                if out == 0 || kernel == 0 || kernel != columns || conv.stride == 0 || conv.bias.dims1()? != out {
+                    return Err(fault(format!("weight {:?} or stride {} is void", conv.weight.dims(), conv.stride)));
+                }
+                let depthwise = conv.groups != 1;
+                let fits = if depthwise {
+                    conv.groups == channels && out == channels && per_group == 1
+                } else {
+                    per_group == channels
+                };
+                if !fits {
+                    let (dims, groups) = (conv.weight.dims(), conv.groups);
+                    return Err(fault(format!("weight {dims:?} in {groups} groups over {channels} channels")));
+                }
+                if let Some(residual) = *residual
+                    && channels_of(residual)? != out
+                {
+                    return Err(fault(format!("the residual, node {residual}, does not have {out} channels")));
+                }
+                let (input, residual, activation) = (*input, *residual, conv.activation);
+                let op = if depthwise {
+                    if residual.is_some() {
+                        return Err(fault("a depthwise convolution with a residual".into()));
+                    }
+                    PackedOp::Depthwise { input, window, activation, weights: depthwise_weights(conv, kernel)? }
+                } else {
+                    PackedOp::Dense { input, residual, window, activation, weights: dense_weights(conv, self.set)? }
+                };
+                Ok((op, out))
+            }
+            &Op::MaxPool { input, kernel, stride, padding } => {
+                // Larger padding would make windows without a pixel.
+                if kernel == 0 || stride == 0 || padding * 2 > kernel {
+                    return Err(fault(format!("pooling of {kernel} by {stride} with padding {padding}")));
+                }
+                Ok((PackedOp::MaxPool { input, kernel, stride, padding }, channels_of(input)?))
+            }
+            Op::Affine { input, scale, shift, activation } => {
+                let channels = channels_of(*input)?;
+                let (scale, shift) = (scale.to_vec1::<f32>()?, shift.to_vec1::<f32>()?);
+                if scale.len() != channels || shift.len() != channels {
+                    return Err(fault(format!("{} factors for {channels} channels", scale.len())));
+                }
+                Ok((PackedOp::Affine { input: *input, scale, shift, activation: *activation }, channels))
+            }
+        }
+    }
+}
+
+/// Cuts the output channels into panels of nearly equal width, and orders the weights by panel.
+fn dense_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, EngineError> {
+    let (channels, inputs, kernel, _) = conv.weight.dims4()?;
+    // [O, I, k, k] to [O, k, k, I]: the order of a window in a channels-last map.
+    let source = conv.weight.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
+    let depth = kernel * kernel * inputs;
+    let lanes = set.lanes();
+    let vectors = channels.div_ceil(lanes);
+    let count = vectors.div_ceil(set.panel_vectors());
+    let mut data = Aligned::zeros(vectors * lanes * depth);
+    let mut bias = Aligned::zeros(vectors * lanes);
+    bias.as_mut_slice()[..channels].copy_from_slice(&conv.bias.to_vec1::<f32>()?);
+    let mut panels = Vec::with_capacity(count);
+    for i in 0..count {
+        let (first, end) = (i * vectors / count, (i + 1) * vectors / count);
+        let (channel, start, width) = (first * lanes, first * lanes * depth, (end - first) * lanes);
+        let panel = &mut data.as_mut_slice()[start..start + width * depth];
+        for (column, row) in source.chunks_exact(depth).skip(channel).take(width).enumerate() {
+            for (k, &weight) in row.iter().enumerate() {
+                panel[k * width + column] = weight;
+            }
+        }
+        panels.push(Panel { start, channel, vectors: end - first });
+    }
+    Ok(DenseWeights { set, channels, depth, panels, data, bias })
+}
+
+fn depthwise_weights(conv: &Conv, kernel: usize) -> Result<DepthwiseWeights, EngineError> {
+    let channels = conv.weight.dim(0)?;
+    let source = conv.weight.permute((2, 3, 1, 0))?.flatten_all()?.to_vec1::<f32>()?;
+    let mut data = Aligned::zeros(source.len());
+    data.as_mut_slice().copy_from_slice(&source);
+    let mut bias = Aligned::zeros(channels);
+    bias.as_mut_slice().copy_from_slice(&conv.bias.to_vec1::<f32>()?);
+    Ok(DepthwiseWeights { channels, kernel, data, bias })
+}
