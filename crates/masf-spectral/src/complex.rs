@@ -108,17 +108,34 @@ impl ComplexTensor {
     }
 
     /// Magnitude `sqrt(re^2 + im^2 + eps)`, `[...]`. With `eps > 0` the gradient is finite at zero.
+    ///
+    /// Computed in f32 for f16 and bf16. Errors if `eps` is negative or not finite.
     pub fn magnitude(&self, eps: f64) -> Result<Tensor> {
         check_eps(eps)?;
-        Ok(self.power()?.affine(1.0, eps)?.sqrt()?)
+        let wide = self.widened()?;
+        Ok(wide.power()?.affine(1.0, eps)?.sqrt()?.to_dtype(self.dtype())?)
     }
 
     /// The value divided by its [`magnitude`](Self::magnitude): the phase as a point of the unit circle, without `atan2` and its cut.
     ///
-    /// With `eps > 0` the phasor of zero is zero and the gradient is finite.
+    /// `eps > 0` makes the phasor of zero zero and its gradient finite; 1e-12 is a good value for maps of order 1. Errors if `eps` is not a
+    /// positive number.
     pub fn phasor(&self, eps: f64) -> Result<Self> {
-        let magnitude = self.magnitude(eps)?;
-        Ok(Self { planes: self.planes.broadcast_div(&magnitude)? })
+        check_eps(eps)?;
+        if eps == 0.0 {
+            return Err(Error::argument("eps", eps, "use a positive number: the phase of zero is undefined"));
+        }
+        let wide = self.widened()?;
+        let magnitude = wide.magnitude(eps)?;
+        Ok(Self { planes: wide.planes.broadcast_div(&magnitude)?.to_dtype(self.dtype())? })
+    }
+
+    /// Half-precision values as f32, in which `eps` is not lost.
+    fn widened(&self) -> Result<Self> {
+        match self.dtype() {
+            DType::F16 | DType::BF16 => Ok(Self { planes: self.planes.to_dtype(DType::F32)? }),
+            _ => Ok(self.clone()),
+        }
     }
 }
 

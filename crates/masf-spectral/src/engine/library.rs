@@ -66,7 +66,7 @@ pub(super) fn run<T: Sample>(job: &Job, source: &Source<T>, output: &mut [T]) {
                         if let Some(first) = spectrum.first_mut() {
                             first.im = T::zero();
                         }
-                        if job.width % 2 == 0
+                        if job.width.is_multiple_of(2)
                             && let Some(last) = spectrum.last_mut()
                         {
                             last.im = T::zero();

@@ -3,6 +3,7 @@
 //! The unit of work is a map `[H, W]` (`H = 1` for a transform over one axis). Sources may have any strides; outputs are
 //! contiguous and planar.
 
+mod lanes;
 mod library;
 mod plans;
 mod source;
@@ -58,6 +59,8 @@ pub(crate) fn run<T: Sample>(transform: &LinearTransform, data: &[T], layout: &L
         Kind::HalfToReal { .. } => job.height * job.width,
     };
     let mut output = vec![T::default(); per_map * source.maps()];
-    library::run(&job, &source, &mut output);
+    if !lanes::run(&job, &source, &mut output) {
+        library::run(&job, &source, &mut output);
+    }
     Ok(output)
 }

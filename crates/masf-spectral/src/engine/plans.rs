@@ -1,18 +1,22 @@
-//! Plans of RustFFT and RealFFT, made once per length and shared by all threads.
+//! Sample types, and plans of transforms, made once per length and shared by all threads.
 
+use super::lanes::LinePlan;
+use pulp::Simd;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use rustfft::{Fft, FftDirection, FftNum, FftPlanner};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The planners of one sample type; both cache the plans they make.
-pub(crate) struct Planners<T: FftNum> {
+pub(crate) struct Planners<T: Sample> {
     complex: FftPlanner<T>,
     real: RealFftPlanner<T>,
+    lines: HashMap<usize, Option<Arc<LinePlan<T>>>>,
 }
 
-impl<T: FftNum> Planners<T> {
+impl<T: Sample> Planners<T> {
     fn new() -> Self {
-        Self { complex: FftPlanner::new(), real: RealFftPlanner::new() }
+        Self { complex: FftPlanner::new(), real: RealFftPlanner::new(), lines: HashMap::new() }
     }
 }
 
@@ -23,10 +27,26 @@ pub(crate) trait Sample: FftNum + Default {
 
     /// Nearest value of this type.
     fn of(value: f64) -> Self;
+
+    /// A register full of values.
+    type Vector<S: Simd>: Copy;
+
+    /// `S::splat` and so on for this type.
+    fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S>;
+    fn vadd<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    fn vsub<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    fn vmul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a * b + c`
+    fn vmul_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
+    /// The whole vectors of a slice.
+    fn vectors<S: Simd>(slice: &[Self]) -> &[Self::Vector<S>];
+    fn vectors_mut<S: Simd>(slice: &mut [Self]) -> &mut [Self::Vector<S>];
+    /// Values per register.
+    fn lanes<S: Simd>() -> usize;
 }
 
 macro_rules! sample {
-    ($type:ty) => {
+    ($type:ty, $vector:ident, $lanes:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $mul_add:ident, $view:ident, $view_mut:ident) => {
         impl Sample for $type {
             fn planners() -> MutexGuard<'static, Planners<Self>> {
                 static PLANNERS: OnceLock<Mutex<Planners<$type>>> = OnceLock::new();
@@ -35,15 +55,63 @@ macro_rules! sample {
                 mutex.lock().unwrap_or_else(PoisonError::into_inner)
             }
 
+            #[inline(always)]
             fn of(value: f64) -> Self {
                 value as $type
+            }
+
+            type Vector<S: Simd> = S::$vector;
+
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S> {
+                simd.$splat(value)
+            }
+
+            #[inline(always)]
+            fn vadd<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S> {
+                simd.$add(a, b)
+            }
+
+            #[inline(always)]
+            fn vsub<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S> {
+                simd.$sub(a, b)
+            }
+
+            #[inline(always)]
+            fn vmul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S> {
+                simd.$mul(a, b)
+            }
+
+            #[inline(always)]
+            fn vmul_add<S: Simd>(
+                simd: S,
+                a: Self::Vector<S>,
+                b: Self::Vector<S>,
+                c: Self::Vector<S>,
+            ) -> Self::Vector<S> {
+                simd.$mul_add(a, b, c)
+            }
+
+            #[inline(always)]
+            fn vectors<S: Simd>(slice: &[Self]) -> &[Self::Vector<S>] {
+                S::$view(slice).0
+            }
+
+            #[inline(always)]
+            fn vectors_mut<S: Simd>(slice: &mut [Self]) -> &mut [Self::Vector<S>] {
+                S::$view_mut(slice).0
+            }
+
+            #[inline(always)]
+            fn lanes<S: Simd>() -> usize {
+                S::$lanes
             }
         }
     };
 }
 
-sample!(f32);
-sample!(f64);
+sample!(f32, f32s, F32_LANES, splat_f32s, add_f32s, sub_f32s, mul_f32s, mul_add_f32s, as_simd_f32s, as_mut_simd_f32s);
+sample!(f64, f64s, F64_LANES, splat_f64s, add_f64s, sub_f64s, mul_f64s, mul_add_f64s, as_simd_f64s, as_mut_simd_f64s);
 
 pub(super) fn complex<T: Sample>(length: usize, inverse: bool) -> Arc<dyn Fft<T>> {
     let direction = if inverse { FftDirection::Inverse } else { FftDirection::Forward };
@@ -56,4 +124,9 @@ pub(super) fn real_forward<T: Sample>(length: usize) -> Arc<dyn RealToComplex<T>
 
 pub(super) fn real_inverse<T: Sample>(length: usize) -> Arc<dyn ComplexToReal<T>> {
     T::planners().real.plan_fft_inverse(length)
+}
+
+/// The plan of the lane kernel, if the length has one.
+pub(super) fn lines<T: Sample>(length: usize) -> Option<Arc<LinePlan<T>>> {
+    T::planners().lines.entry(length).or_insert_with(|| LinePlan::new(length).map(Arc::new)).clone()
 }

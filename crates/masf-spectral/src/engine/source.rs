@@ -56,4 +56,9 @@ impl<'a, T: Copy> Source<'a, T> {
         let slice = &self.data[start..start + span];
         (0..self.width).map(move |column| slice[if repeat { 0 } else { column * step }])
     }
+
+    /// One element.
+    pub(super) fn at(&self, map: usize, plane: usize, row: usize, column: usize) -> T {
+        self.data[self.offsets[map] + plane * self.plane_stride + row * self.row_stride + column * self.column_stride]
+    }
 }

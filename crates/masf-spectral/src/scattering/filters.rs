@@ -9,6 +9,7 @@
 use std::f64::consts::{PI, TAU};
 
 /// Kymatio normalises by `2 * 3.1415 * sigma^2 / s`; with the same constant the values agree to f32 accuracy.
+#[allow(clippy::approx_constant, reason = "the constant is theirs")]
 const KYMATIO_PI: f64 = 3.1415;
 
 /// Aliases on each side that count: beyond, the widest filter (`sigma = 0.8`) is below 1e-30.

@@ -1,0 +1,145 @@
+//! The Stockham transform of several lines at once (W. T. Cochran et al., "What is the fast Fourier transform?", 1967; the self-sorting
+//! form after Stockham): each stage reads one buffer and writes the other in the order of the next, so no bit reversal is needed.
+//!
+//! A stage of radix `R` on sub-transforms of length `n`, of which `s` are interleaved, with `m = n / R`:
+//! `y[q + s (R p + j)] = exp(-2 pi i p j / n) DFT_R(x[q + s (p + m .)])_j` for `p < m`, `q < s`.
+
+use super::butterfly;
+use super::vector::Complex;
+use crate::engine::plans::Sample;
+use pulp::Simd;
+use std::f64::consts::TAU;
+
+/// Stages for one length, forward; an inverse transform swaps the real and the imaginary buffers on both sides.
+pub(crate) struct LinePlan<T> {
+    pub(super) length: usize,
+    stages: Vec<Stage<T>>,
+}
+
+struct Stage<T> {
+    radix: usize,
+    /// `m` of the module's head.
+    groups: usize,
+    /// `s` of the module's head.
+    stride: usize,
+    /// `exp(-2 pi i p j / n)` for `p` in `1..m`, `j` in `1..R`.
+    twiddles: Vec<(T, T)>,
+}
+
+impl<T: Sample> LinePlan<T> {
+    /// A plan, if the length has no prime factor but 2, 3, 5 and 7.
+    pub(crate) fn new(length: usize) -> Option<Self> {
+        let radices = radices(length)?;
+        let (mut remaining, mut stride) = (length, 1);
+        let mut stages = Vec::new();
+        for radix in radices {
+            let groups = remaining / radix;
+            let twiddles = (1..groups)
+                .flat_map(|p| (1..radix).map(move |j| (p * j) % remaining))
+                .map(|step| {
+                    let angle = -TAU * step as f64 / remaining as f64;
+                    (T::of(angle.cos()), T::of(angle.sin()))
+                })
+                .collect();
+            stages.push(Stage { radix, groups, stride, twiddles });
+            (remaining, stride) = (groups, stride * radix);
+        }
+        Some(Self { length, stages })
+    }
+
+    /// Transforms `length` vectors per part. The input is in `(re, im)`; the result is there, too. `work` has the same lengths.
+    #[inline(always)]
+    pub(super) fn run<S: Simd>(
+        &self,
+        simd: S,
+        (re, im): (&mut [T::Vector<S>], &mut [T::Vector<S>]),
+        work: (&mut [T::Vector<S>], &mut [T::Vector<S>]),
+    ) {
+        let (mut from, mut to) = ((re, im), work);
+        for stage in &self.stages {
+            stage.run(simd, (&*from.0, &*from.1), (&mut *to.0, &mut *to.1));
+            std::mem::swap(&mut from, &mut to);
+        }
+        if self.stages.len() % 2 == 1 {
+            to.0.copy_from_slice(from.0);
+            to.1.copy_from_slice(from.1);
+        }
+    }
+}
+
+/// Radices of the stages: eights and fours for the power of two, then 7, 5, 3. `None` for other prime factors.
+fn radices(length: usize) -> Option<Vec<usize>> {
+    let mut rest = length;
+    let mut take = |factor: usize| {
+        let mut count = 0;
+        while rest > 1 && rest % factor == 0 {
+            rest /= factor;
+            count += 1;
+        }
+        count
+    };
+    let twos = take(2);
+    let odd = [(7, take(7)), (5, take(5)), (3, take(3))];
+    if rest != 1 {
+        return None;
+    }
+    let (eights, fours, two) = match twos % 3 {
+        0 => (twos / 3, 0, 0),
+        1 if twos >= 4 => ((twos - 4) / 3, 2, 0),
+        1 => (0, 0, 1),
+        _ => ((twos - 2) / 3, 1, 0),
+    };
+    let mut radices = Vec::new();
+    for (radix, count) in odd.into_iter().chain([(8, eights), (4, fours), (2, two)]) {
+        radices.extend(std::iter::repeat_n(radix, count));
+    }
+    Some(radices)
+}
+
+type Parts<'a, V> = (&'a [V], &'a [V]);
+type PartsMut<'a, V> = (&'a mut [V], &'a mut [V]);
+
+impl<T: Sample> Stage<T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S, from: Parts<T::Vector<S>>, to: PartsMut<T::Vector<S>>) {
+        match self.radix {
+            2 => self.pass(simd, from, to, butterfly::two),
+            3 => self.pass(simd, from, to, butterfly::odd::<T, S, 3>),
+            4 => self.pass(simd, from, to, butterfly::four),
+            5 => self.pass(simd, from, to, butterfly::odd::<T, S, 5>),
+            7 => self.pass(simd, from, to, butterfly::odd::<T, S, 7>),
+            _ => self.pass(simd, from, to, butterfly::eight),
+        }
+    }
+
+    #[inline(always)]
+    fn pass<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        from: Parts<T::Vector<S>>,
+        to: PartsMut<T::Vector<S>>,
+        butterfly: impl Fn(S, [Complex<T, S>; R]) -> [Complex<T, S>; R],
+    ) {
+        let (groups, stride) = (self.groups, self.stride);
+        let inputs = groups * stride;
+        let (from_re, from_im) = (&from.0[..R * inputs], &from.1[..R * inputs]);
+        let blocks = to.0.chunks_exact_mut(R * stride).zip(to.1.chunks_exact_mut(R * stride));
+        for (p, (to_re, to_im)) in blocks.take(groups).enumerate() {
+            let twiddles = if p == 0 { None } else { self.twiddles.get((p - 1) * (R - 1)..p * (R - 1)) };
+            for q in 0..stride {
+                let at = q + stride * p;
+                let x = std::array::from_fn(|j| Complex { re: from_re[at + j * inputs], im: from_im[at + j * inputs] });
+                let mut y = butterfly(simd, x);
+                if let Some(twiddles) = twiddles {
+                    for j in 1..R {
+                        y[j] = y[j].turn(simd, twiddles[j - 1]);
+                    }
+                }
+                for j in 0..R {
+                    to_re[q + stride * j] = y[j].re;
+                    to_im[q + stride * j] = y[j].im;
+                }
+            }
+        }
+    }
+}
