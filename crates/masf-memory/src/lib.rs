@@ -1,1 +1,25 @@
-//! masf-memory
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod bank;
+mod candidates;
+mod coreset;
+mod embedding;
+mod error;
+mod fit;
+mod lanes;
+mod params;
+mod projection;
+mod reweight;
+mod search;
+mod standardise;
+
+pub use bank::MemoryBank;
+pub use coreset::{Coreset, greedy_k_centre};
+pub use embedding::{PatchEmbedding, PatchMaps};
+pub use error::{MemoryError, Result};
+pub use fit::MemoryBankFit;
+pub use params::MemoryBankParams;
+pub use projection::RandomProjection;
+pub use search::{ExactSearch, Neighbours, PrototypeSearch};
+pub use standardise::Standardisation;

@@ -1,0 +1,117 @@
+//! The candidate pool: descriptors sampled evenly from the training images in one pass, within a byte budget.
+
+use masf_core::{Progress, PyramidSource, random_stream};
+use rand::seq::index::sample;
+use rayon::prelude::*;
+
+use crate::{MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result};
+
+/// Images that are read at once.
+const IMAGES_PER_BATCH: usize = 4;
+/// Descriptors that one task computes.
+const ROWS_PER_TASK: usize = 32;
+
+/// Sampled descriptors, row after row.
+#[derive(Debug)]
+pub(crate) struct Candidates {
+    pub(crate) embedding: PatchEmbedding,
+    pub(crate) rows: Vec<f32>,
+}
+
+/// What learning holds at most, in bytes, with `candidates` descriptors in the pool; the formula of the crate's first page.
+pub(crate) fn memory(params: &MemoryBankParams, dimensions: usize, candidates: usize) -> usize {
+    let projected = if projects(params, dimensions) { params.projection } else { 0 };
+    let each = candidates.saturating_mul(size_of::<f32>()).saturating_mul(dimensions + projected + 8);
+    each.saturating_add(fixed(params, dimensions))
+}
+
+/// The share of [`memory`] that does not depend on the number of candidates: the bank, row by row and packed, the centres
+/// in the projection, and the projection itself.
+fn fixed(params: &MemoryBankParams, dimensions: usize) -> usize {
+    let projected = if projects(params, dimensions) { params.projection } else { dimensions };
+    let bank = params.prototypes.saturating_mul(2 * dimensions + projected);
+    let projection = if projects(params, dimensions) { 2 * dimensions * params.projection } else { 0 };
+    bank.saturating_add(projection).saturating_mul(size_of::<f32>()).saturating_add(4 << 20)
+}
+
+/// Whether the coreset is chosen in a projection.
+pub(crate) fn projects(params: &MemoryBankParams, dimensions: usize) -> bool {
+    params.projection > 0 && params.projection < dimensions
+}
+
+/// How many candidates the parameters allow for descriptors of some length.
+fn allowed(params: &MemoryBankParams, dimensions: usize) -> Result<usize> {
+    let one = memory(params, dimensions, 1) - fixed(params, dimensions);
+    let within = params.memory_budget.saturating_sub(fixed(params, dimensions)) / one.max(1);
+    let least = params.prototypes.min(params.candidates);
+    if within < least {
+        let least = memory(params, dimensions, least);
+        let MemoryBankParams { memory_budget: budget, prototypes, .. } = *params;
+        return Err(MemoryError::Budget { budget, least, prototypes, dimensions });
+    }
+    Ok(within.min(params.candidates))
+}
+
+/// Samples the same number of positions from every image (the quotas differ by at most one), all where there are fewer.
+pub(crate) fn collect(
+    params: &MemoryBankParams,
+    source: &dyn PyramidSource,
+    progress: &dyn Progress,
+) -> masf_core::Result<Candidates> {
+    let images = source.len();
+    let mut pool: Option<(Candidates, usize)> = None;
+    let indices: Vec<usize> = (0..images).collect();
+    for batch in indices.chunks(IMAGES_PER_BATCH) {
+        progress.check()?;
+        let pyramid = source.batch(batch)?;
+        let (candidates, most) = match &mut pool {
+            Some(pool) => pool,
+            None => {
+                let embedding = PatchEmbedding::of_pyramid(&pyramid, &params.levels, params.neighbourhood)?;
+                let dimensions = embedding.dimensions();
+                let most = allowed(params, dimensions)?;
+                // Images of one size give so many; reserving more would only look like use.
+                let expected = most.min(images.saturating_mul(embedding.open(&pyramid)?.positions()));
+                let rows = Vec::with_capacity(expected * dimensions);
+                pool.insert((Candidates { embedding, rows }, most))
+            }
+        };
+        let maps = candidates.embedding.open(&pyramid)?;
+        for (slot, &image) in batch.iter().enumerate() {
+            let quota = share(image + 1, images, *most) - share(image, images, *most);
+            let positions = choose(params.seed, image, maps.positions(), quota);
+            describe(&maps, slot, &positions, candidates.embedding.dimensions(), &mut candidates.rows)?;
+        }
+        progress.step(batch.len() as u64);
+    }
+    match pool {
+        Some((candidates, _)) if !candidates.rows.is_empty() => Ok(candidates),
+        _ => Err(MemoryError::NoImages.into()),
+    }
+}
+
+/// `floor(total * part / parts)`.
+fn share(part: usize, parts: usize, total: usize) -> usize {
+    (part as u128 * total as u128 / parts as u128) as usize
+}
+
+/// `count` of the positions of an image, ascending; all of them if there are no more.
+fn choose(seed: u64, image: usize, positions: usize, count: usize) -> Vec<usize> {
+    if count >= positions {
+        return (0..positions).collect();
+    }
+    let mut random = random_stream(seed, &format!("memory.candidates.{image}"));
+    let mut chosen = sample(&mut random, positions, count).into_vec();
+    chosen.sort_unstable();
+    chosen
+}
+
+/// Appends the descriptors of some positions.
+fn describe(maps: &PatchMaps, image: usize, positions: &[usize], dimensions: usize, rows: &mut Vec<f32>) -> Result<()> {
+    let start = rows.len();
+    rows.resize(start + positions.len() * dimensions, 0.0);
+    rows[start..]
+        .par_chunks_mut(ROWS_PER_TASK * dimensions)
+        .zip(positions.par_chunks(ROWS_PER_TASK))
+        .try_for_each(|(rows, positions)| maps.describe(image, positions, rows))
+}

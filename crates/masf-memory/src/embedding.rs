@@ -1,0 +1,265 @@
+//! Patch descriptors: locally averaged features of several pyramid levels on one grid.
+//!
+//! As in PatchCore (Roth et al., CVPR 2022): at every level the mean over a square neighbourhood with stride 1, coarser
+//! levels resized bilinearly (half-pixel centres) to the grid of the finest one, channels concatenated. At the border the
+//! mean is over the positions that exist, so borders are not darkened by zeros.
+//!
+//! Both steps are linear and separable, so a descriptor is a weighted sum of a few features with weights that are products
+//! of one row weight and one column weight. Any set of positions can be computed alone, with the same bits as in a full map.
+
+use candle_core::{DType, Device, Storage, Tensor};
+use masf_core::{FeaturePyramid, LevelSpec};
+use pulp::Arch;
+use rayon::prelude::*;
+
+use crate::params::check_neighbourhood;
+use crate::{MemoryError, Result};
+
+/// Which levels make up a descriptor, and over which neighbourhood they are averaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatchEmbedding {
+    levels: Vec<LevelSpec>,
+    neighbourhood: usize,
+}
+
+impl PatchEmbedding {
+    /// Descriptors of the levels given, finest first, averaged over `neighbourhood` x `neighbourhood` positions.
+    ///
+    /// # Errors
+    /// [`MemoryError::Parameter`] for no levels, strides that do not ascend, levels without channels, or a neighbourhood
+    /// that is even or above 15.
+    pub fn new(levels: Vec<LevelSpec>, neighbourhood: usize) -> Result<Self> {
+        check_neighbourhood(neighbourhood)?;
+        let ascending = levels.windows(2).all(|pair| pair[0].stride < pair[1].stride);
+        let positive = levels.iter().all(|level| level.stride > 0 && level.channels > 0);
+        let total = levels.iter().try_fold(0usize, |sum, level| sum.checked_add(level.channels));
+        if levels.is_empty() || !ascending || !positive || total.is_none() {
+            let expected = "at least one level, strides ascending, channels positive";
+            return Err(MemoryError::parameter("levels", format!("{levels:?}"), expected));
+        }
+        Ok(Self { levels, neighbourhood })
+    }
+
+    /// Descriptors of some strides of a backbone, with the channels that `pyramid` has there.
+    ///
+    /// # Errors
+    /// [`MemoryError::Level`] if the pyramid lacks a stride, and the errors of [`new`](Self::new).
+    pub fn of_pyramid(pyramid: &FeaturePyramid, strides: &[usize], neighbourhood: usize) -> Result<Self> {
+        let specs = strides.iter().map(|stride| {
+            pyramid.levels().iter().map(|level| level.spec).find(|spec| spec.stride == *stride).ok_or_else(|| {
+                let found: Vec<_> = pyramid.levels().iter().map(|level| level.spec.stride).collect();
+                MemoryError::parameter("levels", format!("{strides:?}"), format!("some of the backbone's {found:?}"))
+            })
+        });
+        Self::new(specs.collect::<Result<_>>()?, neighbourhood)
+    }
+
+    /// The levels, finest first.
+    pub fn levels(&self) -> &[LevelSpec] {
+        &self.levels
+    }
+
+    /// The side of the neighbourhood.
+    pub fn neighbourhood(&self) -> usize {
+        self.neighbourhood
+    }
+
+    /// The length of a descriptor.
+    pub fn dimensions(&self) -> usize {
+        self.levels.iter().map(|level| level.channels).sum()
+    }
+
+    /// The maps of a batch, ready to be read position by position; channels-last CPU maps are not copied.
+    ///
+    /// # Errors
+    /// [`MemoryError::Level`] if the pyramid lacks a level, [`MemoryError::NonFinite`] names the first feature that is NaN
+    /// or infinite.
+    pub fn open(&self, pyramid: &FeaturePyramid) -> Result<PatchMaps> {
+        let mut levels: Vec<LevelMap> = Vec::with_capacity(self.levels.len());
+        let mut grid = (0, 0);
+        for &spec in &self.levels {
+            let level = pyramid.levels().iter().find(|level| level.spec == spec).ok_or_else(|| {
+                let found: Vec<_> = pyramid.levels().iter().map(|l| (l.spec.stride, l.spec.channels)).collect();
+                let found = format!("(stride, channels) {found:?}");
+                MemoryError::Level { stride: spec.stride, channels: spec.channels, found }
+            })?;
+            let map = level.map.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.permute((0, 2, 3, 1))?.contiguous()?;
+            let (_, height, width, _) = map.dims4()?;
+            if levels.is_empty() {
+                grid = (height, width);
+            }
+            let map = LevelMap {
+                spec,
+                map,
+                size: (height, width),
+                rows: taps(height, grid.0, self.neighbourhood),
+                columns: taps(width, grid.1, self.neighbourhood),
+            };
+            map.check_finite()?;
+            levels.push(map);
+        }
+        Ok(PatchMaps { levels, grid, batch: pyramid.batch_size(), dimensions: self.dimensions() })
+    }
+}
+
+/// The input positions that one output position reads along an axis: `weights.len()` from `start` on.
+#[derive(Debug, Clone, PartialEq)]
+struct Taps {
+    start: usize,
+    weights: Vec<f32>,
+}
+
+/// For every position of the output axis: bilinear sampling of the neighbourhood means of the input axis.
+fn taps(input: usize, output: usize, neighbourhood: usize) -> Vec<Taps> {
+    let reach = neighbourhood / 2;
+    let window = |centre: usize| centre.saturating_sub(reach)..(centre + reach + 1).min(input);
+    let scale = input as f64 / output as f64;
+    (0..output)
+        .map(|index| {
+            let position = ((index as f64 + 0.5) * scale - 0.5).clamp(0.0, (input - 1) as f64);
+            let left = position.floor() as usize;
+            let fraction = position - left as f64;
+            let right = if fraction > 0.0 { (left + 1).min(input - 1) } else { left };
+            let (start, end) = (window(left).start, window(right).end);
+            let share = |window: std::ops::Range<usize>, tap| {
+                if window.contains(&tap) { 1.0 / window.len() as f64 } else { 0.0 }
+            };
+            let weight = |tap| (1.0 - fraction) * share(window(left), tap) + fraction * share(window(right), tap);
+            Taps { start, weights: (start..end).map(|tap| weight(tap) as f32).collect() }
+        })
+        .collect()
+}
+
+/// One level of a batch.
+#[derive(Debug)]
+struct LevelMap {
+    spec: LevelSpec,
+    /// `[B, h, w, C]`, contiguous.
+    map: Tensor,
+    size: (usize, usize),
+    rows: Vec<Taps>,
+    columns: Vec<Taps>,
+}
+
+impl LevelMap {
+    /// Calls `action` with the values of the map.
+    fn with_values<T>(&self, action: impl FnOnce(&[f32]) -> T) -> Result<T> {
+        let (storage, layout) = self.map.storage_and_layout();
+        let values = match &*storage {
+            Storage::Cpu(storage) => storage.as_slice::<f32>()?,
+            _ => return Err(candle_core::Error::Msg("the map is not on the CPU".into()).into()),
+        };
+        let range = layout.contiguous_offsets();
+        let values = range.and_then(|(start, end)| values.get(start..end));
+        values.map(action).ok_or_else(|| candle_core::Error::Msg("the map is not contiguous".into()).into())
+    }
+
+    fn check_finite(&self) -> Result<()> {
+        self.with_values(|values| {
+            let finite = |part: &[f32]| {
+                // A branch-free fold that compilers vectorise; `all` is not.
+                Arch::new().dispatch(|| part.iter().fold(true, |finite, value| finite & value.is_finite()))
+            };
+            if values.par_chunks(1 << 16).all(finite) {
+                return Ok(());
+            }
+            let Some(index) = values.iter().position(|value| !value.is_finite()) else {
+                return Ok(());
+            };
+            let (height, width) = self.size;
+            let position = index / self.spec.channels;
+            Err(MemoryError::NonFinite {
+                image: position / (height * width),
+                stride: self.spec.stride,
+                row: position / width % height,
+                column: position % width,
+                channel: index % self.spec.channels,
+                value: values[index],
+            })
+        })?
+    }
+}
+
+/// The feature maps of a batch, from which descriptors are computed.
+#[derive(Debug)]
+pub struct PatchMaps {
+    levels: Vec<LevelMap>,
+    grid: (usize, usize),
+    batch: usize,
+    dimensions: usize,
+}
+
+impl PatchMaps {
+    /// `(height, width)` of the grid of positions.
+    pub fn grid(&self) -> (usize, usize) {
+        self.grid
+    }
+
+    /// Positions of one image.
+    pub fn positions(&self) -> usize {
+        self.grid.0 * self.grid.1
+    }
+
+    /// The number of images.
+    pub fn batch_size(&self) -> usize {
+        self.batch
+    }
+
+    /// Writes the descriptors of some positions of an image to `out`, row after row.
+    ///
+    /// A position is `row * width + column` of the grid; `out` takes `positions x dimensions` values.
+    ///
+    /// # Errors
+    /// [`MemoryError::Parameter`] for an image or position that does not exist, or `out` of another length.
+    pub fn describe(&self, image: usize, positions: &[usize], out: &mut [f32]) -> Result<()> {
+        if image >= self.batch {
+            return Err(MemoryError::parameter("image", image, format!("less than the {} of the batch", self.batch)));
+        }
+        if let Some(position) = positions.iter().find(|position| **position >= self.positions()) {
+            let expected = format!("less than the {} of the grid", self.positions());
+            return Err(MemoryError::parameter("position", position, expected));
+        }
+        if Some(out.len()) != positions.len().checked_mul(self.dimensions) {
+            let expected = format!("{} x {}", positions.len(), self.dimensions);
+            return Err(MemoryError::parameter("length of out", out.len(), expected));
+        }
+        let mut offset = 0;
+        for level in &self.levels {
+            let channels = level.spec.channels;
+            level.with_values(|values| {
+                let image_len = level.size.0 * level.size.1 * channels;
+                let values = &values[image * image_len..(image + 1) * image_len];
+                Arch::new().dispatch(
+                    #[inline(always)]
+                    || {
+                        for (row, position) in out.chunks_exact_mut(self.dimensions).zip(positions) {
+                            let row = &mut row[offset..offset + channels];
+                            let rows = &level.rows[position / self.grid.1];
+                            let columns = &level.columns[position % self.grid.1];
+                            weighted_sum(values, level.size.1, rows, columns, row);
+                        }
+                    },
+                );
+            })?;
+            offset += channels;
+        }
+        Ok(())
+    }
+}
+
+/// The sum over the taps of a position, for every channel.
+#[inline(always)]
+fn weighted_sum(values: &[f32], width: usize, rows: &Taps, columns: &Taps, out: &mut [f32]) {
+    let channels = out.len();
+    out.fill(0.0);
+    for (y, row_weight) in rows.weights.iter().enumerate() {
+        let start = ((rows.start + y) * width + columns.start) * channels;
+        let line = &values[start..start + columns.weights.len() * channels];
+        for (features, column_weight) in line.chunks_exact(channels).zip(&columns.weights) {
+            let weight = row_weight * column_weight;
+            for (sum, feature) in out.iter_mut().zip(features) {
+                *sum += weight * feature;
+            }
+        }
+    }
+}

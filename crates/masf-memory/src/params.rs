@@ -1,0 +1,109 @@
+//! The hyper-parameters of a memory bank, and their check.
+
+use crate::{MemoryBankFit, MemoryError, Result, Standardisation};
+
+/// Hyper-parameters of a [`MemoryBank`](crate::MemoryBank), not yet checked; [`check`](Self::check) makes them fit to learn with.
+///
+/// ```
+/// use masf_memory::MemoryBankParams;
+/// let fit = MemoryBankParams { prototypes: 2000, ..MemoryBankParams::default() }.check()?;
+/// assert_eq!(fit.params().candidates, 60_000);
+/// assert!(MemoryBankParams { prototypes: 0, ..MemoryBankParams::default() }.check().is_err());
+/// # Ok::<(), masf_memory::MemoryError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryBankParams {
+    /// Strides of the pyramid levels that make up a descriptor, ascending; the first gives the grid. Default `[8, 16]`.
+    pub levels: Vec<usize>,
+    /// Side of the square over which features are averaged around a position, odd, 1 to 15; 1 is no averaging. Default 3.
+    pub neighbourhood: usize,
+    /// How channels are scaled before distances are taken. Default per channel.
+    pub standardise: Standardisation,
+    /// Most patch descriptors that are sampled from the training images, in equal shares. Default 60,000.
+    pub candidates: usize,
+    /// Most bytes that learning may hold, see the crate's first page for the formula; fewer candidates are sampled where
+    /// it is the tighter limit. Default 512 MiB.
+    pub memory_budget: usize,
+    /// Dimensions of the random projection in which the coreset is chosen; 0 is none. Default 128.
+    pub projection: usize,
+    /// Most descriptors that the bank keeps. Default 4000.
+    pub prototypes: usize,
+    /// Neighbours of the nearest prototype that weigh the image score as in PatchCore; 0 gives no image score of the
+    /// bank's own, otherwise 2 to 64. Default 0.
+    pub reweight_neighbours: usize,
+    /// The seed of all random choices. Not part of the serialised form: a program has one seed for all its parts.
+    #[serde(skip)]
+    pub seed: u64,
+}
+
+impl Default for MemoryBankParams {
+    fn default() -> Self {
+        Self {
+            levels: vec![8, 16],
+            neighbourhood: 3,
+            standardise: Standardisation::default(),
+            candidates: 60_000,
+            memory_budget: 512 << 20,
+            projection: 128,
+            prototypes: 4000,
+            reweight_neighbours: 0,
+            seed: 0,
+        }
+    }
+}
+
+/// Most candidates and prototypes: their indices are kept in 32 bits.
+const MOST_ROWS: usize = 1 << 30;
+/// Most dimensions of the random projection.
+const MOST_PROJECTED: usize = 4096;
+/// Widest neighbourhood.
+pub(crate) const MOST_NEIGHBOURHOOD: usize = 15;
+/// Most neighbours for re-weighting.
+pub(crate) const MOST_NEIGHBOURS: usize = 64;
+
+impl MemoryBankParams {
+    /// The learner with these hyper-parameters.
+    ///
+    /// # Errors
+    /// [`MemoryError::Parameter`] names the first one that is out of range.
+    pub fn check(self) -> Result<MemoryBankFit> {
+        let ascending = self.levels.windows(2).all(|pair| pair[0] < pair[1]);
+        if self.levels.is_empty() || self.levels[0] == 0 || !ascending {
+            let value = format!("{:?}", self.levels);
+            return Err(MemoryError::parameter(
+                "levels",
+                value,
+                "positive strides in ascending order, such as [8, 16]",
+            ));
+        }
+        check_neighbourhood(self.neighbourhood)?;
+        check_neighbours(self.reweight_neighbours)?;
+        let range = |name, value: usize, least: usize, most: usize| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(MemoryError::parameter(name, value, format!("{least} to {most}")))
+            }
+        };
+        range("candidates", self.candidates, 1, MOST_ROWS)?;
+        range("prototypes", self.prototypes, 1, MOST_ROWS)?;
+        range("memory_budget", self.memory_budget, 1, usize::MAX)?;
+        range("projection", self.projection, 0, MOST_PROJECTED)?;
+        Ok(MemoryBankFit::new(self))
+    }
+}
+
+pub(crate) fn check_neighbourhood(side: usize) -> Result<()> {
+    if side % 2 == 1 && side <= MOST_NEIGHBOURHOOD {
+        return Ok(());
+    }
+    Err(MemoryError::parameter("neighbourhood", side, format!("an odd number, 1 to {MOST_NEIGHBOURHOOD}")))
+}
+
+pub(crate) fn check_neighbours(count: usize) -> Result<()> {
+    if count == 0 || (2..=MOST_NEIGHBOURS).contains(&count) {
+        return Ok(());
+    }
+    Err(MemoryError::parameter("reweight_neighbours", count, format!("0 (off) or 2 to {MOST_NEIGHBOURS}")))
+}

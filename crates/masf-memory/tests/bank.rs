@@ -1,0 +1,247 @@
+//! Learning, scoring, saving and loading, with good and with hostile input.
+
+mod common;
+
+use candle_core::{Device, Tensor};
+use common::{Images, batch, image, pyramid};
+use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
+use masf_core::{Artifact, Error, Fault, FeaturePyramid, Fit, Progress, Result, Scorer, Scores, Silent};
+use masf_memory::{MemoryBank, MemoryBankParams, MemoryError, Standardisation};
+
+fn images(count: u64) -> Result<Images> {
+    Ok(Images((0..count).map(|seed| image((6, 10), 8, seed)).collect::<Result<_>>()?))
+}
+
+fn small() -> MemoryBankParams {
+    MemoryBankParams { candidates: 400, prototypes: 60, projection: 8, ..MemoryBankParams::default() }
+}
+
+fn fit(params: MemoryBankParams, images: &Images) -> Result<MemoryBank> {
+    params.check()?.fit(images, &Silent)
+}
+
+fn map(scores: &Scores) -> Result<Vec<f32>> {
+    Ok(scores.maps[0].values.flatten_all()?.to_vec1::<f32>()?)
+}
+
+fn all(scores: &Scores) -> Result<Vec<u32>> {
+    let mut values = map(scores)?;
+    if let Some(image) = &scores.image {
+        values.extend(image.to_vec1::<f32>()?);
+    }
+    Ok(values.into_iter().map(f32::to_bits).collect())
+}
+
+fn reloaded(bank: &MemoryBank) -> Result<MemoryBank> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bank.masf");
+    save(bank, &path, SaveOptions::default())?;
+    MemoryBank::read(&ModelFile::open(&path, ReadOptions::default())?.root()?)
+}
+
+#[test]
+fn maps_have_the_finest_grid_and_odd_features_score_higher() -> Result<()> {
+    let images = images(5)?;
+    let bank = fit(small(), &images)?;
+    assert_eq!((bank.search().count(), bank.search().dimensions()), (60, 16));
+    let scores = bank.score(&batch(&images.0[..2])?)?;
+    assert_eq!(scores.maps[0].name, "memory");
+    assert_eq!(scores.maps[0].values.dims(), [2, 8, 10]);
+    assert!(scores.image.is_none());
+    let odd: Vec<_> =
+        images.0[0].levels().iter().map(|level| Ok((level.spec.stride, (&level.map + 5.0)?))).collect::<Result<_>>()?;
+    let normal = map(&scores)?.into_iter().fold(0.0, f32::max);
+    assert!(map(&bank.score(&pyramid(&odd)?)?)?.into_iter().all(|score| score > normal));
+    Ok(())
+}
+
+#[test]
+fn a_bank_of_all_patches_scores_its_own_images_exactly_zero() -> Result<()> {
+    for standardise in [Standardisation::None, Standardisation::Channel, Standardisation::Level] {
+        let images = images(3)?;
+        let params = MemoryBankParams { standardise, prototypes: 1000, ..small() };
+        let bank = fit(params, &images)?;
+        assert_eq!(bank.search().count(), 3 * 80);
+        for image in &images.0 {
+            assert!(map(&bank.score(image)?)?.into_iter().all(|score| score == 0.0), "{standardise:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn batches_threads_and_reloading_change_no_bit() -> Result<()> {
+    let images = images(6)?;
+    let params = MemoryBankParams { reweight_neighbours: 5, ..small() };
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let bank = pool(1).install(|| fit(params.clone(), &images))?;
+    let other = pool(3).install(|| fit(params, &images))?;
+    assert_eq!(bank.search().prototypes(), other.search().prototypes());
+    let reloaded = reloaded(&bank)?;
+    let queries: Vec<FeaturePyramid> = (20..25).map(|seed| image((6, 10), 8, seed)).collect::<Result<_>>()?;
+    let together = bank.score(&batch(&queries)?)?;
+    let expected = all(&together)?;
+    assert_eq!(expected.len(), 5 * 80 + 5);
+    assert_eq!(all(&pool(3).install(|| reloaded.score(&batch(&queries)?))?)?, expected);
+    let (mut maps, mut scores) = (Vec::new(), Vec::new());
+    for query in &queries {
+        let alone = all(&pool(2).install(|| reloaded.score(query))?)?;
+        maps.extend_from_slice(&alone[..80]);
+        scores.extend_from_slice(&alone[80..]);
+    }
+    maps.extend(scores);
+    assert_eq!(maps, expected);
+    Ok(())
+}
+
+#[test]
+fn seeds_differ_and_repeat() -> Result<()> {
+    let images = images(4)?;
+    let with = |seed| fit(MemoryBankParams { seed, ..small() }, &images);
+    assert_eq!(with(1)?.search().prototypes(), with(1)?.search().prototypes());
+    assert_ne!(with(1)?.search().prototypes(), with(2)?.search().prototypes());
+    Ok(())
+}
+
+#[test]
+fn a_tight_budget_takes_fewer_candidates_and_says_when_it_is_too_tight() -> Result<()> {
+    let images = images(6)?;
+    let tight = MemoryBankParams { memory_budget: 4 << 20, ..small() };
+    let error = fit(tight, &images).unwrap_err();
+    assert_eq!(error.fault(), Fault::Argument);
+    let text = error.to_string();
+    let least: usize = text.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let bank = fit(MemoryBankParams { memory_budget: least, ..small() }, &images)?;
+    assert_eq!(bank.search().count(), 60);
+    assert!(fit(MemoryBankParams { memory_budget: least - 1, ..small() }, &images).is_err());
+    Ok(())
+}
+
+#[test]
+fn few_patches_and_single_prototypes_work() -> Result<()> {
+    let one = Images(vec![image((6, 10), 2, 0)?]);
+    let bank = fit(small(), &one)?;
+    assert_eq!(bank.search().count(), 8);
+    let single = fit(MemoryBankParams { prototypes: 1, reweight_neighbours: 9, ..small() }, &one)?;
+    assert_eq!(single.search().count(), 1);
+    let scores = single.score(&image((6, 10), 3, 1)?)?;
+    let largest = map(&scores)?.into_iter().fold(0.0, f32::max);
+    assert_eq!(scores.image.unwrap().to_vec1::<f32>()?, [largest]);
+    // More images than candidates.
+    let many = fit(MemoryBankParams { candidates: 3, prototypes: 3, ..small() }, &images(7)?)?;
+    assert_eq!(many.search().count(), 3);
+    Ok(())
+}
+
+#[test]
+fn equal_patches_give_one_prototype_and_finite_scores() -> Result<()> {
+    for value in [0f32, 3.5] {
+        let flat = |side| {
+            let map = |channels, h, w| Tensor::full(value, (1, channels, h, w), &Device::Cpu);
+            pyramid(&[(8, map(6, side, side)?), (16, map(10, side / 2, side / 2)?)])
+        };
+        let bank = fit(small(), &Images(vec![flat(20)?, flat(20)?]))?;
+        // Averages over windows of different lengths may differ in the last bit.
+        assert!(bank.search().count() < 60);
+        let scores = map(&bank.score(&flat(20)?)?)?;
+        assert!(scores.iter().all(|score| *score < 1e-3), "{scores:?}");
+        let other = map(&bank.score(&image((6, 10), 8, 0)?)?)?;
+        assert!(other.iter().all(|score| score.is_finite() && *score > 0.0));
+    }
+    Ok(())
+}
+
+#[test]
+fn features_that_are_not_finite_are_named() -> Result<()> {
+    let images = images(2)?;
+    let bank = fit(small(), &images)?;
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut values = vec![1f32; 6 * 8 * 10];
+        values[2 * 80 + 3 * 10 + 4] = bad;
+        let fine = Tensor::from_vec(values, (1, 6, 8, 10), &Device::Cpu)?;
+        let coarse = Tensor::ones((1, 10, 4, 5), candle_core::DType::F32, &Device::Cpu)?;
+        let image = pyramid(&[(8, fine), (16, coarse)])?;
+        for error in [bank.score(&image).unwrap_err(), fit(small(), &Images(vec![image.clone()])).unwrap_err()] {
+            assert_eq!(error.fault(), Fault::Data);
+            assert!(error.to_string().contains("stride 8, row 3, column 4, channel 2"), "{error}");
+        }
+    }
+    let huge = [(8, Tensor::full(1e30f32, (1, 6, 8, 10), &Device::Cpu)?), (16, images.0[0].levels()[1].map.clone())];
+    let error = bank.score(&pyramid(&huge)?).unwrap_err().to_string();
+    assert!(error.contains("position 0"), "{error}");
+    assert!(fit(small(), &Images(vec![pyramid(&huge)?])).is_err());
+    Ok(())
+}
+
+#[test]
+fn other_pyramids_and_no_images_are_refused() -> Result<()> {
+    let bank = fit(small(), &images(2)?)?;
+    let error = bank.score(&image((6, 11), 8, 0)?).unwrap_err().to_string();
+    assert!(error.contains("stride 16 with 10 channels"), "{error}");
+    let error = fit(MemoryBankParams { levels: vec![4, 8], ..small() }, &images(2)?).unwrap_err().to_string();
+    assert!(error.contains("[8, 16]"), "{error}");
+    let error = fit(small(), &Images(vec![])).unwrap_err();
+    assert_eq!(error.fault(), Fault::Data);
+    assert!(error.to_string().contains("at least 1 normal image"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn parameters_out_of_range_are_named() {
+    let refused = |params: MemoryBankParams, name: &str| match params.check() {
+        Err(error @ MemoryError::Parameter { .. }) => assert!(error.to_string().starts_with(name), "{error}"),
+        other => panic!("{name}: {other:?}"),
+    };
+    let default = MemoryBankParams::default;
+    for levels in [vec![], vec![0, 8], vec![16, 8], vec![8, 8]] {
+        refused(MemoryBankParams { levels, ..default() }, "levels");
+    }
+    for neighbourhood in [0, 2, 17] {
+        refused(MemoryBankParams { neighbourhood, ..default() }, "neighbourhood");
+    }
+    for reweight_neighbours in [1, 65] {
+        refused(MemoryBankParams { reweight_neighbours, ..default() }, "reweight_neighbours");
+    }
+    refused(MemoryBankParams { candidates: 0, ..default() }, "candidates");
+    refused(MemoryBankParams { candidates: usize::MAX, ..default() }, "candidates");
+    refused(MemoryBankParams { prototypes: 0, ..default() }, "prototypes");
+    refused(MemoryBankParams { memory_budget: 0, ..default() }, "memory_budget");
+    refused(MemoryBankParams { projection: 5000, ..default() }, "projection");
+}
+
+#[test]
+fn parameters_read_from_toml_with_defaults_and_refuse_unknown_keys() {
+    let params: MemoryBankParams = toml::from_str("prototypes = 9\nstandardise = \"level\"").unwrap();
+    let expected = MemoryBankParams { prototypes: 9, standardise: Standardisation::Level, ..Default::default() };
+    assert_eq!(params, expected);
+    assert!(toml::from_str::<MemoryBankParams>("prototype = 9").is_err());
+}
+
+#[test]
+fn cancellation_is_heard() -> Result<()> {
+    struct Cancelled;
+    impl Progress for Cancelled {
+        fn start(&self, _: &str, _: u64) {}
+        fn step(&self, _: u64) {}
+        fn finish(&self) {}
+        fn is_cancelled(&self) -> bool {
+            true
+        }
+    }
+    assert!(matches!(small().check()?.fit(&images(2)?, &Cancelled), Err(Error::Cancelled)));
+    Ok(())
+}
+
+#[test]
+fn public_types_are_send_sync_unpin() {
+    fn check<T: Send + Sync + Unpin>() {}
+    check::<MemoryBank>();
+    check::<MemoryBankParams>();
+    check::<masf_memory::MemoryBankFit>();
+    check::<MemoryError>();
+    check::<masf_memory::ExactSearch>();
+    check::<masf_memory::PatchEmbedding>();
+    check::<masf_memory::PatchMaps>();
+    check::<masf_memory::RandomProjection>();
+    check::<masf_memory::Coreset>();
+}
