@@ -11,6 +11,7 @@ pub mod loader;
 mod mask;
 mod preprocess;
 mod size;
+pub mod synthetic;
 
 pub use decode::{Limits, decode_image, read_image};
 pub use error::{DataError, ImageProblem, Result};
@@ -18,6 +19,8 @@ pub use geometry::{Geometry, Resize};
 pub use input::ImageInput;
 pub use layout::{Collected, Dataset, ImageFile, Label, Layout, Sample, collect_images};
 pub use loader::{Batch, Failed, LoadItem, LoadOptions, Loaded, Loader};
+/// How RGB values in `[0, 1]` are normalised.
+pub use masf_core::Normalisation;
 pub use mask::Mask;
 pub use preprocess::{Preprocess, ResizeFilter};
 pub use size::Size;
