@@ -35,6 +35,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn clamp(v: Self::Vector, low: Self::Vector, high: Self::Vector) -> Self::Vector;
     /// The larger one; a NaN in `b` stays.
     unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// Asks for the cache line at `p`, any address. A hint.
+    fn prefetch(_p: *const f32) {}
 
     /// [`super::conv::tile`] with this instruction set enabled.
     unsafe fn conv_tile<const PIXELS: usize, const VECTORS: usize>(tile: &Tile);
