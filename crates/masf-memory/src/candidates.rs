@@ -25,14 +25,16 @@ pub(crate) fn memory(params: &MemoryBankParams, dimensions: usize, candidates: u
     each.saturating_add(fixed(params, dimensions))
 }
 
-/// The share of [`memory`] that does not depend on the number of candidates: the bank, row by row and packed, the centres
-/// in the projection, and the projection itself.
+/// The share of [`memory`] that does not depend on the number of candidates: the prototypes beside the pool (or, before,
+/// the centres in the projection, which are no larger), and the projection, row by row and packed.
 fn fixed(params: &MemoryBankParams, dimensions: usize) -> usize {
-    let projected = if projects(params, dimensions) { params.projection } else { dimensions };
-    let bank = params.prototypes.saturating_mul(2 * dimensions + projected);
     let projection = if projects(params, dimensions) { 2 * dimensions * params.projection } else { 0 };
-    bank.saturating_add(projection).saturating_mul(size_of::<f32>()).saturating_add(4 << 20)
+    let values = params.prototypes.saturating_mul(dimensions).saturating_add(projection);
+    values.saturating_mul(size_of::<f32>()).saturating_add(SLACK)
 }
+
+/// Room for what is small or fixed: the buffers of the threads, the descriptors' positions.
+const SLACK: usize = 1 << 20;
 
 /// Whether the coreset is chosen in a projection.
 pub(crate) fn projects(params: &MemoryBankParams, dimensions: usize) -> bool {

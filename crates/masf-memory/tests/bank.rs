@@ -106,7 +106,7 @@ fn seeds_differ_and_repeat() -> Result<()> {
 #[test]
 fn a_tight_budget_takes_fewer_candidates_and_says_when_it_is_too_tight() -> Result<()> {
     let images = images(6)?;
-    let tight = MemoryBankParams { memory_budget: 4 << 20, ..small() };
+    let tight = MemoryBankParams { memory_budget: 1 << 20, ..small() };
     let error = fit(tight, &images).unwrap_err();
     assert_eq!(error.fault(), Fault::Argument);
     let text = error.to_string();

@@ -1,0 +1,75 @@
+//! What learning allocates at its peak, against the budget. One test alone: the count is of the whole process.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{batch, image};
+use masf_core::{FeaturePyramid, Fit, PyramidSource, Result, Silent};
+use masf_memory::MemoryBankParams;
+
+/// Counts the bytes that are allocated.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(held, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Images that are made when they are read, so that they take no memory of their own.
+struct Made(usize);
+
+/// 160 channels at stride 8 and 240 at stride 16: 400 dimensions.
+const CHANNELS: (usize, usize) = (160, 240);
+const SIDE: usize = 15;
+
+impl PyramidSource for Made {
+    fn len(&self) -> usize {
+        self.0
+    }
+
+    fn batch(&self, indices: &[usize]) -> Result<FeaturePyramid> {
+        batch(&indices.iter().map(|index| image(CHANNELS, SIDE, *index as u64)).collect::<Result<Vec<_>>>()?)
+    }
+}
+
+#[test]
+fn the_peak_stays_within_the_budget() -> Result<()> {
+    // 255 positions an image; every image is given twice while it is made, and the batch of four once more.
+    let image_bytes = 4 * (CHANNELS.0 * SIDE * (SIDE + 2) + CHANNELS.1 * 8 * 9);
+    let batches = 4 * image_bytes * 4;
+    let source = Made(90);
+    for (memory_budget, projection) in [(20 << 20, 64), (40 << 20, 64), (24 << 20, 0)] {
+        let params = MemoryBankParams { prototypes: 1200, memory_budget, projection, ..MemoryBankParams::default() };
+        let fit = params.check()?;
+        let before = HELD.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        let bank = fit.fit(&source, &Silent)?;
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        let held = HELD.load(Ordering::Relaxed) - before;
+        assert_eq!(bank.search().count(), 1200);
+        assert!(peak <= memory_budget + batches, "{peak} bytes with a budget of {memory_budget}");
+        assert!(peak * 5 > memory_budget * 4, "{peak} bytes of {memory_budget}: the budget is not used");
+        // The bank itself: twice its prototypes (packed ones are padded to whole panels), and small things.
+        let expected = 8 * 1200 * 400;
+        assert!(held < expected + (256 << 10), "the bank holds {held} bytes instead of {expected}");
+        println!("budget {memory_budget} projection {projection}: peak {peak}, bank {held}");
+    }
+    Ok(())
+}
