@@ -86,6 +86,14 @@ unsafe fn run_task(graph: &PackedGraph, phase: &Phase, image: &[f32], buffers: &
             let spans = (buffers.span(input), residual, output);
             unsafe { kernels::conv(graph.set, geometry, weights, spans, panels, pixels) }
         }
+        (Work::Winograd { geometry, input, residual, blocks, groups }, PackedOp::Winograd { weights, .. }) => {
+            let (rows, columns) = geometry.tiles();
+            let tiles = part(rows * columns, index % blocks, *blocks);
+            let panels = part(weights.panels.len(), index / blocks, *groups);
+            let residual = residual.as_ref().map(|place| buffers.span(place));
+            let spans = (buffers.span(input), residual, output);
+            unsafe { kernels::winograd(graph.set, geometry, weights, spans, panels, tiles) }
+        }
         (Work::Depthwise { geometry, input }, PackedOp::Depthwise { weights, .. }) => unsafe {
             kernels::depthwise(graph.set, geometry, weights, (buffers.span(input), output), rows);
         },

@@ -2,21 +2,22 @@
 //! sizes.
 
 use super::error::EngineError;
-use super::kernels::InstructionSet;
+use super::kernels::{InstructionSet, PRODUCTS, transform_filter};
 use super::memory::Aligned;
 use crate::graph::{Activation, Conv, Graph, NodeId, Op, Padding, Tap};
 
-/// Weights of a dense convolution, in panels of a few vectors of output channels.
+/// Weights of a dense convolution or of one by Winograd's method, in panels of a few vectors of output channels.
 #[derive(Debug)]
 pub(crate) struct DenseWeights {
     /// The instruction set that they are packed for.
     pub(crate) set: InstructionSet,
     /// Output channels.
     pub(crate) channels: usize,
-    /// Input numbers per output: `kernel * kernel * input channels`.
+    /// Numbers summed over: `kernel * kernel * input channels`, or the input channels for Winograd's method.
     pub(crate) depth: usize,
     pub(crate) panels: Vec<Panel>,
-    /// Per panel `[depth (row, column, channel)][vectors * lanes]`; channels beyond the last are zero.
+    /// Per panel `[depth (row, column, channel)][vectors * lanes]`, or `[36][depth][vectors * lanes]`; channels beyond
+    /// the last are zero.
     pub(crate) data: Aligned,
     /// `[channels, rounded up to whole vectors]`.
     pub(crate) bias: Aligned,
@@ -56,10 +57,39 @@ pub(crate) struct Window {
 #[derive(Debug)]
 pub(crate) enum PackedOp {
     Input,
-    Dense { input: NodeId, residual: Option<NodeId>, window: Window, activation: Activation, weights: DenseWeights },
-    Depthwise { input: NodeId, window: Window, activation: Activation, weights: DepthwiseWeights },
-    MaxPool { input: NodeId, kernel: usize, stride: usize, padding: usize },
-    Affine { input: NodeId, scale: Vec<f32>, shift: Vec<f32>, activation: Activation },
+    Dense {
+        input: NodeId,
+        residual: Option<NodeId>,
+        window: Window,
+        activation: Activation,
+        weights: DenseWeights,
+    },
+    /// [`PackedOp::Dense`], 3x3 with stride 1, by Winograd's method.
+    Winograd {
+        input: NodeId,
+        residual: Option<NodeId>,
+        window: Window,
+        activation: Activation,
+        weights: DenseWeights,
+    },
+    Depthwise {
+        input: NodeId,
+        window: Window,
+        activation: Activation,
+        weights: DepthwiseWeights,
+    },
+    MaxPool {
+        input: NodeId,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    },
+    Affine {
+        input: NodeId,
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+        activation: Activation,
+    },
 }
 
 impl PackedOp {
@@ -67,12 +97,23 @@ impl PackedOp {
     pub(crate) fn inputs(&self) -> impl Iterator<Item = NodeId> + use<> {
         let (first, second) = match *self {
             Self::Input => (None, None),
-            Self::Dense { input, residual, .. } => (Some(input), residual),
+            Self::Dense { input, residual, .. } | Self::Winograd { input, residual, .. } => (Some(input), residual),
             Self::Depthwise { input, .. } | Self::MaxPool { input, .. } | Self::Affine { input, .. } => {
                 (Some(input), None)
             }
         };
         first.into_iter().chain(second)
+    }
+
+    /// Input pixels per output pixel.
+    fn stride(&self) -> usize {
+        match self {
+            Self::Input | Self::Affine { .. } => 1,
+            Self::Dense { window, .. } | Self::Winograd { window, .. } | Self::Depthwise { window, .. } => {
+                window.stride
+            }
+            Self::MaxPool { stride, .. } => *stride,
+        }
     }
 }
 
@@ -83,15 +124,20 @@ pub(crate) struct PackedGraph {
     pub(crate) nodes: Vec<PackedOp>,
     /// Channels of each node's value.
     pub(crate) channels: Vec<usize>,
+    /// Image pixels per pixel of each node's value.
+    steps: Vec<usize>,
     pub(crate) taps: Vec<Tap>,
 }
 
 impl PackedGraph {
     /// Checks the graph (order, channels, kernels) and packs its weights for `set`.
     pub(crate) fn new(graph: &Graph, set: InstructionSet) -> Result<Self, EngineError> {
-        let mut packed = Self { set, nodes: Vec::new(), channels: Vec::new(), taps: graph.taps.clone() };
+        let (nodes, channels, steps) = (Vec::new(), Vec::new(), Vec::new());
+        let mut packed = Self { set, nodes, channels, steps, taps: graph.taps.clone() };
         for (node, op) in graph.nodes.iter().enumerate() {
             let (op, channels) = packed.pack(node, op)?;
+            let step = op.inputs().next().map_or(1, |input| packed.steps[input].saturating_mul(op.stride()));
+            packed.steps.push(step);
             packed.nodes.push(op);
             packed.channels.push(channels);
         }
@@ -146,6 +192,9 @@ impl PackedGraph {
                         return Err(fault("a depthwise convolution with a residual".into()));
                     }
                     PackedOp::Depthwise { input, window, activation, weights: depthwise_weights(conv, kernel)? }
+                } else if suits_winograd(&window, channels, out, self.steps[input]) {
+                    let weights = winograd_weights(conv, self.set)?;
+                    PackedOp::Winograd { input, residual, window, activation, weights }
                 } else {
                     PackedOp::Dense { input, residual, window, activation, weights: dense_weights(conv, self.set)? }
                 };
@@ -170,31 +219,70 @@ impl PackedGraph {
     }
 }
 
-/// Cuts the output channels into panels of nearly equal width, and orders the weights by panel.
-fn dense_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, EngineError> {
-    let (channels, inputs, kernel, _) = conv.weight.dims4()?;
-    // [O, I, k, k] to [O, k, k, I]: the order of a window in a channels-last map.
-    let source = conv.weight.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
-    let depth = kernel * kernel * inputs;
+/// Whether Winograd's method pays for a convolution whose output has one pixel per `step x step` image pixels.
+///
+/// Its matrices are four times the size of the filters and are read once per run, which small maps do not repay: for 512
+/// channels 3.8 against 11.5 ms (one core) on 16 x 16 pixels, but no gain on 8 x 8. Sizes are those of a 256 x 256 image.
+fn suits_winograd(window: &Window, inputs: usize, outputs: usize, step: usize) -> bool {
+    let large_enough = inputs >= 32 && outputs >= 32 && step <= 16;
+    window.kernel == 3 && window.stride == 1 && large_enough && inputs * outputs <= MAX_WINOGRAD_CHANNELS
+}
+
+/// 512 x 512 channels (38 MB).
+const MAX_WINOGRAD_CHANNELS: usize = 512 * 512;
+
+/// Cuts the output channels into panels of nearly equal width, whose numbers `fill` writes: it is given the panel's first
+/// channel, its width in channels (rounded up to whole vectors) and `numbers` zeros per channel.
+fn panels(
+    conv: &Conv,
+    set: InstructionSet,
+    (depth, numbers): (usize, usize),
+    fill: impl Fn(usize, usize, &mut [f32]),
+) -> Result<DenseWeights, EngineError> {
+    let channels = conv.weight.dim(0)?;
     let lanes = set.lanes();
     let vectors = channels.div_ceil(lanes);
     let count = vectors.div_ceil(set.panel_vectors());
-    let mut data = Aligned::zeros(vectors * lanes * depth);
+    let mut data = Aligned::zeros(vectors * lanes * numbers);
     let mut bias = Aligned::zeros(vectors * lanes);
     bias.as_mut_slice()[..channels].copy_from_slice(&conv.bias.to_vec1::<f32>()?);
     let mut panels = Vec::with_capacity(count);
     for i in 0..count {
         let (first, end) = (i * vectors / count, (i + 1) * vectors / count);
-        let (channel, start, width) = (first * lanes, first * lanes * depth, (end - first) * lanes);
-        let panel = &mut data.as_mut_slice()[start..start + width * depth];
-        for (column, row) in source.chunks_exact(depth).skip(channel).take(width).enumerate() {
-            for (k, &weight) in row.iter().enumerate() {
-                panel[k * width + column] = weight;
-            }
-        }
+        let (channel, start, width) = (first * lanes, first * lanes * numbers, (end - first) * lanes);
+        fill(channel, width, &mut data.as_mut_slice()[start..start + width * numbers]);
         panels.push(Panel { start, channel, vectors: end - first });
     }
     Ok(DenseWeights { set, channels, depth, panels, data, bias })
+}
+
+fn dense_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, EngineError> {
+    let (_, inputs, kernel, _) = conv.weight.dims4()?;
+    // [O, I, k, k] to [O, k, k, I]: the order of a window in a channels-last map.
+    let source = conv.weight.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
+    let depth = kernel * kernel * inputs;
+    panels(conv, set, (depth, depth), |channel, width, panel| {
+        for (column, filter) in source.chunks_exact(depth).skip(channel).take(width).enumerate() {
+            for (k, &weight) in filter.iter().enumerate() {
+                panel[k * width + column] = weight;
+            }
+        }
+    })
+}
+
+fn winograd_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, EngineError> {
+    let inputs = conv.weight.dim(1)?;
+    let source = conv.weight.flatten_all()?.to_vec1::<f32>()?;
+    panels(conv, set, (inputs, inputs * PRODUCTS), |channel, width, panel| {
+        for (column, filters) in source.chunks_exact(inputs * 9).skip(channel).take(width).enumerate() {
+            for (k, filter) in filters.as_chunks::<9>().0.iter().enumerate() {
+                let transformed = transform_filter(&filter.map(f64::from));
+                for (product, weight) in transformed.into_iter().enumerate() {
+                    panel[(product * inputs + k) * width + column] = weight as f32;
+                }
+            }
+        }
+    })
 }
 
 fn depthwise_weights(conv: &Conv, kernel: usize) -> Result<DepthwiseWeights, EngineError> {

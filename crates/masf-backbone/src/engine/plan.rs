@@ -2,7 +2,7 @@
 //! tasks.
 
 use super::error::EngineError;
-use super::kernels::{AffineGeometry, ConvGeometry, DepthwiseGeometry, PoolGeometry};
+use super::kernels::{AffineGeometry, ConvGeometry, DepthwiseGeometry, PATCH, PoolGeometry, TILE, WinogradGeometry};
 use super::layout::{Arranger, Halo, Map};
 use super::pack::{PackedGraph, PackedOp, Window};
 use crate::graph::{Activation, NodeId, Padding};
@@ -35,6 +35,14 @@ pub(crate) enum Work {
     /// Tasks are blocks of pixels times groups of panels.
     Dense {
         geometry: ConvGeometry,
+        input: Place,
+        residual: Option<Place>,
+        blocks: usize,
+        groups: usize,
+    },
+    /// Tasks are blocks of tiles times groups of panels.
+    Winograd {
+        geometry: WinogradGeometry,
         input: Place,
         residual: Option<Place>,
         blocks: usize,
@@ -113,6 +121,12 @@ fn task_count(nanoseconds: usize, most: usize) -> usize {
 const TASK_NANOSECONDS: usize = 15_000;
 const MAX_TASKS: usize = 64;
 
+/// Tiles per block of a convolution by Winograd's method: the transformed patches and products stay in the second-level cache.
+const BLOCK_TILES: usize = 16;
+
+/// Most groups of panels of a convolution by Winograd's method.
+const MAX_GROUPS: usize = 4;
+
 /// Numbers of the input that the tiles of one task read again for every panel: half of a common second-level cache.
 const BLOCK_NUMBERS: usize = 128 * 1024;
 
@@ -170,17 +184,25 @@ fn maps(graph: &PackedGraph, needed: &[bool], height: usize, width: usize) -> Re
                 let (w, ..) = window_along(&window, maps[input].width).ok_or_else(vanishes)?;
                 map(h, w)
             }
-            PackedOp::Dense { input, window, .. } | PackedOp::Depthwise { input, window, .. } => {
+            PackedOp::Dense { input, window, .. }
+            | PackedOp::Winograd { input, window, .. }
+            | PackedOp::Depthwise { input, window, .. } => {
                 let source = &mut maps[*input];
-                let (h, top, bottom) = window_along(window, source.height).ok_or_else(vanishes)?;
-                let (w, left, right) = window_along(window, source.width).ok_or_else(vanishes)?;
+                let (h, top, mut bottom) = window_along(window, source.height).ok_or_else(vanishes)?;
+                let (w, left, mut right) = window_along(window, source.width).ok_or_else(vanishes)?;
+                if matches!(op, PackedOp::Winograd { .. }) {
+                    // Whole tiles are read.
+                    bottom = (h.next_multiple_of(TILE) + 2).saturating_sub(top + source.height);
+                    right = (w.next_multiple_of(TILE) + 2).saturating_sub(left + source.width);
+                }
                 if needed[node] {
                     source.halo = source.halo.union(Halo { top, left, bottom, right });
                 }
                 map(h, w)
             }
         };
-        if let PackedOp::Dense { residual: Some(residual), .. } = op
+        if let PackedOp::Dense { residual: Some(residual), .. } | PackedOp::Winograd { residual: Some(residual), .. } =
+            op
             && (maps[*residual].height, maps[*residual].width) != (output.height, output.width)
         {
             let (h, w) = (maps[*residual].height, maps[*residual].width);
@@ -268,6 +290,28 @@ impl Builder<'_> {
                 let (blocks, groups) =
                     cut(nanoseconds, pixels, input.map.len(), weights.panels.len(), weights.data.as_slice().len());
                 (Work::Dense { geometry, input, residual, blocks, groups }, blocks * groups)
+            }
+            PackedOp::Winograd { input, residual, window, activation, weights } => {
+                let input = self.place(*input);
+                let residual = residual.map(|residual| self.place(residual));
+                let (low, high) = bounds(*activation);
+                let geometry = WinogradGeometry {
+                    input: window_origin(&input.map, window),
+                    output: target,
+                    residual: residual.map(|place| place.map.origin(0, 0, 1)),
+                    height,
+                    width,
+                    low,
+                    high,
+                };
+                self.multiply_adds += (pixels * 9 * weights.depth * channels) as u64;
+                let (rows, columns) = geometry.tiles();
+                let blocks = (rows * columns).div_ceil(BLOCK_TILES);
+                // The patches are transformed once per group, so there are only as many as it takes to share the work.
+                let nanoseconds = rows * columns * PATCH * PATCH * weights.depth * channels / 50;
+                let wanted = task_count(nanoseconds, usize::MAX);
+                let groups = wanted.div_ceil(blocks).min(MAX_GROUPS).min(weights.panels.len());
+                (Work::Winograd { geometry, input, residual, blocks, groups }, blocks * groups)
             }
             PackedOp::Depthwise { input, window, activation, weights } => {
                 let input = self.place(*input);

@@ -192,6 +192,19 @@ proptest! {
     }
 
     #[test]
+    fn convolutions_by_winograds_method_equal_the_definition(
+        padding in paddings(3), inputs in 32usize..60, out in 32usize..150,
+        height in 3usize..15, width in 3usize..23, activation in activations(),
+    ) {
+        let first = conv([out, inputs, 3], 1, padding, activation, 7);
+        let second = conv([out, inputs, 3], 1, padding, activation, 8);
+        let mut graph = after_stem(inputs, 3, Op::Conv { input: 1, conv: first, residual: None }, out);
+        graph.nodes.push(Op::Conv { input: 1, conv: second, residual: Some(2) });
+        graph.taps.push(tap(3, out));
+        check(&graph, height, width);
+    }
+
+    #[test]
     fn depthwise_convolutions_equal_the_definition(
         (kernel, padding) in prop_oneof![Just(1), Just(3), Just(5)].prop_flat_map(|k| (Just(k), paddings(k))),
         stride in 1usize..=3, channels in 2usize..70, height in 5usize..15, width in 5usize..23, activation in activations(),
@@ -226,19 +239,19 @@ fn network() -> Graph {
     };
     let nodes = vec![
         Op::Input,
-        dense(0, [24, 3, 7], 2, Padding::Symmetric(3), relu, None, 1),
+        dense(0, [36, 3, 7], 2, Padding::Symmetric(3), relu, None, 1),
         Op::MaxPool { input: 1, kernel: 3, stride: 2, padding: 1 },
-        dense(2, [40, 24, 3], 1, one, relu, None, 2),
-        dense(3, [24, 40, 3], 1, one, relu, Some(2), 3),
-        dense(4, [70, 24, 3], 2, same, Activation::Relu6, None, 4),
-        dense(4, [70, 24, 1], 2, Padding::Symmetric(0), Activation::Identity, None, 5),
+        dense(2, [40, 36, 3], 1, one, relu, None, 2),
+        dense(3, [36, 40, 3], 1, one, relu, Some(2), 3),
+        dense(4, [70, 36, 3], 2, same, Activation::Relu6, None, 4),
+        dense(4, [70, 36, 1], 2, Padding::Symmetric(0), Activation::Identity, None, 5),
         Op::Conv { input: 5, conv: conv([70, 1, 3], 1, one, Activation::Relu6, 6), residual: None },
         dense(7, [70, 70, 1], 1, one, relu, None, 7),
         dense(7, [70, 70, 1], 1, Padding::Symmetric(0), relu, Some(6), 7),
         Op::Affine { input: 9, scale: tensor(&[70], 8), shift: tensor(&[70], 9), activation: relu },
     ];
     // Node 4 has a halo, node 9 is read on, node 10 is tapped twice, node 8 is not needed.
-    Graph { nodes, taps: vec![tap(4, 24), tap(9, 70), tap(10, 70), tap(10, 70)] }
+    Graph { nodes, taps: vec![tap(4, 36), tap(9, 70), tap(10, 70), tap(10, 70)] }
 }
 
 #[test]

@@ -18,8 +18,9 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    /// Offset of pixel `(y, x)`.
     #[inline(always)]
-    fn at(self, y: usize, x: usize) -> usize {
+    pub(super) fn at(self, y: usize, x: usize) -> usize {
         y * self.row + x * self.pixel
     }
 }

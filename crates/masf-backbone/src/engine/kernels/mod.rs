@@ -14,17 +14,21 @@ mod depthwise;
 mod pointwise;
 mod portable;
 mod simd;
+mod winograd;
 
 pub(super) use conv::Steps;
+pub(super) use winograd::{PATCH, PRODUCTS, TILE, transform_filter};
 
-use super::memory::Span;
+use super::memory::{Aligned, LINE, Span};
 use super::pack::{DenseWeights, DepthwiseWeights};
 use conv::{ConvCall, PanelRef};
 use depthwise::DepthwiseRow;
 use pointwise::{AffineRow, PoolPixel};
 use portable::Portable;
 use simd::Simd;
+use std::cell::RefCell;
 use std::ops::Range;
+use winograd::{InputPatch, OutputTile};
 
 /// An instruction set that this processor has; values come from [`InstructionSet::best`] and
 /// [`InstructionSet::available`] only, which is what makes calling the kernels sound.
@@ -185,6 +189,138 @@ pub(crate) unsafe fn conv(
         // and residual, and all others come before them; the panel's data were sliced; the caller promises exclusion.
         dispatch!(set, S => unsafe { conv::panel::<S>(&call, &panel, pixels.start, pixels.end) });
     }
+}
+
+/// Geometry of a 3x3 convolution with stride 1, computed by Winograd's method in tiles of `TILE x TILE` outputs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WinogradGeometry {
+    /// Window of the first output pixel; steps are those of the input's pixels.
+    pub(crate) input: Origin,
+    pub(crate) output: Origin,
+    pub(crate) residual: Option<Origin>,
+    /// Output pixels.
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) low: f32,
+    pub(crate) high: f32,
+}
+
+impl WinogradGeometry {
+    /// Rows and columns of tiles.
+    pub(crate) fn tiles(&self) -> (usize, usize) {
+        (self.height.div_ceil(TILE), self.width.div_ceil(TILE))
+    }
+}
+
+thread_local! {
+    /// Transformed patches and products of one task; stays for the next one.
+    static SCRATCH: RefCell<Aligned> = RefCell::default();
+}
+
+/// Computes some tiles (row-major) of some panels (output channels) of a convolution by Winograd's method.
+///
+/// # Safety
+///
+/// No other thread accesses these outputs, or writes the input or the residual, during the call.
+///
+/// # Panics
+///
+/// If the geometry leaves a span or does not fit the weights, which the planner excludes.
+pub(crate) unsafe fn winograd(
+    set: InstructionSet,
+    geometry: &WinogradGeometry,
+    weights: &DenseWeights,
+    (input, residual, output): (Span, Option<Span>, Span),
+    panels: Range<usize>,
+    tiles: Range<usize>,
+) {
+    let g = geometry;
+    let (rows, columns) = g.tiles();
+    let (lanes, depth, count) = (set.lanes(), weights.depth, tiles.len());
+    assert!(weights.set == set && g.input.steps.pixel == depth);
+    assert!(tiles.end <= rows * columns && panels.end <= weights.panels.len());
+    assert!(g.input.end(rows * TILE + 2, columns * TILE + 2, depth) <= input.len());
+    assert!(g.output.end(g.height, g.width, weights.channels) <= output.len());
+    assert_eq!(g.residual.is_some(), residual.is_some());
+    if let (Some(origin), Some(span)) = (g.residual, residual) {
+        assert!(origin.end(g.height, g.width, weights.channels) <= span.len());
+    }
+    // A line more than the data between the 36 matrices: at a multiple of 4096 bytes they would share cache sets.
+    let widest = weights.panels.iter().map(|panel| panel.vectors).max().unwrap_or(0) * lanes;
+    let (pitch, product_pitch) = ((count * depth).next_multiple_of(LINE) + LINE, count * widest + LINE);
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.as_slice().len() < PRODUCTS * (pitch + product_pitch) {
+            *scratch = Aligned::zeros(PRODUCTS * (pitch + product_pitch));
+        }
+        let (patches, products) = scratch.as_mut_slice().split_at_mut(PRODUCTS * pitch);
+        let (patches, products) = (Span::of(patches), Span::of(&mut products[..PRODUCTS * product_pitch]));
+        for (i, tile) in tiles.clone().enumerate() {
+            let (y, x) = (tile / columns * TILE, tile % columns * TILE);
+            let patch = InputPatch {
+                input: input.at(g.input.start + g.input.steps.at(y, x)),
+                steps: g.input.steps,
+                channels: depth,
+                output: patches.at(i * depth),
+                pitch,
+            };
+            // SAFETY: as in `conv`; the assertions cover the last tile's patch, and the scratch is this thread's.
+            dispatch!(set, S => unsafe { S::winograd_input(&patch) });
+        }
+        let zeros = [0.0; 4 * LINE];
+        assert!(widest <= zeros.len());
+        for panel in &weights.panels[panels] {
+            let width = panel.vectors * lanes;
+            let size = depth * width;
+            let data = &weights.data.as_slice()[panel.start..panel.start + PRODUCTS * size];
+            for (product, matrix) in data.chunks_exact(size).enumerate() {
+                let call = ConvCall {
+                    input: patches.at(product * pitch),
+                    input_steps: Steps { row: 0, pixel: depth },
+                    runs: 1,
+                    run_len: depth,
+                    run_pitch: 0,
+                    output: products.at(product * product_pitch),
+                    output_steps: Steps { row: 0, pixel: width },
+                    residual: std::ptr::null(),
+                    residual_steps: Steps { row: 0, pixel: 0 },
+                    width: count,
+                    low: f32::NEG_INFINITY,
+                    high: f32::INFINITY,
+                };
+                let (weights, bias) = (matrix.as_ptr(), zeros.as_ptr());
+                let panel = PanelRef { weights, bias, channel: 0, vectors: panel.vectors, last: lanes };
+                // SAFETY: `count` rows of either scratch matrix, which this thread owns; weights were sliced.
+                dispatch!(set, S => unsafe { conv::panel::<S>(&call, &panel, 0, count) });
+            }
+            let bias = weights.bias.as_slice()[panel.channel..panel.channel + width].as_ptr();
+            for (i, tile) in tiles.clone().enumerate() {
+                let (y, x) = (tile / columns * TILE, tile % columns * TILE);
+                let (residual, residual_steps) = match (g.residual, residual) {
+                    (Some(origin), Some(span)) => {
+                        (span.at(origin.start + origin.steps.at(y, x) + panel.channel).cast_const(), origin.steps)
+                    }
+                    _ => (std::ptr::null(), Steps { row: 0, pixel: 0 }),
+                };
+                let tile = OutputTile {
+                    input: products.at(i * width),
+                    pitch: product_pitch,
+                    bias,
+                    vectors: panel.vectors,
+                    last: lanes.min(weights.channels - panel.channel - (panel.vectors - 1) * lanes),
+                    output: output.at(g.output.start + g.output.steps.at(y, x) + panel.channel),
+                    output_steps: g.output.steps,
+                    residual,
+                    residual_steps,
+                    rows: TILE.min(g.height - y),
+                    columns: TILE.min(g.width - x),
+                    low: g.low,
+                    high: g.high,
+                };
+                // SAFETY: as in `conv`; only pixels inside the map are accessed.
+                dispatch!(set, S => unsafe { S::winograd_output(&tile) });
+            }
+        }
+    });
 }
 
 /// Geometry of a depthwise convolution.

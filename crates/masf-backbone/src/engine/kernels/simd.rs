@@ -6,6 +6,7 @@
 use super::conv::Tile;
 use super::depthwise::DepthwiseRow;
 use super::pointwise::{AffineRow, PoolPixel};
+use super::winograd::{InputPatch, OutputTile};
 
 /// One instruction set: a vector of `LANES` single-precision numbers and what the kernels do with it.
 ///
@@ -46,6 +47,10 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn affine_row(row: &AffineRow);
     /// [`super::pointwise::pool_pixel`] with this instruction set enabled.
     unsafe fn pool_pixel(pixel: &PoolPixel);
+    /// [`super::winograd::input_patch`] with this instruction set enabled.
+    unsafe fn winograd_input(patch: &InputPatch);
+    /// [`super::winograd::output_tile`] with this instruction set enabled.
+    unsafe fn winograd_output(tile: &OutputTile);
 }
 
 /// Writes the entry points of [`Simd`] for one instruction set.
@@ -70,6 +75,16 @@ macro_rules! entry_points {
         unsafe fn pool_pixel(pixel: &crate::engine::kernels::pointwise::PoolPixel) {
             // SAFETY: as above.
             unsafe { crate::engine::kernels::pointwise::pool_pixel::<Self>(pixel) }
+        }
+        $(#[$feature])*
+        unsafe fn winograd_input(patch: &crate::engine::kernels::winograd::InputPatch) {
+            // SAFETY: as above.
+            unsafe { crate::engine::kernels::winograd::input_patch::<Self>(patch) }
+        }
+        $(#[$feature])*
+        unsafe fn winograd_output(tile: &crate::engine::kernels::winograd::OutputTile) {
+            // SAFETY: as above.
+            unsafe { crate::engine::kernels::winograd::output_tile::<Self>(tile) }
         }
     };
 }
