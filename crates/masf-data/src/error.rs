@@ -100,7 +100,9 @@ pub enum ImageProblem {
         what: String,
     },
     /// A limit would be exceeded. Nothing was allocated for the pixels.
-    #[error("{what} {value} exceeds the limit of {limit}; resize the image, or raise the limit if you trust the file")]
+    #[error(
+        "its {what}, {value}, is above the limit of {limit}; resize the image, or raise the limit if you trust the file"
+    )]
     Limit {
         /// The limited quantity.
         what: &'static str,

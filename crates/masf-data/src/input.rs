@@ -36,10 +36,11 @@ impl ImageInput {
     /// [`DataError::Argument`] unless there are `3 * height * width` values, and at least one pixel.
     pub fn rgb8(height: u32, width: u32, values: Vec<u8>) -> Result<Self> {
         let (size, length) = (Size::new(height, width), values.len());
-        if size.pixels() > 0 && size.pixels().checked_mul(3) == Some(length as u64) {
-            if let Some(image) = RgbImage::from_raw(width, height, values) {
-                return Ok(Self::Image(image.into()));
-            }
+        if size.pixels() > 0
+            && size.pixels().checked_mul(3) == Some(length as u64)
+            && let Some(image) = RgbImage::from_raw(width, height, values)
+        {
+            return Ok(Self::Image(image.into()));
         }
         Err(DataError::argument(
             "length of the RGB buffer",

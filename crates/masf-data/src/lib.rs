@@ -1,5 +1,4 @@
-//! Images in, tensors out.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 pub mod decode;

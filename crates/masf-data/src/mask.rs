@@ -39,13 +39,10 @@ impl Mask {
         let image = read_image(path, limits)?;
         let problem = |problem| DataError::Image { image: path.display().to_string(), problem };
         let grey = to_luma8(&image).map_err(problem)?;
-        match grey.as_raw().iter().max() {
-            Some(largest @ 1..=127) => {
-                return Err(problem(ImageProblem::Values(format!(
-                    "a mask whose values go up to {largest} only; a defective pixel must be above 127 of 255"
-                ))));
-            }
-            _ => {}
+        if let Some(largest @ 1..=127) = grey.as_raw().iter().max() {
+            return Err(problem(ImageProblem::Values(format!(
+                "a mask whose values go up to {largest} only; a defective pixel must be above 127 of 255"
+            ))));
         }
         Self::new(Size::of(&image), grey.as_raw().iter().map(|value| *value > 127).collect())
     }

@@ -124,21 +124,17 @@ impl Preprocess {
     /// Where the pixels of the output come from, for an image of size `image`.
     ///
     /// # Errors
-    /// [`DataError::Argument`] for an image without pixels, or one so elongated that resizing its shorter side makes
-    /// more than 2^27 pixels.
+    /// [`DataError::Image`] for an image without pixels, or one so elongated that resizing its shorter side makes more
+    /// than 2^27 pixels.
     pub fn geometry(&self, image: Size) -> Result<Geometry> {
         if image.pixels() == 0 {
-            return Err(DataError::argument("image size", image, "at least one pixel"));
+            return Err(in_memory(ImageProblem::Values("it has no pixels".into())));
         }
         let resized = self.fields.resize.target(image);
         if resized.pixels() > MAX_RESIZED_PIXELS {
-            return Err(DataError::argument(
-                "image size",
-                image,
-                format!(
-                    "an aspect ratio that keeps the resized image, here {resized}, below {MAX_RESIZED_PIXELS} pixels"
-                ),
-            ));
+            return Err(in_memory(ImageProblem::Values(format!(
+                "its size of {image} is too elongated: resizing its shorter side would make it {resized}"
+            ))));
         }
         Ok(Geometry::new(image, resized, self.fields.size))
     }

@@ -162,9 +162,9 @@ fn a_giant_header_is_refused_before_decoding() {
 fn every_limit_holds() {
     let none = Limits::default();
     let cases = [
-        (Limits { max_width: 19, ..none }, "width of 20"),
-        (Limits { max_height: 13, ..none }, "height of 14"),
-        (Limits { max_pixels: 279, ..none }, "number of pixels, 280"),
+        (Limits { max_width: 19, ..none }, "width, 20,"),
+        (Limits { max_height: 13, ..none }, "height, 14,"),
+        (Limits { max_pixels: 279, ..none }, "number of pixels, 280,"),
         (Limits { max_alloc: 839, ..none }, ""),
         (Limits { max_file_bytes: 100, ..none }, "file size"),
     ];

@@ -52,10 +52,10 @@ impl Limits {
     fn check(&self, width: u32, height: u32, bytes_per_pixel: u64) -> Result<(), ImageProblem> {
         let pixels = u64::from(width) * u64::from(height);
         let limited = [
-            ("its width of", u64::from(width), u64::from(self.max_width)),
-            ("its height of", u64::from(height), u64::from(self.max_height)),
-            ("its number of pixels,", pixels, self.max_pixels),
-            ("its size in memory in bytes,", pixels.saturating_mul(bytes_per_pixel), self.max_alloc),
+            ("width", u64::from(width), u64::from(self.max_width)),
+            ("height", u64::from(height), u64::from(self.max_height)),
+            ("number of pixels", pixels, self.max_pixels),
+            ("decoded size in bytes", pixels.saturating_mul(bytes_per_pixel), self.max_alloc),
         ];
         match limited.into_iter().find(|(_, value, limit)| value > limit) {
             Some((what, value, limit)) => Err(ImageProblem::Limit { what, value, limit }),
@@ -111,7 +111,7 @@ pub(crate) fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
 }
 
 fn over_file_limit(length: u64, limits: &Limits) -> ImageProblem {
-    ImageProblem::Limit { what: "its file size in bytes,", value: length, limit: limits.max_file_bytes }
+    ImageProblem::Limit { what: "file size in bytes", value: length, limit: limits.max_file_bytes }
 }
 
 fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, ImageProblem> {

@@ -1,6 +1,6 @@
 //! Lists the image files below a folder, in one order on every machine.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,28 +27,23 @@ pub(super) fn has_image_extension(path: &Path) -> bool {
 }
 
 /// Everything below `root`. Hidden files and folders (names that begin with a dot) are left out. Links are followed; a
-/// folder that several links lead to is listed once, so cycles end.
+/// folder that several ways lead to is listed once, by the shortest way and then the first by name, so cycles end.
 pub(super) fn list(root: &Path) -> Result<Listing> {
     let mut listing = Listing::default();
     let mut visited = HashSet::from([canonical(root)?]);
-    let mut pending = vec![PathBuf::new()];
-    while let Some(folder) = pending.pop() {
-        let mut inner = Vec::new();
+    let mut pending = VecDeque::from([PathBuf::new()]);
+    while let Some(folder) = pending.pop_front() {
         for (name, path) in children(&root.join(&folder))? {
             let relative = folder.join(name);
             if is_folder(&path)? {
-                inner.push((relative, path));
+                if visited.insert(canonical(&path)?) {
+                    listing.folders.push(relative.clone());
+                    pending.push_back(relative);
+                }
             } else if has_image_extension(&path) {
                 listing.images.push(relative);
             } else {
                 listing.others.push(relative);
-            }
-        }
-        // Folders are visited in order, so it does not depend on the file system which of two links to one is followed.
-        for (relative, path) in inner.into_iter().rev() {
-            if visited.insert(canonical(&path)?) {
-                listing.folders.push(relative.clone());
-                pending.push(relative);
             }
         }
     }

@@ -14,7 +14,7 @@ impl Draw {
 
     /// One of `0..count`.
     pub(super) fn below(&mut self, count: u32) -> u32 {
-        (u64::from(self.0.next_u32()) * u64::from(count) >> 32) as u32
+        ((u64::from(self.0.next_u32()) * u64::from(count)) >> 32) as u32
     }
 
     /// The key of a noise field.
