@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use masf_core::{Silent, random_stream};
-use masf_memory::{ExactSearch, PrototypeSearch, RandomProjection, greedy_k_centre};
+use masf_memory::{ExactSearch, LinearMap, PrototypeSearch, greedy_k_centre};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 
@@ -35,7 +35,7 @@ fn coreset(criterion: &mut Criterion) {
         let rows = features(count, dimensions, 1);
         group.bench_function(format!("{chosen} of {count} x {dimensions} projected to 128"), |bencher| {
             bencher.iter(|| -> masf_core::Result<f32> {
-                let points = RandomProjection::new(dimensions, 128, 0)?.apply(&rows)?;
+                let points = LinearMap::random(dimensions, 128, 0, "bench")?.apply(&rows)?;
                 Ok(greedy_k_centre(&points, 128, chosen, 0, &Silent)?.radius)
             });
         });

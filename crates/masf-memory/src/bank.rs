@@ -11,7 +11,7 @@ use crate::params::check_neighbours;
 use crate::reweight::weighed;
 use crate::search::{QUERIES_PER_CHUNK, Scratch};
 use crate::standardise::Standardiser;
-use crate::{ExactSearch, Neighbours, PatchEmbedding, PatchMaps, PrototypeSearch, Result};
+use crate::{ExactSearch, LinearMap, Neighbours, PatchEmbedding, PatchMaps, PrototypeSearch, Result};
 
 /// A bank of normal patch descriptors (PatchCore, Roth et al., CVPR 2022), learned by
 /// [`MemoryBankFit`](crate::MemoryBankFit).
@@ -23,6 +23,7 @@ use crate::{ExactSearch, Neighbours, PatchEmbedding, PatchMaps, PrototypeSearch,
 pub struct MemoryBank {
     embedding: PatchEmbedding,
     standardiser: Option<Standardiser>,
+    reduction: Option<LinearMap>,
     search: ExactSearch,
     reweight_neighbours: usize,
 }
@@ -36,10 +37,11 @@ impl MemoryBank {
     pub(crate) fn new(
         embedding: PatchEmbedding,
         standardiser: Option<Standardiser>,
+        reduction: Option<LinearMap>,
         search: ExactSearch,
         reweight_neighbours: usize,
     ) -> Self {
-        Self { embedding, standardiser, search, reweight_neighbours }
+        Self { embedding, standardiser, reduction, search, reweight_neighbours }
     }
 
     /// How descriptors are made.
@@ -47,19 +49,25 @@ impl MemoryBank {
         &self.embedding
     }
 
-    /// The search over the prototypes, which are standardised.
+    /// The search over the prototypes, which are standardised (and reduced).
     pub fn search(&self) -> &dyn PrototypeSearch {
         &self.search
     }
 
-    /// Standardised descriptors of consecutive positions of an image.
+    /// Standardised (and reduced) descriptors of consecutive positions of an image.
     fn describe(&self, maps: &PatchMaps, image: usize, positions: Range<usize>, rows: &mut Vec<f32>) -> Result<()> {
         let first = positions.start;
         let positions: Vec<usize> = positions.collect();
-        rows.resize(positions.len() * self.search.dimensions(), 0.0);
+        rows.resize(positions.len() * self.embedding.dimensions(), 0.0);
         maps.describe(image, &positions, rows)?;
         if let Some(standardiser) = &self.standardiser {
             standardiser.apply(rows);
+        }
+        if let Some(reduction) = &self.reduction {
+            let mut reduced = vec![0.0; positions.len() * reduction.output()];
+            check_rows("the descriptor at position", rows, self.embedding.dimensions(), first)?;
+            reduction.apply_to(rows, &mut reduced)?;
+            *rows = reduced;
         }
         check_rows("the descriptor at position", rows, self.search.dimensions(), first)
     }
@@ -131,6 +139,7 @@ struct Settings {
     levels: Vec<LevelSpec>,
     neighbourhood: usize,
     standardised: bool,
+    reduced: Option<usize>,
     reweight_neighbours: usize,
 }
 
@@ -144,10 +153,15 @@ impl Artifact for MemoryBank {
             levels: self.embedding.levels().to_vec(),
             neighbourhood: self.embedding.neighbourhood(),
             standardised: self.standardiser.is_some(),
+            reduced: self.reduction.as_ref().map(LinearMap::output),
             reweight_neighbours: self.reweight_neighbours,
         })?;
         let shape = (self.search.count(), self.search.dimensions());
         writer.tensor("prototypes", &Tensor::from_slice(self.search.prototypes(), shape, &Device::Cpu)?)?;
+        if let Some(reduction) = &self.reduction {
+            let shape = (reduction.input(), reduction.output());
+            writer.tensor("reduction", &Tensor::from_slice(reduction.matrix(), shape, &Device::Cpu)?)?;
+        }
         if let Some(Standardiser { mean, factor }) = &self.standardiser {
             writer.tensor("mean", &Tensor::from_slice(mean, mean.len(), &Device::Cpu)?)?;
             writer.tensor("factor", &Tensor::from_slice(factor, factor.len(), &Device::Cpu)?)?;
@@ -176,8 +190,17 @@ impl Artifact for MemoryBank {
                 return Err(reader.invalid("a mean of the standardisation is out of range"));
             }
         }
-        let prototypes = reader.tensor("prototypes", DType::F32, &[None, Some(dimensions)])?;
-        let search = ExactSearch::new(prototypes.flatten_all()?.to_vec1::<f32>()?, dimensions).map_err(invalid)?;
-        Ok(Self::new(embedding, standardiser, search, settings.reweight_neighbours))
+        let reduction = match settings.reduced {
+            Some(output) => {
+                let matrix = reader.tensor("reduction", DType::F32, &[Some(dimensions), Some(output)])?;
+                let matrix = matrix.flatten_all()?.to_vec1::<f32>()?;
+                Some(LinearMap::new(matrix, dimensions, output).map_err(invalid)?)
+            }
+            None => None,
+        };
+        let kept = settings.reduced.unwrap_or(dimensions);
+        let prototypes = reader.tensor("prototypes", DType::F32, &[None, Some(kept)])?;
+        let search = ExactSearch::new(prototypes.flatten_all()?.to_vec1::<f32>()?, kept).map_err(invalid)?;
+        Ok(Self::new(embedding, standardiser, reduction, search, settings.reweight_neighbours))
     }
 }

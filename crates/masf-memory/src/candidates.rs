@@ -20,25 +20,29 @@ pub(crate) struct Candidates {
 
 /// What learning holds at most, in bytes, with `candidates` descriptors in the pool; the formula of the crate's first page.
 pub(crate) fn memory(params: &MemoryBankParams, dimensions: usize, candidates: usize) -> usize {
-    let projected = if projects(params, dimensions) { params.projection } else { 0 };
-    let each = candidates.saturating_mul(size_of::<f32>()).saturating_mul(dimensions + projected + 8);
+    let reduced = params.reduction.output().unwrap_or(0);
+    let values = dimensions.saturating_add(projected(params, dimensions).max(reduced)).saturating_add(8);
+    let each = candidates.saturating_mul(size_of::<f32>()).saturating_mul(values);
     each.saturating_add(fixed(params, dimensions))
 }
 
 /// The share of [`memory`] that does not depend on the number of candidates: the prototypes beside the pool (or, before,
-/// the centres in the projection, which are no larger), and the projection, row by row and packed.
+/// the centres in the projection, which are no larger), the projection, row by row and packed, and the reduction.
 fn fixed(params: &MemoryBankParams, dimensions: usize) -> usize {
-    let projection = if projects(params, dimensions) { 2 * dimensions * params.projection } else { 0 };
-    let values = params.prototypes.saturating_mul(dimensions).saturating_add(projection);
+    let kept = params.reduction.output().unwrap_or(dimensions);
+    let projection = 2 * kept * projected(params, dimensions);
+    let reduction = params.reduction.memory(dimensions);
+    let values = params.prototypes.saturating_mul(kept).saturating_add(projection).saturating_add(reduction);
     values.saturating_mul(size_of::<f32>()).saturating_add(SLACK)
 }
 
 /// Room for what is small or fixed: the buffers of the threads, the descriptors' positions.
 const SLACK: usize = 1 << 20;
 
-/// Whether the coreset is chosen in a projection.
-pub(crate) fn projects(params: &MemoryBankParams, dimensions: usize) -> bool {
-    params.projection > 0 && params.projection < dimensions
+/// Dimensions of the projection in which the coreset is chosen; 0 where there is none.
+fn projected(params: &MemoryBankParams, dimensions: usize) -> usize {
+    let kept = params.reduction.output().unwrap_or(dimensions);
+    if params.projection < kept { params.projection } else { 0 }
 }
 
 /// How many candidates the parameters allow for descriptors of some length.
@@ -71,6 +75,7 @@ pub(crate) fn collect(
             None => {
                 let embedding = PatchEmbedding::of_pyramid(&pyramid, &params.levels, params.neighbourhood)?;
                 let dimensions = embedding.dimensions();
+                params.reduction.check_input(dimensions)?;
                 let most = allowed(params, dimensions)?;
                 // Images of one size give so many; reserving more would only look like use.
                 let expected = most.min(images.saturating_mul(embedding.open(&pyramid)?.positions()));

@@ -3,14 +3,14 @@
 use masf_core::{Fit, Progress, PyramidSource, random_stream};
 use rand::Rng;
 
-use crate::candidates::{Candidates, collect, projects};
+use crate::candidates::{Candidates, collect};
 use crate::coreset::{check_magnitude, greedy_k_centre};
 use crate::standardise::Standardiser;
-use crate::{ExactSearch, MemoryBank, MemoryBankParams, MemoryError, RandomProjection};
+use crate::{ExactSearch, LinearMap, MemoryBank, MemoryBankParams, MemoryError};
 
 /// Learns a [`MemoryBank`]; made by [`MemoryBankParams::check`].
 ///
-/// One pass over the images samples the candidates; they are standardised; a greedy k-centre coreset of them, chosen in a
+/// One pass over the images samples the candidates; they are standardised and, if wanted, reduced; a greedy k-centre coreset of them, chosen in a
 /// random projection, becomes the bank. The result depends on the images, their order and the hyper-parameters, not on the
 /// number of threads.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,9 +46,16 @@ impl Fit for MemoryBankFit {
             standardiser.apply(&mut rows);
             check_magnitude("standardised descriptor", &rows, dimensions)?;
         }
-        let prototypes = choose(params, rows, dimensions, progress)?;
-        let search = ExactSearch::new(prototypes, dimensions)?;
-        Ok(MemoryBank::new(embedding, standardiser, search, params.reweight_neighbours))
+        let reduction = params.reduction.learn(&rows, dimensions, params.seed)?;
+        let mut kept = dimensions;
+        if let Some(reduction) = &reduction {
+            rows = reduction.apply(&rows)?;
+            kept = reduction.output();
+            check_magnitude("reduced descriptor", &rows, kept)?;
+        }
+        let prototypes = choose(params, rows, kept, progress)?;
+        let search = ExactSearch::new(prototypes, kept)?;
+        Ok(MemoryBank::new(embedding, standardiser, reduction, search, params.reweight_neighbours))
     }
 }
 
@@ -65,8 +72,8 @@ fn choose(
     }
     let first = random_stream(params.seed, "memory.coreset").random_range(0..total as u64) as usize;
     progress.start("choosing prototypes", params.prototypes as u64);
-    let coreset = if projects(params, dimensions) {
-        let projection = RandomProjection::new(dimensions, params.projection, params.seed)?;
+    let coreset = if (1..dimensions).contains(&params.projection) {
+        let projection = LinearMap::random(dimensions, params.projection, params.seed, "memory.projection")?;
         let points = projection.apply(&rows)?;
         greedy_k_centre(&points, projection.output(), params.prototypes, first, progress)
     } else {

@@ -1,6 +1,6 @@
 //! The hyper-parameters of a memory bank, and their check.
 
-use crate::{MemoryBankFit, MemoryError, Result, Standardisation};
+use crate::{MemoryBankFit, MemoryError, Reduction, Result, Standardisation};
 
 /// Hyper-parameters of a [`MemoryBank`](crate::MemoryBank), not yet checked; [`check`](Self::check) makes them fit to learn with.
 ///
@@ -20,6 +20,8 @@ pub struct MemoryBankParams {
     pub neighbourhood: usize,
     /// How channels are scaled before distances are taken. Default per channel.
     pub standardise: Standardisation,
+    /// How the dimensions of standardised descriptors are reduced. Default not at all.
+    pub reduction: Reduction,
     /// Most patch descriptors that are sampled from the training images, in equal shares. Default 60,000.
     pub candidates: usize,
     /// Most bytes that learning may hold, see the crate's first page for the formula; fewer candidates are sampled where
@@ -43,6 +45,7 @@ impl Default for MemoryBankParams {
             levels: vec![8, 16],
             neighbourhood: 3,
             standardise: Standardisation::default(),
+            reduction: Reduction::default(),
             candidates: 60_000,
             memory_budget: 512 << 20,
             projection: 128,
@@ -90,6 +93,7 @@ impl MemoryBankParams {
         range("prototypes", self.prototypes, 1, MOST_ROWS)?;
         range("memory_budget", self.memory_budget, 1, usize::MAX)?;
         range("projection", self.projection, 0, MOST_PROJECTED)?;
+        self.reduction.check()?;
         Ok(MemoryBankFit::new(self))
     }
 }

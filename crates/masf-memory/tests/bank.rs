@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use common::{Images, batch, image, pyramid};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
 use masf_core::{Artifact, Error, Fault, FeaturePyramid, Fit, Progress, Result, Scorer, Scores, Silent};
-use masf_memory::{MemoryBank, MemoryBankParams, MemoryError, Standardisation};
+use masf_memory::{MemoryBank, MemoryBankParams, MemoryError, Reduction, Standardisation};
 
 fn images(count: u64) -> Result<Images> {
     Ok(Images((0..count).map(|seed| image((6, 10), 8, seed)).collect::<Result<_>>()?))
@@ -59,7 +59,9 @@ fn maps_have_the_finest_grid_and_odd_features_score_higher() -> Result<()> {
 fn a_bank_of_all_patches_scores_its_own_images_exactly_zero() -> Result<()> {
     for standardise in [Standardisation::None, Standardisation::Channel, Standardisation::Level] {
         let images = images(3)?;
-        let params = MemoryBankParams { standardise, prototypes: 1000, ..small() };
+        let reduction = Reduction::Pca { components: 5, whiten: true };
+        let reduction = if standardise == Standardisation::Level { reduction } else { Reduction::None };
+        let params = MemoryBankParams { standardise, reduction, prototypes: 1000, ..small() };
         let bank = fit(params, &images)?;
         assert_eq!(bank.search().count(), 3 * 80);
         for image in &images.0 {
@@ -72,11 +74,23 @@ fn a_bank_of_all_patches_scores_its_own_images_exactly_zero() -> Result<()> {
 #[test]
 fn batches_threads_and_reloading_change_no_bit() -> Result<()> {
     let images = images(6)?;
-    let params = MemoryBankParams { reweight_neighbours: 5, ..small() };
+    for reduction in [
+        Reduction::None,
+        Reduction::Projection { dimensions: 9 },
+        Reduction::Pca { components: 7, whiten: false },
+        Reduction::Pca { components: 15, whiten: true },
+    ] {
+        same_bits(MemoryBankParams { reduction, reweight_neighbours: 5, ..small() }, &images)?;
+    }
+    Ok(())
+}
+
+fn same_bits(params: MemoryBankParams, images: &Images) -> Result<()> {
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    let bank = pool(1).install(|| fit(params.clone(), &images))?;
-    let other = pool(3).install(|| fit(params, &images))?;
+    let bank = pool(1).install(|| fit(params.clone(), images))?;
+    let other = pool(3).install(|| fit(params, images))?;
     assert_eq!(bank.search().prototypes(), other.search().prototypes());
+    assert_eq!(bank.search().count(), 60);
     let reloaded = reloaded(&bank)?;
     let queries: Vec<FeaturePyramid> = (20..25).map(|seed| image((6, 10), 8, seed)).collect::<Result<_>>()?;
     let together = bank.score(&batch(&queries)?)?;
@@ -180,6 +194,9 @@ fn other_pyramids_and_no_images_are_refused() -> Result<()> {
     assert!(error.contains("stride 16 with 10 channels"), "{error}");
     let error = fit(MemoryBankParams { levels: vec![4, 8], ..small() }, &images(2)?).unwrap_err().to_string();
     assert!(error.contains("[8, 16]"), "{error}");
+    let reduction = Reduction::Projection { dimensions: 16 };
+    let error = fit(MemoryBankParams { reduction, ..small() }, &images(2)?).unwrap_err().to_string();
+    assert!(error.contains("fewer than the 16 dimensions"), "{error}");
     let error = fit(small(), &Images(vec![])).unwrap_err();
     assert_eq!(error.fault(), Fault::Data);
     assert!(error.to_string().contains("at least 1 normal image"), "{error}");
@@ -202,6 +219,9 @@ fn parameters_out_of_range_are_named() {
     for reweight_neighbours in [1, 65] {
         refused(MemoryBankParams { reweight_neighbours, ..default() }, "reweight_neighbours");
     }
+    for reduction in [Reduction::Projection { dimensions: 0 }, Reduction::Pca { components: 9999, whiten: false }] {
+        refused(MemoryBankParams { reduction, ..default() }, "reduction");
+    }
     refused(MemoryBankParams { candidates: 0, ..default() }, "candidates");
     refused(MemoryBankParams { candidates: usize::MAX, ..default() }, "candidates");
     refused(MemoryBankParams { prototypes: 0, ..default() }, "prototypes");
@@ -211,10 +231,99 @@ fn parameters_out_of_range_are_named() {
 
 #[test]
 fn parameters_read_from_toml_with_defaults_and_refuse_unknown_keys() {
-    let params: MemoryBankParams = toml::from_str("prototypes = 9\nstandardise = \"level\"").unwrap();
-    let expected = MemoryBankParams { prototypes: 9, standardise: Standardisation::Level, ..Default::default() };
+    let params: MemoryBankParams =
+        toml::from_str("prototypes = 9\nstandardise = \"level\"\nreduction = { pca = { components = 64 } }").unwrap();
+    let expected = MemoryBankParams {
+        prototypes: 9,
+        standardise: Standardisation::Level,
+        reduction: Reduction::Pca { components: 64, whiten: false },
+        ..Default::default()
+    };
     assert_eq!(params, expected);
     assert!(toml::from_str::<MemoryBankParams>("prototype = 9").is_err());
+}
+
+/// A bank's model file with other settings and tensors.
+struct Forged {
+    settings: serde_json::Value,
+    tensors: Vec<(&'static str, Tensor)>,
+}
+
+impl Artifact for Forged {
+    fn tag(&self) -> &'static str {
+        MemoryBank::TAG
+    }
+
+    fn write(&self, writer: &mut masf_core::ArtifactWriter) -> Result<()> {
+        writer.section(&self.settings)?;
+        self.tensors.iter().try_for_each(|(name, tensor)| writer.tensor(name, tensor))
+    }
+
+    fn read(_: &masf_core::ArtifactReader<'_>) -> Result<Self> {
+        Err(Error::argument("forged", "read", "never"))
+    }
+}
+
+#[test]
+fn hostile_model_files_are_refused() -> Result<()> {
+    let read = |settings: &serde_json::Value, tensors: &[(&'static str, &[usize], f32)]| -> Result<MemoryBank> {
+        let tensor = |(name, shape, value): &(&'static str, &[usize], f32)| {
+            Ok((*name, Tensor::full(*value, *shape, &Device::Cpu)?))
+        };
+        let forged = Forged { settings: settings.clone(), tensors: tensors.iter().map(tensor).collect::<Result<_>>()? };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bank.masf");
+        save(&forged, &path, SaveOptions::default())?;
+        MemoryBank::read(&ModelFile::open(&path, ReadOptions::default())?.root()?)
+    };
+    let level = |stride: u64, channels: u64| serde_json::json!({ "stride": stride, "channels": channels });
+    let good = serde_json::json!({ "levels": [level(8, 2), level(16, 3)], "neighbourhood": 3, "standardised": true,
+        "reduced": null, "reweight_neighbours": 0 });
+    type Entry = (&'static str, &'static [usize], f32);
+    let (prototypes, mean, factor): (Entry, Entry, Entry) =
+        (("prototypes", &[4, 5], 1.0), ("mean", &[5], 0.0), ("factor", &[5], 1.0));
+    assert_eq!(read(&good, &[prototypes, mean, factor])?.search().count(), 4);
+    for (key, value) in [
+        ("levels", serde_json::json!([])),
+        ("levels", serde_json::json!([level(8, 2), level(8, 3)])),
+        ("levels", serde_json::json!([level(0, 2), level(8, 3)])),
+        ("levels", serde_json::json!([level(8, 0), level(16, 5)])),
+        ("levels", serde_json::json!([level(8, u64::MAX), level(16, 6)])),
+        ("levels", serde_json::json!([level(8, 2), level(16, 1 << 60)])),
+        ("neighbourhood", serde_json::json!(4)),
+        ("neighbourhood", serde_json::json!(usize::MAX)),
+        ("standardised", serde_json::json!("yes")),
+        ("reduced", serde_json::json!(0)),
+        ("reduced", serde_json::json!(3)),
+        ("reweight_neighbours", serde_json::json!(1)),
+        ("reweight_neighbours", serde_json::json!(1u64 << 40)),
+        ("surplus", serde_json::json!(1)),
+    ] {
+        let mut settings = good.clone();
+        settings[key] = value;
+        let error = read(&settings, &[prototypes, mean, factor]).unwrap_err();
+        assert_eq!(error.fault(), Fault::Model, "{key}: {error}");
+    }
+    let tensors: [&[Entry]; 9] = [
+        &[prototypes, mean],
+        &[mean, factor],
+        &[("prototypes", &[0, 5], 1.0), mean, factor],
+        &[("prototypes", &[4, 6], 1.0), mean, factor],
+        &[("prototypes", &[20], 1.0), mean, factor],
+        &[("prototypes", &[4, 5], 1e30), mean, factor],
+        &[prototypes, ("mean", &[6], 0.0), factor],
+        &[prototypes, mean, ("factor", &[5], 0.0)],
+        &[prototypes, mean, ("factor", &[5], -1.0)],
+    ];
+    for tensors in tensors {
+        let error = read(&good, tensors).unwrap_err();
+        assert_eq!(error.fault(), Fault::Model, "{tensors:?}: {error}");
+    }
+    let mut reduced = good.clone();
+    reduced["reduced"] = serde_json::json!(0);
+    let error = read(&reduced, &[("prototypes", &[4, 0], 1.0), ("reduction", &[5, 0], 1.0), mean, factor]).unwrap_err();
+    assert_eq!(error.fault(), Fault::Model, "{error}");
+    Ok(())
 }
 
 #[test]
@@ -242,6 +351,6 @@ fn public_types_are_send_sync_unpin() {
     check::<masf_memory::ExactSearch>();
     check::<masf_memory::PatchEmbedding>();
     check::<masf_memory::PatchMaps>();
-    check::<masf_memory::RandomProjection>();
+    check::<masf_memory::LinearMap>();
     check::<masf_memory::Coreset>();
 }

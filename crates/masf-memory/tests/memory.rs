@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{batch, image};
 use masf_core::{FeaturePyramid, Fit, PyramidSource, Result, Silent};
-use masf_memory::MemoryBankParams;
+use masf_memory::{MemoryBankParams, Reduction};
 
 /// Counts the bytes that are allocated.
 struct Counting;
@@ -69,7 +69,19 @@ fn the_peak_stays_within_the_budget() -> Result<()> {
         // The bank itself: twice its prototypes (packed ones are padded to whole panels), and small things.
         let expected = 8 * 1200 * 400;
         assert!(held < expected + (256 << 10), "the bank holds {held} bytes instead of {expected}");
-        println!("budget {memory_budget} projection {projection}: peak {peak}, bank {held}");
+    }
+    let pca = Reduction::Pca { components: 48, whiten: true };
+    for reduction in [pca, Reduction::Projection { dimensions: 96 }] {
+        let memory_budget = 36 << 20;
+        let params = MemoryBankParams { prototypes: 1200, memory_budget, reduction, ..MemoryBankParams::default() };
+        let fit = params.check()?;
+        let before = HELD.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        let bank = fit.fit(&source, &Silent)?;
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        assert_eq!(bank.search().count(), 1200);
+        assert!(peak <= memory_budget + batches, "{reduction:?}: {peak} bytes with a budget of {memory_budget}");
+        assert!(peak * 3 > memory_budget * 2, "{reduction:?}: {peak} bytes of {memory_budget}");
     }
     Ok(())
 }
