@@ -1,5 +1,26 @@
-//! masf-backbone
+//! Frozen feature extractors: images in, feature pyramids out.
+//!
+//! - [`Backbone`]: a network of the registry (`masf-models`) with weights from a safetensors file, or from the Hugging Face hub
+//!   with the feature `hub`.
+//! - [`ScatteringBackbone`]: wavelet scattering, which needs no weights.
+//!
+//! Both implement [`masf_core::FeatureExtractor`] and [`masf_core::Artifact`].
+//!
+//! A network is a [`graph::Graph`] of operations on folded weights. On the CPU the [`engine`] runs it, elsewhere plain Candle
+//! operations do. The features of an image are the same bits in any batch and with any number of threads.
+
 #![deny(unsafe_code)]
 
+mod backbone;
+mod candle;
 pub mod engine;
+mod error;
 pub mod graph;
+mod networks;
+mod scattering;
+mod weights;
+
+pub use backbone::{Backbone, BackboneBuilder};
+pub use error::{BackboneError, Result};
+pub use scattering::ScatteringBackbone;
+pub use weights::{Problem, Problems, Weights};

@@ -1,0 +1,79 @@
+//! A backbone in the model file: its weights as they were stored, or only their hash.
+
+use std::collections::BTreeMap;
+
+use masf_core::artifact::ModelFileError;
+use masf_core::{Artifact, ArtifactReader, ArtifactWriter, Normalisation};
+
+use super::{Backbone, BackboneBuilder};
+use crate::weights::Weights;
+
+/// The settings.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    name: String,
+    layers: Vec<String>,
+    normalisation: Normalisation,
+    weights_sha256: String,
+    /// Whether the tensors are in the model file.
+    embedded: bool,
+}
+
+impl Artifact for Backbone {
+    fn tag(&self) -> &'static str {
+        Self::TAG
+    }
+
+    fn write(&self, writer: &mut ArtifactWriter) -> masf_core::Result<()> {
+        let embedded = !writer.options().reference_weights;
+        writer.section(&Settings {
+            name: self.model.name.into(),
+            layers: self.layers.clone(),
+            normalisation: self.normalisation,
+            weights_sha256: self.weights.sha256().into(),
+            embedded,
+        })?;
+        if embedded {
+            for (name, tensor) in self.weights.tensors() {
+                writer.tensor(name, tensor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The backbone computes on the CPU; [`Backbone::to_device`] moves it.
+    fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
+        let settings: Settings = reader.section()?;
+        let invalid = |error: crate::BackboneError| reader.invalid(error.to_string());
+        let layers: Vec<&str> = settings.layers.iter().map(String::as_str).collect();
+        let builder = BackboneBuilder::new(&settings.name).map_err(invalid)?;
+        let builder = builder.layers(&layers).normalisation(settings.normalisation);
+        let needed = builder.needed().map_err(invalid)?;
+        if settings.embedded {
+            let tensors = needed.into_iter().map(|name| Ok((name.clone(), reader.any_tensor(&name)?)));
+            let tensors = tensors.collect::<masf_core::Result<BTreeMap<_, _>>>()?;
+            let weights = Weights::from_parts(tensors, settings.weights_sha256, "the model file".into());
+            return Ok(builder.restore(weights)?);
+        }
+        let Some(path) = &reader.options().weights else {
+            return Err(ModelFileError::Weights(format!(
+                "the model was saved without the weights of `{}`; give their file (SHA-256 {})",
+                settings.name, settings.weights_sha256
+            ))
+            .into());
+        };
+        let weights = Weights::read(path)?;
+        if weights.sha256() != settings.weights_sha256 {
+            return Err(ModelFileError::Weights(format!(
+                "{}: SHA-256 is {}, but the model was fitted with weights of `{}` whose SHA-256 is {}",
+                path.display(),
+                weights.sha256(),
+                settings.name,
+                settings.weights_sha256
+            ))
+            .into());
+        }
+        Ok(builder.build(weights)?)
+    }
+}

@@ -1,0 +1,68 @@
+//! Reading a safetensors file (<https://huggingface.co/docs/safetensors>): into memory, since another process may change a mapped file
+//! under its reader.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use sha2::{Digest, Sha256};
+
+use super::Weights;
+use crate::{BackboneError, Result};
+
+impl Weights {
+    /// Largest file that is read: 4 GiB, seven times the largest network of the registry.
+    pub const MAX_BYTES: u64 = 4 << 30;
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is larger than [`MAX_BYTES`](Self::MAX_BYTES), or is not safetensors. Which tensors there are is
+    /// not looked at before a backbone is made of them.
+    pub fn read(path: &Path) -> Result<Self> {
+        let refused = |source| BackboneError::io(path, source);
+        let file = std::fs::File::open(path).map_err(refused)?;
+        let metadata = file.metadata().map_err(refused)?;
+        if metadata.is_dir() {
+            return Err(refused(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let too_large = |bytes| BackboneError::TooLarge { path: path.into(), bytes, limit: Self::MAX_BYTES };
+        if metadata.len() > Self::MAX_BYTES {
+            return Err(too_large(metadata.len()));
+        }
+        let mut bytes = Vec::with_capacity(metadata.len() as usize);
+        // The file may grow while it is read, and pipes have no length: the limit holds for what arrives.
+        file.take(Self::MAX_BYTES + 1).read_to_end(&mut bytes).map_err(refused)?;
+        if bytes.len() as u64 > Self::MAX_BYTES {
+            return Err(too_large(bytes.len() as u64));
+        }
+        Self::from_bytes(&bytes, path.display().to_string())
+    }
+
+    /// Reads the bytes of a file; `origin` says in messages what they are.
+    ///
+    /// # Errors
+    /// Bytes that are not safetensors.
+    pub fn from_bytes(bytes: &[u8], origin: impl Into<String>) -> Result<Self> {
+        let origin = origin.into();
+        let container = |reason: String| BackboneError::Container { origin: origin.clone(), reason };
+        let views = SafeTensors::deserialize(bytes).map_err(|error| container(error.to_string()))?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in views.iter() {
+            // A type that Candle lacks is no weight; the check reports the tensor as missing if one is needed.
+            let Ok(dtype) = DType::try_from(view.dtype()) else { continue };
+            let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)
+                .map_err(|error| container(format!("tensor `{name}`: {error}")))?;
+            tensors.insert(name.to_owned(), tensor);
+        }
+        let sha256 = hexadecimal(&Sha256::digest(bytes));
+        Ok(Self { tensors, sha256, origin })
+    }
+}
+
+/// Two lower-case digits a byte.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
