@@ -1,6 +1,6 @@
 //! Sample types, and plans of transforms, made once per length and shared by all threads.
 
-use super::lanes::LinePlan;
+use super::lanes::{LinePlan, MAX_LANES, Wide};
 use pulp::Simd;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use rustfft::{Fft, FftDirection, FftNum, FftPlanner};
@@ -41,12 +41,14 @@ pub(crate) trait Sample: FftNum + Default {
     /// The whole vectors of a slice.
     fn vectors<S: Simd>(slice: &[Self]) -> &[Self::Vector<S>];
     fn vectors_mut<S: Simd>(slice: &mut [Self]) -> &mut [Self::Vector<S>];
+    /// Transposes the square block of the first registers.
+    fn transpose<S: Wide>(simd: S, block: &mut [Self::Vector<S>; MAX_LANES]);
     /// Values per register.
     fn lanes<S: Simd>() -> usize;
 }
 
 macro_rules! sample {
-    ($type:ty, $vector:ident, $lanes:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $mul_add:ident, $view:ident, $view_mut:ident) => {
+    ($type:ty, $vector:ident, $lanes:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $mul_add:ident, $view:ident, $view_mut:ident, $transpose:ident) => {
         impl Sample for $type {
             fn planners() -> MutexGuard<'static, Planners<Self>> {
                 static PLANNERS: OnceLock<Mutex<Planners<$type>>> = OnceLock::new();
@@ -103,6 +105,11 @@ macro_rules! sample {
             }
 
             #[inline(always)]
+            fn transpose<S: Wide>(simd: S, block: &mut [Self::Vector<S>; MAX_LANES]) {
+                simd.$transpose(block);
+            }
+
+            #[inline(always)]
             fn lanes<S: Simd>() -> usize {
                 S::$lanes
             }
@@ -110,8 +117,32 @@ macro_rules! sample {
     };
 }
 
-sample!(f32, f32s, F32_LANES, splat_f32s, add_f32s, sub_f32s, mul_f32s, mul_add_f32s, as_simd_f32s, as_mut_simd_f32s);
-sample!(f64, f64s, F64_LANES, splat_f64s, add_f64s, sub_f64s, mul_f64s, mul_add_f64s, as_simd_f64s, as_mut_simd_f64s);
+sample!(
+    f32,
+    f32s,
+    F32_LANES,
+    splat_f32s,
+    add_f32s,
+    sub_f32s,
+    mul_f32s,
+    mul_add_f32s,
+    as_simd_f32s,
+    as_mut_simd_f32s,
+    transpose_f32
+);
+sample!(
+    f64,
+    f64s,
+    F64_LANES,
+    splat_f64s,
+    add_f64s,
+    sub_f64s,
+    mul_f64s,
+    mul_add_f64s,
+    as_simd_f64s,
+    as_mut_simd_f64s,
+    transpose_f64
+);
 
 pub(super) fn complex<T: Sample>(length: usize, inverse: bool) -> Arc<dyn Fft<T>> {
     let direction = if inverse { FftDirection::Inverse } else { FftDirection::Forward };

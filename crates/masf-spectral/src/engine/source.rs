@@ -61,4 +61,35 @@ impl<'a, T: Copy> Source<'a, T> {
     pub(super) fn at(&self, map: usize, plane: usize, row: usize, column: usize) -> T {
         self.data[self.offsets[map] + plane * self.plane_stride + row * self.row_stride + column * self.column_stride]
     }
+
+    /// Where a row begins in the data.
+    #[inline(always)]
+    pub(super) fn start(&self, map: usize, plane: usize, row: usize) -> usize {
+        self.offsets[map] + plane * self.plane_stride + row * self.row_stride
+    }
+
+    /// Copies the rows that begin at `starts` into a buffer, one after the other.
+    pub(super) fn gather(&self, starts: &[usize], buffer: &mut Vec<T>) {
+        buffer.clear();
+        for start in starts {
+            buffer.extend((0..self.width).map(|column| self.data[start + column * self.column_stride]));
+        }
+    }
+
+    /// Copies the beginning of a row, times a factor.
+    pub(super) fn read_scaled(&self, map: usize, plane: usize, row: usize, factor: T, to: &mut [T])
+    where
+        T: std::ops::Mul<Output = T>,
+    {
+        let start = self.start(map, plane, row);
+        if self.column_stride == 1 {
+            for (to, from) in to.iter_mut().zip(&self.data[start..]) {
+                *to = *from * factor;
+            }
+        } else {
+            for (column, to) in to.iter_mut().enumerate() {
+                *to = self.data[start + column * self.column_stride] * factor;
+            }
+        }
+    }
 }

@@ -5,20 +5,67 @@ use crate::engine::plans::Sample;
 use pulp::Simd;
 use std::f64::consts::FRAC_1_SQRT_2;
 
-#[inline(always)]
-pub(super) fn two<T: Sample, S: Simd>(simd: S, [a, b]: [Complex<T, S>; 2]) -> [Complex<T, S>; 2] {
-    [a.add(simd, b), a.sub(simd, b)]
+/// A transform of `R` points. A trait, not a function argument: calls through function items are not inlined into a dispatch.
+pub(super) trait Butterfly<const R: usize> {
+    fn apply<T: Sample, S: Simd>(simd: S, x: [Complex<T, S>; R]) -> [Complex<T, S>; R];
+}
+
+pub(super) struct Two;
+pub(super) struct Four;
+pub(super) struct Eight;
+pub(super) struct Odd;
+
+impl Butterfly<2> for Two {
+    #[inline(always)]
+    fn apply<T: Sample, S: Simd>(simd: S, [a, b]: [Complex<T, S>; 2]) -> [Complex<T, S>; 2] {
+        [a.add(simd, b), a.sub(simd, b)]
+    }
+}
+
+impl Butterfly<4> for Four {
+    #[inline(always)]
+    fn apply<T: Sample, S: Simd>(simd: S, x: [Complex<T, S>; 4]) -> [Complex<T, S>; 4] {
+        four(simd, x)
+    }
+}
+
+impl Butterfly<8> for Eight {
+    #[inline(always)]
+    fn apply<T: Sample, S: Simd>(simd: S, x: [Complex<T, S>; 8]) -> [Complex<T, S>; 8] {
+        eight(simd, x)
+    }
+}
+
+impl Butterfly<3> for Odd {
+    #[inline(always)]
+    fn apply<T: Sample, S: Simd>(simd: S, x: [Complex<T, S>; 3]) -> [Complex<T, S>; 3] {
+        odd(simd, x)
+    }
+}
+
+impl Butterfly<5> for Odd {
+    #[inline(always)]
+    fn apply<T: Sample, S: Simd>(simd: S, x: [Complex<T, S>; 5]) -> [Complex<T, S>; 5] {
+        odd(simd, x)
+    }
+}
+
+impl Butterfly<7> for Odd {
+    #[inline(always)]
+    fn apply<T: Sample, S: Simd>(simd: S, x: [Complex<T, S>; 7]) -> [Complex<T, S>; 7] {
+        odd(simd, x)
+    }
 }
 
 #[inline(always)]
-pub(super) fn four<T: Sample, S: Simd>(simd: S, [a, b, c, d]: [Complex<T, S>; 4]) -> [Complex<T, S>; 4] {
+fn four<T: Sample, S: Simd>(simd: S, [a, b, c, d]: [Complex<T, S>; 4]) -> [Complex<T, S>; 4] {
     let (s, t) = (a.add(simd, c), a.sub(simd, c));
     let (u, v) = (b.add(simd, d), b.sub(simd, d));
     [s.add(simd, u), t.sub_i(simd, v), s.sub(simd, u), t.add_i(simd, v)]
 }
 
 #[inline(always)]
-pub(super) fn eight<T: Sample, S: Simd>(simd: S, x: [Complex<T, S>; 8]) -> [Complex<T, S>; 8] {
+fn eight<T: Sample, S: Simd>(simd: S, x: [Complex<T, S>; 8]) -> [Complex<T, S>; 8] {
     let [a, b, c, d, e, f, g, h] = x;
     let [e0, e1, e2, e3] = four(simd, [a, c, e, g]);
     let [o0, o1, o2, o3] = four(simd, [b, d, f, h]);
@@ -41,26 +88,33 @@ pub(super) fn eight<T: Sample, S: Simd>(simd: S, x: [Complex<T, S>; 8]) -> [Comp
 /// An odd number of points from sums and differences of the pairs `x_j, x_{R-j}`:
 /// `X_k = x_0 + sum_j cos(2 pi j k / R) (x_j + x_{R-j}) - i sum_j sin(2 pi j k / R) (x_j - x_{R-j})`.
 #[inline(always)]
-pub(super) fn odd<T: Sample, S: Simd, const R: usize>(simd: S, x: [Complex<T, S>; R]) -> [Complex<T, S>; R] {
+fn odd<T: Sample, S: Simd, const R: usize>(simd: S, x: [Complex<T, S>; R]) -> [Complex<T, S>; R] {
     let pairs = R / 2;
     let mut out = x;
     let (mut sums, mut differences) = (x, x);
-    for j in 1..=pairs {
+    let mut j = 1;
+    while j <= pairs {
         sums[j] = x[j].add(simd, x[R - j]);
         differences[j] = x[j].sub(simd, x[R - j]);
         out[0] = out[0].add(simd, sums[j]);
+        j += 1;
     }
-    for k in 1..=pairs {
+    // Plain counting: iterators are not always inlined into a dispatch.
+    let mut k = 1;
+    while k <= pairs {
         let (cos, sin) = turn(1, k, R);
         let mut even = x[0].add_scaled(simd, sums[1], T::splat(simd, T::of(cos)));
         let mut rest = differences[1].scale(simd, T::splat(simd, T::of(sin)));
-        for j in 2..=pairs {
+        let mut j = 2;
+        while j <= pairs {
             let (cos, sin) = turn(j, k, R);
             even = even.add_scaled(simd, sums[j], T::splat(simd, T::of(cos)));
             rest = rest.add_scaled(simd, differences[j], T::splat(simd, T::of(sin)));
+            j += 1;
         }
         out[k] = even.sub_i(simd, rest);
         out[R - k] = even.add_i(simd, rest);
+        k += 1;
     }
     out
 }

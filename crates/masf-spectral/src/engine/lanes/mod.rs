@@ -9,15 +9,16 @@ mod real;
 mod stockham;
 mod tile;
 mod vector;
+mod wide;
 
 pub(crate) use stockham::LinePlan;
+pub(crate) use wide::{MAX_LANES, Wide};
 
 use super::Job;
 use super::plans::{self, Sample};
 use super::source::Source;
 use crate::op::Kind;
 use kernels::{Batch, ComplexBatch, HalfToRealBatch, RealToHalfBatch, Scratch};
-use pulp::Arch;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -38,13 +39,12 @@ struct Plan<'a, T> {
 
 /// Runs the job if the lengths allow; `false` leaves the output as it was.
 pub(super) fn run<T: Sample>(job: &Job, source: &Source<T>, output: &mut [T]) -> bool {
-    let arch = Arch::new();
-    if matches!(arch, Arch::Scalar) {
+    if !wide::available() {
         // RustFFT has kernels for older instruction sets; this one would run on scalars.
         return false;
     }
     let real = !matches!(job.kind, Kind::Complex { .. });
-    if real && job.width % 2 == 1 {
+    if real && !job.width.is_multiple_of(2) {
         return false;
     }
     let columns = if real { job.width / 2 } else { job.width };
@@ -67,18 +67,18 @@ pub(super) fn run<T: Sample>(job: &Job, source: &Source<T>, output: &mut [T]) ->
             output.par_chunks_mut(batch * job.height * job.width).with_min_len(tasks_min).enumerate().for_each_init(
                 Scratch::default,
                 |scratch, (index, output)| {
-                    arch.dispatch(HalfToRealBatch(Batch { plan: &plan, first: index * batch, scratch }, output));
+                    wide::dispatch(HalfToRealBatch(Batch { plan: &plan, first: index * batch, scratch }, output));
                 },
             );
         }
         Kind::RealToHalf { .. } => {
             each_planar(output, batch * job.height * job.columns, tasks_min, |index, re, im, scratch| {
-                arch.dispatch(RealToHalfBatch(Batch { plan: &plan, first: index * batch, scratch }, re, im));
+                wide::dispatch(RealToHalfBatch(Batch { plan: &plan, first: index * batch, scratch }, re, im));
             });
         }
         Kind::Complex { .. } => {
             each_planar(output, batch * job.height * job.width, tasks_min, |index, re, im, scratch| {
-                arch.dispatch(ComplexBatch(Batch { plan: &plan, first: index * batch, scratch }, re, im));
+                wide::dispatch(ComplexBatch(Batch { plan: &plan, first: index * batch, scratch }, re, im));
             });
         }
     }

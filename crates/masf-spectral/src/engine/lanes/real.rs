@@ -7,6 +7,7 @@
 
 use super::vector::Complex;
 use crate::engine::plans::Sample;
+use crate::engine::source::Source;
 use pulp::Simd;
 use std::f64::consts::TAU;
 
@@ -32,15 +33,15 @@ pub(super) fn untangle<T: Sample, S: Simd>(
     let (a, b) = (re[0], im[0]);
     (re[0], im[0]) = (T::vadd(simd, a, b), T::vsub(simd, a, b));
     let factor = T::splat(simd, T::of(0.5));
-    for (k, twiddle) in (1..).zip(twiddles) {
+    for k in 1..=twiddles.len() {
         let m = half - k;
         let (sum, difference) = fold(simd, (re[k], im[k]), (re[m], im[m]));
-        let (even, odd) = (sum.scale(simd, factor), difference.turn(simd, *twiddle));
+        let (even, odd) = (sum.scale(simd, factor), difference.turn(simd, twiddles[k - 1]));
         let (first, second) = (even.add(simd, odd), even.sub(simd, odd));
         (re[k], im[k]) = (first.re, first.im);
         (re[m], im[m]) = (second.re, negate::<T, S>(simd, second.im));
     }
-    if half % 2 == 0 {
+    if half.is_multiple_of(2) {
         im[half / 2] = negate::<T, S>(simd, im[half / 2]);
     }
 }
@@ -57,15 +58,15 @@ pub(super) fn entangle<T: Sample, S: Simd>(
     let (a, b) = (re[0], im[0]);
     (re[0], im[0]) = (T::vadd(simd, a, b), T::vsub(simd, a, b));
     let two = T::of(2.0);
-    for (k, (cos, sin)) in (1..).zip(twiddles) {
-        let m = half - k;
+    for k in 1..=twiddles.len() {
+        let (m, (cos, sin)) = (half - k, twiddles[k - 1]);
         let (sum, difference) = fold(simd, (re[k], im[k]), (re[m], im[m]));
-        let odd = difference.turn(simd, (two * *cos, -two * *sin));
+        let odd = difference.turn(simd, (two * cos, -two * sin));
         let (first, second) = (sum.add(simd, odd), sum.sub(simd, odd));
         (re[k], im[k]) = (first.re, first.im);
         (re[m], im[m]) = (second.re, negate::<T, S>(simd, second.im));
     }
-    if half % 2 == 0 {
+    if half.is_multiple_of(2) {
         let middle = Complex::<T, S> { re: re[half / 2], im: im[half / 2] };
         re[half / 2] = T::vadd(simd, middle.re, middle.re);
         im[half / 2] = negate::<T, S>(simd, T::vadd(simd, middle.im, middle.im));
@@ -105,20 +106,24 @@ pub(super) fn part_columns<T: Sample>(re: &mut [T], im: &mut [T], columns: usize
     }
 }
 
-/// Joins the Hermitian parts of two columns into the shared one: what the real parts of their inverse transforms need.
+/// Joins the Hermitian parts of columns 0 and `half` of a half spectrum, times `factor`: what the real parts of their inverse transforms need.
 pub(super) fn join_columns<T: Sample>(
-    height: usize,
-    first: impl Fn(usize) -> (T, T),
-    last: impl Fn(usize) -> (T, T),
+    source: &Source<T>,
+    map: usize,
+    half: usize,
+    factor: T,
     mut put: impl FnMut(usize, T, T),
 ) {
-    let half = T::of(0.5);
+    let height = source.height;
+    let factor = factor * T::of(0.5);
+    let hermitian = |row: usize, mirror: usize, column: usize| {
+        let re = source.at(map, 0, row, column) + source.at(map, 0, mirror, column);
+        let im = source.at(map, 1, row, column) - source.at(map, 1, mirror, column);
+        (factor * re, factor * im)
+    };
     for row in 0..height {
         let mirror = (height - row) % height;
-        let ((p, q), (r, s)) = (first(row), first(mirror));
-        let even = (half * (p + r), half * (q - s));
-        let ((p, q), (r, s)) = (last(row), last(mirror));
-        let odd = (half * (p + r), half * (q - s));
+        let (even, odd) = (hermitian(row, mirror, 0), hermitian(row, mirror, half));
         put(row, even.0 - odd.1, even.1 + odd.0);
     }
 }

@@ -4,10 +4,10 @@
 //! A stage of radix `R` on sub-transforms of length `n`, of which `s` are interleaved, with `m = n / R`:
 //! `y[q + s (R p + j)] = exp(-2 pi i p j / n) DFT_R(x[q + s (p + m .)])_j` for `p < m`, `q < s`.
 
-use super::butterfly;
+use super::butterfly::{Butterfly, Eight, Four, Odd, Two};
 use super::vector::Complex;
 use crate::engine::plans::Sample;
-use pulp::Simd;
+use pulp::{NullaryFnOnce, Simd};
 use std::f64::consts::TAU;
 
 /// Stages for one length, forward; an inverse transform swaps the real and the imaginary buffers on both sides.
@@ -49,7 +49,7 @@ impl<T: Sample> LinePlan<T> {
 
     /// Transforms `length` vectors per part. The input is in `(re, im)`; the result is there, too. `work` has the same lengths.
     #[inline(always)]
-    pub(super) fn run<S: Simd>(
+    fn run<S: Simd>(
         &self,
         simd: S,
         (re, im): (&mut [T::Vector<S>], &mut [T::Vector<S>]),
@@ -60,7 +60,7 @@ impl<T: Sample> LinePlan<T> {
             stage.run(simd, (&*from.0, &*from.1), (&mut *to.0, &mut *to.1));
             std::mem::swap(&mut from, &mut to);
         }
-        if self.stages.len() % 2 == 1 {
+        if !self.stages.len().is_multiple_of(2) {
             to.0.copy_from_slice(from.0);
             to.1.copy_from_slice(from.1);
         }
@@ -72,7 +72,7 @@ fn radices(length: usize) -> Option<Vec<usize>> {
     let mut rest = length;
     let mut take = |factor: usize| {
         let mut count = 0;
-        while rest > 1 && rest % factor == 0 {
+        while rest > 1 && rest.is_multiple_of(factor) {
             rest /= factor;
             count += 1;
         }
@@ -103,43 +103,64 @@ impl<T: Sample> Stage<T> {
     #[inline(always)]
     fn run<S: Simd>(&self, simd: S, from: Parts<T::Vector<S>>, to: PartsMut<T::Vector<S>>) {
         match self.radix {
-            2 => self.pass(simd, from, to, butterfly::two),
-            3 => self.pass(simd, from, to, butterfly::odd::<T, S, 3>),
-            4 => self.pass(simd, from, to, butterfly::four),
-            5 => self.pass(simd, from, to, butterfly::odd::<T, S, 5>),
-            7 => self.pass(simd, from, to, butterfly::odd::<T, S, 7>),
-            _ => self.pass(simd, from, to, butterfly::eight),
+            2 => self.pass::<S, Two, 2>(simd, from, to),
+            3 => self.pass::<S, Odd, 3>(simd, from, to),
+            4 => self.pass::<S, Four, 4>(simd, from, to),
+            5 => self.pass::<S, Odd, 5>(simd, from, to),
+            7 => self.pass::<S, Odd, 7>(simd, from, to),
+            _ => self.pass::<S, Eight, 8>(simd, from, to),
         }
     }
 
     #[inline(always)]
-    fn pass<S: Simd, const R: usize>(
+    fn pass<S: Simd, B: Butterfly<R>, const R: usize>(
         &self,
         simd: S,
         from: Parts<T::Vector<S>>,
         to: PartsMut<T::Vector<S>>,
-        butterfly: impl Fn(S, [Complex<T, S>; R]) -> [Complex<T, S>; R],
     ) {
         let (groups, stride) = (self.groups, self.stride);
         let inputs = groups * stride;
         let (from_re, from_im) = (&from.0[..R * inputs], &from.1[..R * inputs]);
-        let blocks = to.0.chunks_exact_mut(R * stride).zip(to.1.chunks_exact_mut(R * stride));
-        for (p, (to_re, to_im)) in blocks.take(groups).enumerate() {
-            let twiddles = if p == 0 { None } else { self.twiddles.get((p - 1) * (R - 1)..p * (R - 1)) };
+        let (to_re, to_im) = (&mut to.0[..R * inputs], &mut to.1[..R * inputs]);
+        let zero = Complex { re: T::splat(simd, T::zero()), im: T::splat(simd, T::zero()) };
+        for p in 0..groups {
+            let block = R * stride * p;
             for q in 0..stride {
                 let at = q + stride * p;
-                let x = std::array::from_fn(|j| Complex { re: from_re[at + j * inputs], im: from_im[at + j * inputs] });
-                let mut y = butterfly(simd, x);
-                if let Some(twiddles) = twiddles {
+                let mut x = [zero; R];
+                for j in 0..R {
+                    x[j] = Complex { re: from_re[at + j * inputs], im: from_im[at + j * inputs] };
+                }
+                let mut y = B::apply(simd, x);
+                if p > 0 {
+                    let twiddles = &self.twiddles[(p - 1) * (R - 1)..p * (R - 1)];
                     for j in 1..R {
                         y[j] = y[j].turn(simd, twiddles[j - 1]);
                     }
                 }
                 for j in 0..R {
-                    to_re[q + stride * j] = y[j].re;
-                    to_im[q + stride * j] = y[j].im;
+                    to_re[block + q + stride * j] = y[j].re;
+                    to_im[block + q + stride * j] = y[j].im;
                 }
             }
         }
+    }
+}
+
+/// The transform of a tile's lines as one dispatched call: inlined into every pass, the stages would make functions too large to optimise.
+pub(super) struct Lines<'a, T: Sample, S: Simd> {
+    pub(super) simd: S,
+    pub(super) plan: &'a LinePlan<T>,
+    pub(super) data: PartsMut<'a, T::Vector<S>>,
+    pub(super) work: PartsMut<'a, T::Vector<S>>,
+}
+
+impl<T: Sample, S: Simd> NullaryFnOnce for Lines<'_, T, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.plan.run(self.simd, self.data, self.work);
     }
 }
