@@ -56,9 +56,9 @@ impl<T: Sample> Kernel for RealToHalfBatch<'_, T> {
             tile::store::<T, S, 1>(simd, [im], plane_im, &rows, half);
             start += shape.lanes;
         }
-        let (scale, interior) = (T::of(job.scale), T::of(job.interior));
-        for (column, factor) in batch.scratch.factors.iter_mut().enumerate() {
-            *factor = if column % half == 0 { scale } else { interior };
+        batch.scratch.factors.fill(T::of(job.interior));
+        for map in 0..maps {
+            batch.scratch.factors[map * half] = T::of(job.scale);
         }
         batch.store_columns(simd, shape, false, (&mut *re, &mut *im), job.columns);
         let map_len = job.height * job.columns;
@@ -150,12 +150,25 @@ impl Shape {
     /// Where in the planes the rows from `start` of maps with `columns` columns begin.
     #[inline(always)]
     fn plane_rows(&self, start: usize, columns: usize) -> Rows {
-        let count = self.lanes.min(self.rows - start);
+        let (count, mut map, mut row) = self.position(start);
         let mut starts = [0; MAX_LANES];
         for lane in 0..count {
-            starts[lane] = (start + lane) % self.height * self.stride + (start + lane) / self.height * columns;
+            starts[lane] = row * self.stride + map * columns;
+            (map, row) = self.next(map, row);
         }
         Rows { starts, count }
+    }
+
+    /// How many rows there are from `start` on, at most as many as lanes, and the map and the row where they begin.
+    #[inline(always)]
+    fn position(&self, start: usize) -> (usize, usize, usize) {
+        (self.lanes.min(self.rows - start), start / self.height, start % self.height)
+    }
+
+    /// The row after a row. Counting on is much cheaper than a division per row.
+    #[inline(always)]
+    fn next(&self, map: usize, row: usize) -> (usize, usize) {
+        if row + 1 == self.height { (map + 1, 0) } else { (map, row + 1) }
     }
 }
 
@@ -174,10 +187,11 @@ impl<T: Sample> Batch<'_, T> {
     fn load_rows<S: Wide, const P: usize>(&mut self, simd: S, shape: Shape, start: usize, plane: usize) {
         let source = self.plan.source;
         let Scratch { tile: [re, im], gathered, .. } = &mut *self.scratch;
-        let mut rows = Rows { starts: [0; MAX_LANES], count: shape.lanes.min(shape.rows - start) };
-        for lane in 0..rows.count {
-            let (map, row) = (self.first + (start + lane) / shape.height, (start + lane) % shape.height);
-            rows.starts[lane] = source.start(map, plane, row);
+        let (count, mut map, mut row) = shape.position(start);
+        let mut rows = Rows { starts: [0; MAX_LANES], count };
+        for lane in 0..count {
+            rows.starts[lane] = source.start(self.first + map, plane, row);
+            (map, row) = shape.next(map, row);
         }
         let data = if source.column_stride == 1 {
             source.data
@@ -297,6 +311,9 @@ impl<T: Sample> Scratch<T> {
             (data, work) = ((data.1, data.0), (work.1, work.0));
         }
         simd.vectorize(Lines { simd, plan, data, work });
+        if plan.ends_in_work() {
+            std::mem::swap(&mut self.tile, &mut self.work);
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl<T: Sample> LinePlan<T> {
         Some(Self { length, stages })
     }
 
-    /// Transforms `length` vectors per part. The input is in `(re, im)`; the result is there, too. `work` has the same lengths.
+    /// Transforms `length` vectors per part, to and fro between two pairs of buffers.
     #[inline(always)]
     fn run<S: Simd>(
         &self,
@@ -60,10 +60,11 @@ impl<T: Sample> LinePlan<T> {
             stage.run(simd, (&*from.0, &*from.1), (&mut *to.0, &mut *to.1));
             std::mem::swap(&mut from, &mut to);
         }
-        if !self.stages.len().is_multiple_of(2) {
-            to.0.copy_from_slice(from.0);
-            to.1.copy_from_slice(from.1);
-        }
+    }
+
+    /// Whether [`Lines`] leaves the result in the buffers of the work: after an odd number of stages.
+    pub(super) fn ends_in_work(&self) -> bool {
+        !self.stages.len().is_multiple_of(2)
     }
 }
 
