@@ -38,16 +38,16 @@ fn main() -> AnyResult<()> {
 fn ours(operation: &str, dims: &[usize]) -> AnyResult<f64> {
     let input = Tensor::rand(-1f32, 1f32, dims, &Device::Cpu)?;
     match operation {
-        "rfft2" => median(|| Ok(drop(rfft2(&input, Norm::Backward)?))),
+        "rfft2" => median(|| Ok(rfft2(&input, Norm::Backward)?)),
         "irfft2" => {
             let spectrum = rfft2(&input, Norm::Backward)?;
-            median(|| Ok(drop(irfft2(&spectrum, None)?)))
+            median(|| Ok(irfft2(&spectrum, None)?))
         }
         "rfft2+grad" => {
             let input = Var::from_tensor(&input)?;
             median(|| {
                 let loss = rfft2(input.as_tensor(), Norm::Backward)?.values().planes().sqr()?.sum_all()?;
-                Ok(drop(loss.backward()?))
+                Ok(loss.backward()?)
             })
         }
         _ => Err(format!("unknown operation {operation}").into()),
@@ -102,7 +102,7 @@ fn bare(operation: &str, dims: &[usize]) -> AnyResult<f64> {
         output
     };
     match operation {
-        "rfft2" => median(|| Ok(drop(run_forward()))),
+        "rfft2" => median(|| Ok(run_forward())),
         "irfft2" => {
             let spectra = run_forward();
             median(|| {
@@ -128,20 +128,21 @@ fn bare(operation: &str, dims: &[usize]) -> AnyResult<f64> {
                             }
                         },
                     );
-                Ok(drop(output))
+                Ok(output)
             })
         }
         _ => Err(format!("unknown operation {operation}").into()),
     }
 }
 
-fn median(mut call: impl FnMut() -> AnyResult<()>) -> AnyResult<f64> {
-    call()?;
+/// Median time of a call, dropping its result included.
+fn median<R>(mut call: impl FnMut() -> AnyResult<R>) -> AnyResult<f64> {
+    drop(call()?);
     let start = Instant::now();
     let mut times = Vec::new();
     while times.len() < 3 || start.elapsed() < BUDGET {
         let begin = Instant::now();
-        call()?;
+        drop(call()?);
         times.push(begin.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);

@@ -49,13 +49,8 @@ impl<T: Sample> LinePlan<T> {
 
     /// Transforms `length` vectors per part, to and fro between two pairs of buffers.
     #[inline(always)]
-    fn run<S: Simd>(
-        &self,
-        simd: S,
-        (re, im): (&mut [T::Vector<S>], &mut [T::Vector<S>]),
-        work: (&mut [T::Vector<S>], &mut [T::Vector<S>]),
-    ) {
-        let (mut from, mut to) = ((re, im), work);
+    fn run<S: Simd>(&self, simd: S, data: PartsMut<T::Vector<S>>, work: PartsMut<T::Vector<S>>) {
+        let (mut from, mut to) = (data, work);
         for stage in &self.stages {
             stage.run(simd, (&*from.0, &*from.1), (&mut *to.0, &mut *to.1));
             std::mem::swap(&mut from, &mut to);
