@@ -24,6 +24,8 @@ from backbone_networks import CASES, Network, folded
 THREADS = int(os.environ.get("MASF_THREADS", "2"))
 ROUNDS = int(os.environ.get("MASF_ROUNDS", "15"))
 SIZE = 256
+# Seconds before each run, in which the idle threads of the side before it stop waiting actively.
+PAUSE = 0.02
 FILES = {"resnet50-v2": "resnet50_v2_layers123.safetensors", "mobilenet-v2": "mobilenet_v2_f32.safetensors"}
 
 
@@ -35,6 +37,7 @@ class Ours:
         self.process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def ask(self, *words):
+        time.sleep(PAUSE)
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline().split()
@@ -94,6 +97,7 @@ def openvino_call(path, image):
 
 
 def milliseconds(call):
+    time.sleep(PAUSE)
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
