@@ -54,6 +54,25 @@ impl std::fmt::Display for NormalisedScore {
     }
 }
 
+/// The value and where it comes from, for people.
+impl std::fmt::Display for Threshold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.4}", self.value)?;
+        match self.source {
+            ThresholdSource::Conformal { false_alarm_rate, images, extrapolated } => {
+                write!(f, " (false-alarm rate {false_alarm_rate}, from {images} good images")?;
+                if extrapolated {
+                    let needed = (1.0 / false_alarm_rate - 1.0 - 1e-9).ceil();
+                    write!(f, "; extrapolated, as this rate takes {needed} images")?;
+                }
+                f.write_str(")")
+            }
+            ThresholdSource::F1Max { images } => write!(f, " (largest F1 score on {images} labelled images)"),
+            ThresholdSource::Manual => f.write_str(" (set by hand)"),
+        }
+    }
+}
+
 impl Threshold {
     /// Whether a score means "anomalous".
     pub fn is_exceeded_by(&self, score: f32) -> bool {
@@ -159,6 +178,7 @@ mod tests {
         assert!(extrapolated && images == 10);
         // Median 5, mean excess 3, half of the images above it: 5 + 3 ln 10.
         assert!((threshold.value - 11.907_755).abs() < 1e-4, "{threshold:?}");
+        assert!(threshold.to_string().ends_with("from 10 good images; extrapolated, as this rate takes 19 images)"));
         // 19 images support 5 % exactly.
         let scores: Vec<f32> = (1..=19).map(|i| i as f32).collect();
         let threshold = conformal_threshold(&scores, 0.05)?;

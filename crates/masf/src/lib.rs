@@ -1,1 +1,59 @@
-//! masf
+//! Unsupervised visual anomaly detection for industry: learn from defect-free images only, then score an image, locate the
+//! defect, and decide.
+//!
+//! ```no_run
+//! use masf::{Config, Detector, data::Dataset};
+//!
+//! fn main() -> masf::Result<()> {
+//!     let config = Config::from_toml("backbone.name = 'resnet18'")?;
+//!     let backbone = masf::open_backbone(&config.backbone, Some("resnet18.safetensors".as_ref()), &masf::Silent)?;
+//!     let good = Dataset::training("bottle")?.samples;
+//!     let detector = Detector::builder().config(config).backbone(backbone).fit(good.iter().map(|s| &s.path))?;
+//!     detector.save("bottle.masf")?;
+//!
+//!     let found = Detector::load("bottle.masf")?.inspect("bottle/test/broken_large/000.png")?;
+//!     println!("{:.3} {}", found.normalised_score, if found.is_anomalous { "ANOMALOUS" } else { "normal" });
+//!     for region in &found.regions {
+//!         println!("{} x {} at ({}, {})", region.height, region.width, region.top, region.left);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The way of an image: file -> [`data`] (decode, resize, normalise) -> [`backbone`](masf_backbone) (feature pyramid) ->
+//! scorers ([memory bank](masf_memory)) -> [fusion](masf_fusion) (calibrated map, image score) -> [`Inspection`].
+//! `pipeline.rs` holds it in one page, and everything goes through it: a saved and reloaded model, a batch of images, and
+//! any number of threads give the same bits as the fitted model on one image.
+
+#![forbid(unsafe_code)]
+
+mod builder;
+mod bytes;
+mod config;
+mod detector;
+mod error;
+mod evaluation;
+mod fit;
+pub mod heatmap;
+mod inspection;
+mod open;
+mod pipeline;
+mod provenance;
+
+pub use builder::{DetectorBuilder, FitReport};
+pub use bytes::ByteSize;
+pub use config::{BackboneConfig, Config, InputConfig, MemoryConfig, ThresholdConfig};
+pub use detector::{Detector, default_registry};
+pub use evaluation::{Evaluation, KindEvaluation, SampleScore};
+pub use inspection::{Inspection, Region};
+pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
+pub use masf_core::{Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
+pub use masf_data::{ImageInput, Size};
+pub use masf_fusion::{FusionParams, ImageScore, NormalisedScore, Threshold, ThresholdSource};
+pub use masf_memory::{MemoryBankParams, Standardisation};
+pub use open::open_backbone;
+pub use provenance::Provenance;
+
+pub use masf_backbone as backbone;
+pub use masf_core as core;
+pub use masf_data as data;

@@ -1,0 +1,193 @@
+//! Fitting a detector.
+
+use std::sync::Arc;
+
+use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
+use masf_data::{ImageInput, Limits, LoadOptions, Loader, Preprocess};
+
+use crate::detector::BATCH;
+use crate::fit::{self, Extracted, Extraction, FitBranch, MIN_IMAGES};
+use crate::provenance::ImageDigest;
+use crate::{Config, Detector, Provenance};
+
+/// Gathers what a fit needs; made by [`Detector::builder`].
+///
+/// Everything has a default: the configuration's, the training-free scattering backbone, and the memory bank as the only
+/// branch.
+pub struct DetectorBuilder {
+    config: Config,
+    backbone: Option<Box<dyn FeatureExtractor>>,
+    branches: Vec<Box<dyn FitBranch>>,
+    progress: Arc<dyn Progress>,
+    limits: Limits,
+    skip_bad: bool,
+}
+
+impl Default for DetectorBuilder {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            backbone: None,
+            branches: Vec::new(),
+            progress: Arc::new(Silent),
+            limits: Limits::default(),
+            skip_bad: false,
+        }
+    }
+}
+
+/// What happened while a detector was fitted.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct FitReport {
+    /// The images that were left out, with the reasons; only with [`DetectorBuilder::skip_bad`].
+    pub skipped: Vec<Error>,
+    /// The number of images whose features did not fit into memory and went to a temporary file.
+    pub spilled: usize,
+}
+
+impl DetectorBuilder {
+    /// Sets the configuration.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets the feature extractor, masf's or one's own. [`open_backbone`](crate::open_backbone) makes one from a name.
+    #[must_use]
+    pub fn backbone(mut self, backbone: impl Into<Box<dyn FeatureExtractor>>) -> Self {
+        self.backbone = Some(backbone.into());
+        self
+    }
+
+    /// Adds a branch of one's own; the memory bank is then no longer added by default.
+    #[must_use]
+    pub fn branch<F: Fit<Scorer: 'static> + Send + Sync + 'static>(mut self, branch: F) -> Self {
+        self.branches.push(Box::new(branch));
+        self
+    }
+
+    /// Sets who hears of the progress and may cancel.
+    #[must_use]
+    pub fn progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Sets what an image file may ask for.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Leaves out images that cannot be read instead of stopping at the first one.
+    #[must_use]
+    pub fn skip_bad(mut self, skip: bool) -> Self {
+        self.skip_bad = skip;
+        self
+    }
+
+    /// Learns from normal images.
+    ///
+    /// The result depends on the images, their order, the backbone and the configuration alone.
+    ///
+    /// # Errors
+    /// An image that cannot be read (named), fewer than two images, a setting out of range (named), [`Error::Cancelled`].
+    pub fn fit<I>(self, images: I) -> Result<Detector>
+    where
+        I: IntoIterator<Item: Into<ImageInput>>,
+    {
+        self.fit_with_report(images).map(|(detector, _)| detector)
+    }
+
+    /// As [`fit`](Self::fit), and tells what happened on the way.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn fit_with_report<I>(mut self, images: I) -> Result<(Detector, FitReport)>
+    where
+        I: IntoIterator<Item: Into<ImageInput>>,
+    {
+        self.config.check()?;
+        let backbone = match self.backbone.take() {
+            Some(backbone) => backbone,
+            None => crate::open_backbone(&self.config.backbone, None, self.progress.as_ref())?,
+        };
+        let mut branches = std::mem::take(&mut self.branches);
+        if branches.is_empty() {
+            branches.push(Box::new(self.config.memory_params().check()?));
+        }
+        let config = self.config.clone();
+        let progress = self.progress.clone();
+        let preprocess = config.input.preprocess(backbone.normalisation())?;
+        let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
+        let (extracted, provenance, mut report) = self.extract(images, preprocess, backbone.as_ref())?;
+
+        let size = (preprocess.size().height as usize, preprocess.size().width as usize);
+        let normals = fit::cross_fit(&branches, &extracted, config.threshold.folds, config.seed, progress.as_ref())?;
+        let fusion = config.fusion.clone().check()?.fit(&normals)?;
+        let (image_threshold, pixel_threshold) =
+            fit::thresholds(&fusion, &normals, size, config.threshold.false_alarm_rate)?;
+        let branches = fit::fit_all(&branches, &extracted.cache, progress.as_ref())?;
+        report.spilled = extracted.cache.spilled();
+        let detector = Detector {
+            config,
+            preprocess,
+            backbone,
+            branches,
+            fusion: Box::new(fusion),
+            image_threshold,
+            pixel_threshold,
+            provenance,
+        };
+        Ok((detector, report))
+    }
+
+    /// Reads the images and computes their features.
+    fn extract(
+        &self,
+        images: Vec<ImageInput>,
+        preprocess: Preprocess,
+        backbone: &dyn FeatureExtractor,
+    ) -> Result<(Extracted, Provenance, FitReport)> {
+        let progress = self.progress.as_ref();
+        let total = images.len();
+        let options = LoadOptions { limits: self.limits, ..LoadOptions::default() };
+        let mut loader = Loader::new(images, preprocess, options, progress);
+        let mut extraction = Extraction::new(self.config.cache_budget());
+        let mut digest = ImageDigest::default();
+        let mut report = FitReport::default();
+        let mut learned = 0;
+        progress.start("features", total as u64);
+        while let Some(batch) = loader.next_batch(BATCH)? {
+            for failed in batch.failed {
+                if !self.skip_bad {
+                    return Err(failed.error.into());
+                }
+                tracing::warn!("skipped: {}", failed.error);
+                report.skipped.push(failed.error.into());
+            }
+            if let Some(tensor) = batch.tensor {
+                digest.update(&tensor)?;
+                extraction.push(backbone, &tensor)?;
+                learned += batch.images.len();
+            }
+            progress.step(BATCH as u64);
+        }
+        progress.finish();
+        if learned < MIN_IMAGES {
+            let problem =
+                format!("{learned} can be used; at least {MIN_IMAGES} are needed, and 20 or more are advisable");
+            return Err(Error::data("training images", problem));
+        }
+        let provenance = Provenance {
+            masf_version: env!("CARGO_PKG_VERSION").to_owned(),
+            images: learned,
+            skipped: report.skipped.len(),
+            images_sha256: digest.finish(),
+        };
+        Ok((extraction.finish()?, provenance, report))
+    }
+}

@@ -1,0 +1,301 @@
+//! A fitted model: inspects images, is saved and loaded.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use masf_core::artifact::{self, ModelFile, ReadOptions, Registry, SaveOptions};
+use masf_core::{
+    AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, Error, FeatureExtractor, Fusion, Result, Scorer, Silent,
+};
+use masf_data::{Geometry, ImageInput, Limits, LoadOptions, Loaded, Loader, Preprocess, Size};
+use masf_fusion::Threshold;
+use ndarray::Array2;
+
+use crate::inspection::regions;
+use crate::{Config, DetectorBuilder, Inspection, Provenance, pipeline};
+
+/// Images that go through the backbone together; bounds the memory of [`Detector::inspect_batch`].
+pub(crate) const BATCH: usize = 8;
+
+/// A fitted anomaly detector.
+///
+/// Made by [`Detector::builder`] or [`Detector::load`]. Inspection takes `&self`; one detector serves many threads. Scores
+/// do not depend on the batch an image comes in or on the number of threads, bit for bit.
+pub struct Detector {
+    pub(crate) config: Config,
+    pub(crate) preprocess: Preprocess,
+    pub(crate) backbone: Box<dyn FeatureExtractor>,
+    pub(crate) branches: Vec<Box<dyn Scorer>>,
+    pub(crate) fusion: Box<dyn Fusion>,
+    pub(crate) image_threshold: Threshold,
+    pub(crate) pixel_threshold: Threshold,
+    pub(crate) provenance: Provenance,
+}
+
+/// What is written to a model file beside the parts.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    config: Config,
+    preprocess: Preprocess,
+    branches: usize,
+    image_threshold: Threshold,
+    pixel_threshold: Threshold,
+    provenance: Provenance,
+}
+
+impl Detector {
+    /// The tag of a detector in a model file.
+    pub const TAG: &'static str = "masf.detector";
+
+    /// Starts to fit a detector.
+    pub fn builder() -> DetectorBuilder {
+        DetectorBuilder::default()
+    }
+
+    /// Inspects one image: a path, a decoded image, or raw pixels.
+    ///
+    /// # Errors
+    /// An image that cannot be read or decoded; the message names it.
+    pub fn inspect(&self, image: impl Into<ImageInput>) -> Result<Inspection> {
+        let image = image.into().decode(&Limits::default())?;
+        let geometry = self.preprocess.geometry(Size::new(image.height(), image.width()))?;
+        self.inspect_one(&self.preprocess.tensor(&image)?, geometry)
+    }
+
+    /// Inspects images, in their order; one that cannot be read does not stop the others.
+    ///
+    /// Decoding runs in parallel, a few images ahead at most.
+    ///
+    /// # Errors
+    /// Each image has a result of its own, with the errors of [`inspect`](Self::inspect).
+    pub fn inspect_batch<I>(&self, images: I) -> Vec<Result<Inspection>>
+    where
+        I: IntoIterator<Item: Into<ImageInput>>,
+    {
+        let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
+        let mut results: Vec<Option<Result<Inspection>>> = images.iter().map(|_| None).collect();
+        let mut loader = Loader::new(images, self.preprocess, LoadOptions::default(), &Silent);
+        while let Ok(Some(batch)) = loader.next_batch(BATCH) {
+            for failed in batch.failed {
+                results[failed.index] = Some(Err(failed.error.into()));
+            }
+            let Some(tensor) = batch.tensor else { continue };
+            let inspected = batch
+                .images
+                .iter()
+                .map(|image| Ok(self.preprocess.geometry(image.size)?))
+                .collect::<Result<Vec<_>>>()
+                .and_then(|geometries| self.run(&tensor, &geometries));
+            match inspected {
+                Ok(inspected) => {
+                    for (image, inspection) in batch.images.iter().zip(inspected) {
+                        results[image.index] = Some(Ok(inspection));
+                    }
+                }
+                // What stopped the batch may concern one image only.
+                Err(_) => {
+                    for image in &batch.images {
+                        results[image.index] = Some(self.inspect_loaded(image));
+                    }
+                }
+            }
+        }
+        let lost = || Err(Error::data("inspection", "the image was not read"));
+        results.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
+    }
+
+    fn inspect_loaded(&self, image: &Loaded) -> Result<Inspection> {
+        self.inspect_one(&image.tensor, self.preprocess.geometry(image.size)?)
+    }
+
+    /// Inspects one preprocessed image `[3, H, W]`.
+    fn inspect_one(&self, image: &Tensor, geometry: Geometry) -> Result<Inspection> {
+        let mut found = self.run(&image.unsqueeze(0)?, &[geometry])?;
+        found.pop().ok_or_else(|| Error::data("inspection", "gave no result"))
+    }
+
+    /// Inspects preprocessed images `[B, 3, H, W]`.
+    pub(crate) fn run(&self, images: &Tensor, geometries: &[Geometry]) -> Result<Vec<Inspection>> {
+        let AnomalyMap { map, image_score } =
+            pipeline::run(self.backbone.as_ref(), &self.branches, self.fusion.as_ref(), images)?;
+        let scores = image_score.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
+        let map = map.to_device(&Device::Cpu)?;
+        scores
+            .into_iter()
+            .zip(geometries)
+            .enumerate()
+            .map(|(index, (score, geometry))| self.conclude(score, to_array(&map.get(index)?)?, *geometry))
+            .collect()
+    }
+
+    fn conclude(&self, image_score: f32, anomaly_map: Array2<f32>, geometry: Geometry) -> Result<Inspection> {
+        let regions = regions(anomaly_map.view(), &self.pixel_threshold, &geometry).map_err(crate::error::metrics)?;
+        Ok(Inspection {
+            image_score,
+            normalised_score: self.image_threshold.normalise(image_score),
+            threshold: self.image_threshold,
+            is_anomalous: self.image_threshold.is_exceeded_by(image_score),
+            anomaly_map,
+            pixel_threshold: self.pixel_threshold,
+            regions,
+            geometry,
+        })
+    }
+
+    /// Saves the model to one file, atomically: an older file at `path` is replaced when the new one is complete.
+    ///
+    /// The backbone's weights are embedded.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_with(path, SaveOptions::default())
+    }
+
+    /// Saves with options, for example without the backbone's weights.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save_with(&self, path: impl AsRef<Path>, options: SaveOptions) -> Result<()> {
+        artifact::save(self, path.as_ref(), options)
+    }
+
+    /// Loads a model; it scores every image bit for bit like the one that was saved.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is damaged, newer than this library, or no model; the message names the file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        Self::load_with(path, &default_registry(), ReadOptions::default())
+    }
+
+    /// Loads a model that has parts of other types than masf's own, or whose weights lie in another file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(path: impl AsRef<Path>, registry: &Registry, options: ReadOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let read = || Self::read_with(&ModelFile::open(path, options)?.root()?, registry);
+        read().map_err(|error| crate::error::in_file(path, error))
+    }
+
+    fn read_with(reader: &ArtifactReader<'_>, registry: &Registry) -> Result<Self> {
+        if reader.tag() != Self::TAG {
+            return Err(reader.invalid(format!("the file holds `{}`, not a detector", reader.tag())));
+        }
+        let Section { config, preprocess, branches, image_threshold, pixel_threshold, provenance } =
+            reader.section()?;
+        for threshold in [&image_threshold, &pixel_threshold] {
+            threshold.check().map_err(|error| reader.invalid(error.to_string()))?;
+        }
+        if !(1..=64).contains(&branches) {
+            return Err(reader.invalid(format!("{branches} branches; expected 1 to 64")));
+        }
+        let scorers = (0..branches).map(|index| registry.scorer(&reader.child(&branch_name(index))?));
+        Ok(Self {
+            backbone: registry.backbone(&reader.child("backbone")?)?,
+            branches: scorers.collect::<Result<Vec<_>>>()?,
+            fusion: registry.fusion(&reader.child("fusion")?)?,
+            config,
+            preprocess,
+            image_threshold,
+            pixel_threshold,
+            provenance,
+        })
+    }
+
+    /// The configuration it was fitted with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How images become the backbone's input.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// Where it comes from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// The feature extractor.
+    pub fn backbone(&self) -> &dyn FeatureExtractor {
+        self.backbone.as_ref()
+    }
+
+    /// The threshold for images.
+    pub fn threshold(&self) -> &Threshold {
+        &self.image_threshold
+    }
+
+    /// The threshold for pixels.
+    pub fn pixel_threshold(&self) -> &Threshold {
+        &self.pixel_threshold
+    }
+
+    /// Replaces the threshold for images, for example by one chosen on labelled images.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: Threshold) -> Self {
+        self.image_threshold = threshold;
+        self
+    }
+}
+
+impl std::fmt::Debug for Detector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Detector")
+            .field("backbone", &self.backbone.name())
+            .field("config", &self.config)
+            .field("image_threshold", &self.image_threshold)
+            .field("pixel_threshold", &self.pixel_threshold)
+            .field("provenance", &self.provenance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Artifact for Detector {
+    fn tag(&self) -> &'static str {
+        Self::TAG
+    }
+
+    fn write(&self, writer: &mut ArtifactWriter) -> Result<()> {
+        writer.section(&Section {
+            config: self.config.clone(),
+            preprocess: self.preprocess,
+            branches: self.branches.len(),
+            image_threshold: self.image_threshold,
+            pixel_threshold: self.pixel_threshold,
+            provenance: self.provenance.clone(),
+        })?;
+        writer.child("backbone", self.backbone.as_ref())?;
+        for (index, branch) in self.branches.iter().enumerate() {
+            writer.child(&branch_name(index), branch.as_ref())?;
+        }
+        writer.child("fusion", self.fusion.as_ref())
+    }
+
+    fn read(reader: &ArtifactReader<'_>) -> Result<Self> {
+        Self::read_with(reader, &default_registry())
+    }
+}
+
+/// The readers of masf's own parts; add others with [`Registry`]'s methods.
+pub fn default_registry() -> Registry {
+    Registry::new()
+        .with_backbone::<masf_backbone::Backbone>(masf_backbone::Backbone::TAG)
+        .with_backbone::<masf_backbone::ScatteringBackbone>(masf_backbone::ScatteringBackbone::TAG)
+        .with_scorer::<masf_memory::MemoryBank>(masf_memory::MemoryBank::TAG)
+        .with_fusion::<masf_fusion::CalibratedFusion>(masf_fusion::CalibratedFusion::TAG)
+}
+
+fn branch_name(index: usize) -> String {
+    format!("branch{index}")
+}
+
+/// A tensor `[H, W]` as an array.
+fn to_array(map: &Tensor) -> Result<Array2<f32>> {
+    let shape = map.dims2()?;
+    let values = map.flatten_all()?.to_vec1::<f32>()?;
+    Array2::from_shape_vec(shape, values).map_err(|error| Error::data("anomaly map", error.to_string()))
+}

@@ -1,0 +1,252 @@
+//! Measuring a detector on labelled images: the metrics of the field, by the rules of `docs/protocol.md`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use masf_core::{Error, Progress, Result};
+use masf_data::{Limits, LoadOptions, Loader, Mask, Sample};
+use masf_fusion::{Threshold, ThresholdSource};
+use masf_metrics::{AUPRO_FPR_LIMIT, F1Max, PixelEvaluator, Ranking};
+use ndarray::ArrayView2;
+
+use crate::detector::BATCH;
+use crate::error::metrics;
+use crate::{Detector, Inspection};
+
+/// How well a detector tells good from defective images, and where it sees the defects.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct Evaluation {
+    /// Area under the ROC curve of the image scores.
+    pub image_auroc: f64,
+    /// Average precision of the image scores.
+    pub image_ap: f64,
+    /// The largest F1 score over all thresholds.
+    pub image_f1_max: f64,
+    /// Area under the ROC curve of all pixels of images that are good or have a mask.
+    pub pixel_auroc: Option<f64>,
+    /// Average precision of the same pixels.
+    pub pixel_ap: Option<f64>,
+    /// Area under the per-region-overlap curve up to a false-positive rate of 0.3, divided by 0.3.
+    pub aupro: Option<f64>,
+    /// Why the pixel metrics are missing, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pixel_metrics_missing: Option<String>,
+    /// The number of images.
+    pub images: usize,
+    /// Wall time from file to score, divided by the number of images.
+    pub seconds_per_image: f64,
+    /// The threshold of the detector.
+    pub threshold: f32,
+    /// The share of good images above the threshold; `None` without good images.
+    pub false_alarm_rate: Option<f64>,
+    /// The share of defective images above the threshold.
+    pub detection_rate: Option<f64>,
+    /// Every kind of image: `good` and the kinds of defects.
+    pub kinds: BTreeMap<String, KindEvaluation>,
+    /// The score of every image, in the order of the samples.
+    #[serde(skip)]
+    pub scores: Vec<SampleScore>,
+    /// The threshold of the largest F1 score.
+    #[serde(skip)]
+    f1_max: F1Max,
+}
+
+/// The images of one kind.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct KindEvaluation {
+    /// The number of images.
+    pub images: usize,
+    /// Area under the ROC curve of this kind against the good images; `None` for the good images themselves.
+    pub image_auroc: Option<f64>,
+    /// The share of its images above the threshold.
+    pub anomalous_rate: f64,
+}
+
+/// The score of one labelled image.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SampleScore {
+    /// The image.
+    pub path: PathBuf,
+    /// `good` or the kind of defect.
+    pub kind: String,
+    /// Whether it is labelled as defective.
+    pub defective: bool,
+    /// Its anomaly score.
+    pub image_score: f32,
+}
+
+impl Detector {
+    /// Measures the detector on labelled images.
+    ///
+    /// Maps and masks are compared at the size of the model's input. A defective image without a mask counts for image
+    /// metrics only. Without any mask the pixel metrics are `None`, with the reason.
+    ///
+    /// # Errors
+    /// An image or mask that cannot be read, a mask of another size than its image, or images that are all good or all
+    /// defective.
+    pub fn evaluate(&self, samples: &[Sample], progress: &dyn Progress) -> Result<Evaluation> {
+        check_classes(samples)?;
+        let started = Instant::now();
+        let options = LoadOptions { limits: Limits::default(), ..LoadOptions::default() };
+        let mut loader = Loader::new(samples, self.preprocess, options, progress);
+        let mut pixels = PixelEvaluator::new();
+        let mut scores = Vec::with_capacity(samples.len());
+        progress.start("evaluating", samples.len() as u64);
+        while let Some(batch) = loader.next_batch(BATCH)? {
+            if let Some(failed) = batch.failed.into_iter().next() {
+                return Err(failed.error.into());
+            }
+            let Some(tensor) = batch.tensor else { continue };
+            let geometries =
+                batch.images.iter().map(|image| self.preprocess.geometry(image.size)).collect::<Result<Vec<_>, _>>()?;
+            for (loaded, inspection) in batch.images.iter().zip(self.run(&tensor, &geometries)?) {
+                let Some(sample) = samples.get(loaded.index) else { continue };
+                let defective = sample.label.is_defective();
+                if !defective || loaded.mask.is_some() {
+                    add_pixels(&mut pixels, &inspection, loaded.mask.as_ref())?;
+                }
+                scores.push(SampleScore {
+                    path: sample.path.clone(),
+                    kind: sample.kind.clone(),
+                    defective,
+                    image_score: inspection.image_score,
+                });
+            }
+            progress.step(BATCH as u64);
+        }
+        progress.finish();
+        let seconds_per_image = started.elapsed().as_secs_f64() / scores.len().max(1) as f64;
+        self.summarise(scores, pixels, seconds_per_image)
+    }
+
+    fn summarise(
+        &self,
+        scores: Vec<SampleScore>,
+        pixels: PixelEvaluator,
+        seconds_per_image: f64,
+    ) -> Result<Evaluation> {
+        let ranking = rank(&scores, |_| true).map_err(metrics)?;
+        let threshold = self.image_threshold;
+        let rate = |wanted: &dyn Fn(&SampleScore) -> bool| {
+            let of_kind: Vec<_> = scores.iter().filter(|score| wanted(score)).collect();
+            let above = of_kind.iter().filter(|score| threshold.is_exceeded_by(score.image_score)).count();
+            (!of_kind.is_empty()).then(|| above as f64 / of_kind.len() as f64)
+        };
+        let mut kinds = BTreeMap::new();
+        for score in &scores {
+            kinds.entry(score.kind.clone()).or_insert_with(|| KindEvaluation {
+                images: scores.iter().filter(|other| other.kind == score.kind).count(),
+                image_auroc: rank(&scores, |other| !other.defective || other.kind == score.kind)
+                    .ok()
+                    .filter(|_| score.defective)
+                    .map(|ranking| ranking.auroc()),
+                anomalous_rate: rate(&|other| other.kind == score.kind).unwrap_or_default(),
+            });
+        }
+        let (pixel_auroc, pixel_ap, aupro, pixel_metrics_missing) = match pixel_metrics(pixels) {
+            Ok((auroc, ap, aupro)) => (Some(auroc), Some(ap), Some(aupro), None),
+            Err(reason) => (None, None, None, Some(reason.to_string())),
+        };
+        let f1_max = ranking.f1_max();
+        Ok(Evaluation {
+            image_auroc: ranking.auroc(),
+            image_ap: ranking.average_precision(),
+            image_f1_max: f1_max.f1,
+            pixel_auroc,
+            pixel_ap,
+            aupro,
+            pixel_metrics_missing,
+            images: scores.len(),
+            seconds_per_image,
+            threshold: threshold.value,
+            false_alarm_rate: rate(&|score| !score.defective),
+            detection_rate: rate(&|score| score.defective),
+            kinds,
+            scores,
+            f1_max,
+        })
+    }
+}
+
+/// Both classes are needed; told before an hour is spent on scoring.
+fn check_classes(samples: &[Sample]) -> Result<()> {
+    let defective = samples.iter().filter(|sample| sample.label.is_defective()).count();
+    let problem = match (samples.len() - defective, defective) {
+        (0, 0) => "there are none".to_owned(),
+        (good, 0) => format!("all {good} are good; defective ones are needed to measure against"),
+        (0, bad) => format!("all {bad} are defective; good ones are needed to measure against"),
+        _ => return Ok(()),
+    };
+    Err(Error::data("test images", problem))
+}
+
+/// Ranks the images of a selection.
+fn rank(scores: &[SampleScore], selected: impl Fn(&SampleScore) -> bool) -> Result<Ranking, masf_metrics::Error> {
+    let (values, labels): (Vec<f32>, Vec<bool>) =
+        scores.iter().filter(|score| selected(score)).map(|score| (score.image_score, score.defective)).unzip();
+    Ranking::new(&values, &labels)
+}
+
+fn add_pixels(pixels: &mut PixelEvaluator, inspection: &Inspection, mask: Option<&Mask>) -> Result<()> {
+    let map = inspection.anomaly_map.view();
+    let Some(mask) = mask else { return pixels.add(map, None).map_err(metrics) };
+    let size = mask.size();
+    let mask = ArrayView2::from_shape((size.height as usize, size.width as usize), mask.pixels())
+        .map_err(|error| Error::data("mask", error.to_string()))?;
+    pixels.add(map, Some(mask)).map_err(metrics)
+}
+
+/// Pixel AUROC, pixel AP and AUPRO.
+fn pixel_metrics(pixels: PixelEvaluator) -> Result<(f64, f64, f64), masf_metrics::Error> {
+    let ranking = pixels.finish()?;
+    Ok((ranking.auroc(), ranking.average_precision(), ranking.aupro(AUPRO_FPR_LIMIT)?))
+}
+
+impl Evaluation {
+    /// The threshold of the largest F1 score on these images, on the scale of `current`.
+    ///
+    /// It lies half-way between the lowest score that it calls anomalous and the next one below.
+    ///
+    /// # Errors
+    /// Scores that are not finite.
+    pub fn f1_threshold(&self, current: &Threshold) -> Result<Threshold> {
+        let lowest = self.f1_max.threshold;
+        let below =
+            self.scores.iter().map(|score| score.image_score).filter(|score| *score < lowest).max_by(f32::total_cmp);
+        let value = below.map_or(lowest.next_down(), |below| (below + (lowest - below) / 2.0).min(lowest.next_down()));
+        Ok(current.moved_to(value, ThresholdSource::F1Max { images: self.images })?)
+    }
+}
+
+/// A table for people.
+impl fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{:.1} %", 100.0 * rate));
+        let metric = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+        writeln!(f, "images             {} ({:.1} ms each)", self.images, 1e3 * self.seconds_per_image)?;
+        writeln!(f, "image AUROC        {:.4}", self.image_auroc)?;
+        writeln!(f, "image AP           {:.4}", self.image_ap)?;
+        writeln!(f, "image F1-max       {:.4}", self.image_f1_max)?;
+        writeln!(f, "pixel AUROC        {}", metric(self.pixel_auroc))?;
+        writeln!(f, "pixel AP           {}", metric(self.pixel_ap))?;
+        writeln!(f, "AUPRO (FPR < 0.3)  {}", metric(self.aupro))?;
+        if let Some(reason) = &self.pixel_metrics_missing {
+            writeln!(f, "no pixel metrics:  {reason}")?;
+        }
+        writeln!(f, "false alarms       {} at the threshold {:.4}", percent(self.false_alarm_rate), self.threshold)?;
+        writeln!(f, "defects found      {}", percent(self.detection_rate))?;
+        let width = self.kinds.keys().map(|kind| kind.chars().count()).max().unwrap_or(0).max(4);
+        writeln!(f, "\n{:width$}  images  image AUROC  called anomalous", "kind")?;
+        for (kind, found) in &self.kinds {
+            let auroc = metric(found.image_auroc);
+            let rate = percent(Some(found.anomalous_rate));
+            writeln!(f, "{kind:width$}  {:>6}  {auroc:>11}  {rate:>16}", found.images)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Fitting: from normal images to a [`Detector`](crate::Detector).
+//!
+//! 1. The images are read, preprocessed and run through the backbone once; the features go to a cache.
+//! 2. Cross-fitting: the images are split into folds (like images together), and each fold is scored by branches that were
+//!    fitted on the other folds. These are scores of normal images that the scorer has not seen.
+//! 3. The fusion learns its scales from them, and the thresholds are their conformal quantiles.
+//! 4. The branches are fitted on all images.
+
+mod folds;
+
+use masf_core::{
+    AnomalyMap, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
+    Scorer, Scores, Subset,
+};
+use masf_fusion::{Threshold, conformal_threshold};
+
+use crate::pipeline;
+use folds::Signatures;
+
+/// The least number of images to fit on: one to learn from, one to score.
+pub(crate) const MIN_IMAGES: usize = 2;
+
+/// A [`Fit`] of any scorer.
+pub(crate) trait FitBranch: Send + Sync {
+    fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>>;
+}
+
+impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
+    fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+        Ok(Box::new(self.fit(source, progress)?))
+    }
+}
+
+/// The features of the images to learn from.
+pub(crate) struct Extracted {
+    pub(crate) cache: FeatureCache,
+    signatures: Signatures,
+}
+
+/// Collects the features of the images to learn from.
+pub(crate) struct Extraction {
+    cache: FeatureCacheBuilder,
+    signatures: Signatures,
+}
+
+impl Extraction {
+    /// Keeps at most `budget` bytes of features in memory.
+    pub(crate) fn new(budget: usize) -> Self {
+        Self { cache: FeatureCacheBuilder::new(budget), signatures: Signatures::default() }
+    }
+
+    /// Adds preprocessed images `[B, 3, H, W]`.
+    pub(crate) fn push(&mut self, backbone: &dyn FeatureExtractor, images: &candle_core::Tensor) -> Result<()> {
+        let pyramid = backbone.extract(&images.to_device(&backbone.device())?)?;
+        self.signatures.push(&pyramid)?;
+        self.cache.push(&pyramid)
+    }
+
+    pub(crate) fn finish(self) -> Result<Extracted> {
+        Ok(Extracted { cache: self.cache.finish()?, signatures: self.signatures })
+    }
+}
+
+/// The scores of normal images by branches that did not learn from them.
+pub(crate) fn cross_fit(
+    branches: &[Box<dyn FitBranch>],
+    extracted: &Extracted,
+    folds: usize,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<Vec<Scores>> {
+    let count = extracted.cache.len();
+    let folds = folds.min(count);
+    let fold_of = extracted.signatures.folds(folds, seed);
+    let mut scores: Vec<Option<Scores>> = vec![None; count];
+    for fold in 0..folds {
+        let (held_out, learned): (Vec<usize>, Vec<usize>) = (0..count).partition(|image| fold_of[*image] == fold);
+        let fitted = fit_all(branches, &Subset::new(&extracted.cache, learned)?, progress)?;
+        progress.start(&format!("calibration {}/{folds}", fold + 1), held_out.len() as u64);
+        for image in held_out {
+            progress.check()?;
+            scores[image] = Some(pipeline::score(&fitted, &extracted.cache.batch(&[image])?)?);
+            progress.step(1);
+        }
+        progress.finish();
+    }
+    Ok(scores.into_iter().flatten().collect())
+}
+
+/// Fits every branch on the items of a source.
+pub(crate) fn fit_all(
+    branches: &[Box<dyn FitBranch>],
+    source: &dyn PyramidSource,
+    progress: &dyn Progress,
+) -> Result<Vec<Box<dyn Scorer>>> {
+    branches.iter().map(|branch| branch.fit_branch(source, progress)).collect()
+}
+
+/// The thresholds for images and for pixels: the same conformal quantile of image scores and of map maxima.
+pub(crate) fn thresholds(
+    fusion: &dyn Fusion,
+    normals: &[Scores],
+    size: (usize, usize),
+    false_alarm_rate: f64,
+) -> Result<(Threshold, Threshold)> {
+    let mut images = Vec::with_capacity(normals.len());
+    let mut maxima = Vec::with_capacity(normals.len());
+    for scores in normals {
+        let AnomalyMap { map, image_score } = pipeline::fuse(fusion, scores, size)?;
+        images.extend(image_score.to_vec1::<f32>()?);
+        maxima.push(map.flatten_all()?.max(0)?.to_scalar::<f32>()?);
+    }
+    Ok((conformal_threshold(&images, false_alarm_rate)?, conformal_threshold(&maxima, false_alarm_rate)?))
+}

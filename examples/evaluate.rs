@@ -1,0 +1,55 @@
+//! Measures a saved model on labelled images.
+//!
+//! ```text
+//! cargo run --release --example evaluate -- --model bottle.masf --data bottle --json bottle.json
+//! ```
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use masf::SaveOptions;
+use masf::data::Dataset;
+use masf_examples::{Common, ModelArgs, progress, run, write_atomically};
+
+/// Measure a saved model on labelled images.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A category in the MVTec AD layout (its test folder is used), or a folder with sub-folders `good` and others
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Write the results as JSON
+    #[arg(long, value_name = "OUT.json")]
+    json: Option<PathBuf>,
+    /// Save the model with the threshold of the largest F1 score on these images
+    #[arg(long, value_name = "M.masf")]
+    adopt_f1_threshold: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run(|| {
+        args.common.apply()?;
+        let progress = progress()?;
+        let detector = args.model.load()?;
+        let dataset = Dataset::test(&args.data)?;
+        for mask in &dataset.stray_masks {
+            eprintln!("warning: {} is the mask of no image", mask.display());
+        }
+        let evaluation = detector.evaluate(&dataset.samples, progress.as_ref())?;
+        print!("{evaluation}");
+        if let Some(path) = &args.json {
+            write_atomically(path, format!("{}\n", serde_json::to_string_pretty(&evaluation)?).as_bytes())?;
+        }
+        if let Some(path) = &args.adopt_f1_threshold {
+            let threshold = evaluation.f1_threshold(detector.threshold())?;
+            detector.with_threshold(threshold).save_with(path, SaveOptions::default())?;
+            println!("saved {} with the threshold {:.4}", path.display(), threshold.value);
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,129 @@
+//! Inspects images with a saved model: one line an image, heat maps and JSON on request.
+//!
+//! ```text
+//! cargo run --release --example inspect -- --model bottle.masf --heatmaps out bottle/test
+//! ```
+//!
+//! Exit code 0: every image was inspected; 1: some could not be (the others were), or the model could not be loaded;
+//! 2: wrong usage.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Parser;
+use masf::data::ImageFile;
+use masf::{Detector, Inspection, Progress};
+use masf_examples::{Common, ModelArgs, progress, run, write_atomically};
+use serde_json::{Value, json};
+
+/// Inspect images with a saved model.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Write an overlay of the anomaly map for every image, as PNG, under this folder; sub-folders are kept
+    #[arg(long, value_name = "DIR")]
+    heatmaps: Option<PathBuf>,
+    /// Write the results as JSON
+    #[arg(long, value_name = "OUT.json")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    /// Images, or folders that are searched for images
+    #[arg(required = true, value_name = "IMAGE_OR_DIR")]
+    paths: Vec<PathBuf>,
+}
+
+/// Images between two looks at the Ctrl-C flag.
+const CHUNK: usize = 16;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run(|| {
+        args.common.apply()?;
+        let progress = progress()?;
+        let detector = args.model.load()?;
+        let mut failures = 0;
+        let files = collect(&args.paths, &mut failures)?;
+        let started = Instant::now();
+        let mut rows = Vec::with_capacity(files.len());
+        progress.start("inspecting", files.len() as u64);
+        for chunk in files.chunks(CHUNK) {
+            progress.check()?;
+            let inspections = detector.inspect_batch(chunk.iter().map(|file| file.path.as_path()));
+            for (file, inspection) in chunk.iter().zip(inspections) {
+                let outcome = inspection
+                    .map_err(anyhow::Error::from)
+                    .and_then(|inspection| report(&args, file, &inspection).map(|()| inspection));
+                match outcome {
+                    Ok(inspection) => rows.push(row(&file.path, &inspection)),
+                    Err(error) => {
+                        failures += 1;
+                        eprintln!("error: {error:#}");
+                    }
+                }
+            }
+            progress.step(chunk.len() as u64);
+        }
+        progress.finish();
+        if let Some(path) = &args.json {
+            let seconds = started.elapsed().as_secs_f64() / files.len().max(1) as f64;
+            let document =
+                json!({ "model": args.model.model.to_string_lossy(), "images": rows, "seconds_per_image": seconds });
+            write_atomically(path, format!("{document:#}\n").as_bytes())?;
+        }
+        Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+/// The images of all paths; a path that does not exist is reported and counted, and does not stop the others.
+fn collect(paths: &[PathBuf], failures: &mut usize) -> anyhow::Result<Vec<ImageFile>> {
+    let (present, missing): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.exists());
+    for path in missing {
+        *failures += 1;
+        eprintln!("error: {}: there is no such file or folder", path.display());
+    }
+    if present.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(masf::data::collect_images(&present)?.images)
+}
+
+/// Prints the line of an image and writes its heat map.
+fn report(args: &Args, file: &ImageFile, inspection: &Inspection) -> anyhow::Result<()> {
+    let verdict = if inspection.is_anomalous { "ANOMALOUS" } else { "normal" };
+    println!("{}\t{:.4}\t{verdict}", file.path.display(), inspection.normalised_score);
+    if let Some(folder) = &args.heatmaps {
+        let mut target = folder.join(&file.relative);
+        // The extension stays in the name: a.png and a.jpg are two images.
+        target.as_mut_os_string().push(".png");
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+        }
+        let image = masf::data::read_image(&file.path, &masf::data::Limits::default())?;
+        let picture = masf::heatmap::render(&image, inspection);
+        let mut png = Vec::new();
+        picture.write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png)?;
+        write_atomically(&target, &png)?;
+    }
+    Ok(())
+}
+
+fn row(path: &Path, inspection: &Inspection) -> Value {
+    json!({
+        "path": path.to_string_lossy(),
+        "image_score": inspection.image_score,
+        "normalised_score": inspection.normalised_score,
+        "threshold": inspection.threshold.value,
+        "is_anomalous": inspection.is_anomalous,
+        "regions": inspection.regions,
+    })
+}
+
+/// The detector must be usable from the threads of a server.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Detector>();
+};

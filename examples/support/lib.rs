@@ -1,0 +1,101 @@
+//! What the examples share: the allocator, progress with Ctrl-C, options of the command line, and how errors are shown.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use masf::progress::TerminalProgress;
+
+/// Large tensors come and go on every image; a pooling allocator spares the page faults.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Progress on the terminal, stopped by the first Ctrl-C; the second one ends the process at once.
+///
+/// # Errors
+/// The signal handler cannot be installed.
+pub fn progress() -> anyhow::Result<Arc<TerminalProgress>> {
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let flag = cancelled.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot handle Ctrl-C")?;
+    Ok(Arc::new(TerminalProgress::new(cancelled)))
+}
+
+/// Runs an example; an error goes to standard error, with exit code 1 (130 after Ctrl-C).
+pub fn run(example: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+    match example() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let cancelled = matches!(error.downcast_ref::<masf::Error>(), Some(masf::Error::Cancelled));
+            if cancelled { ExitCode::from(130) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Options that every example has.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Threads to use [default: one for every core]
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+impl Common {
+    /// Applies the options.
+    ///
+    /// # Errors
+    /// No threads, or the thread pool cannot be started.
+    pub fn apply(&self) -> anyhow::Result<()> {
+        if let Some(threads) = self.threads {
+            anyhow::ensure!(threads > 0, "--threads is 0; expected at least 1");
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start threads")?;
+        }
+        Ok(())
+    }
+}
+
+/// A saved model, and the weights of its backbone where it does not hold them.
+#[derive(Debug, clap::Args)]
+pub struct ModelArgs {
+    /// Model file made by `train`
+    #[arg(long, value_name = "M.masf")]
+    pub model: PathBuf,
+    /// Weights of the backbone, for a model saved with --reference-weights
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub weights: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// Those of [`masf::Detector::load_with`].
+    pub fn load(&self) -> masf::Result<masf::Detector> {
+        let options = masf::ReadOptions { weights: self.weights.clone(), ..Default::default() };
+        masf::Detector::load_with(&self.model, &masf::default_registry(), options)
+    }
+}
+
+/// Writes a file whole or not at all.
+///
+/// # Errors
+/// The file system's, with the path.
+pub fn write_atomically(path: &std::path::Path, content: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(content)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,187 @@
+//! The examples as programs: what they print, write and return.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use masf::data::synthetic::{SyntheticConfig, write_dataset};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// An example that was built with these tests.
+fn example(name: &str) -> Command {
+    let tests = std::env::current_exe().expect("the path of this program");
+    let folder = tests.parent().and_then(Path::parent).expect("the build folder");
+    Command::new(folder.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION))
+}
+
+fn run(name: &str, args: &[&str]) -> Output {
+    example(name).args(args).output().expect("the example runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// A small data set and settings that fit quickly.
+struct Fixture {
+    folder: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let config = SyntheticConfig { train: 8, test_good: 2, test_per_kind: 1, ..SyntheticConfig::default() };
+        write_dataset(&folder.path().join("data"), &config).expect("a data set");
+        let settings = "input.size = 128\nmemory = { candidates = 1000, prototypes = 100 }\n";
+        fs::write(folder.path().join("quick.toml"), settings).expect("a file");
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn train(&self, more: &[&str]) -> Output {
+        let (data, out, config) = (self.path("data"), self.path("model.masf"), self.path("quick.toml"));
+        let fixed = ["--data", path(&data), "--out", path(&out), "--config", path(&config)];
+        run("train", &[&fixed, more].concat())
+    }
+}
+
+#[test]
+fn train_evaluate_and_inspect() {
+    let fixture = Fixture::new();
+    let trained = fixture.train(&[]);
+    assert!(trained.status.success(), "{}", text(&trained.stderr));
+    assert!(trained.stderr.is_empty(), "a progress bar was drawn into a pipe: {}", text(&trained.stderr));
+    let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
+
+    let json = fixture.path("metrics.json");
+    let measured = run("evaluate", &["--model", path(&model), "--data", path(&data), "--json", path(&json)]);
+    assert!(measured.status.success(), "{}", text(&measured.stderr));
+    assert!(text(&measured.stdout).contains("image AUROC"));
+    let metrics: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
+    for key in
+        ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro", "images", "seconds_per_image"]
+    {
+        assert!(metrics[key].is_number(), "{key} is {}", metrics[key]);
+    }
+    assert!(metrics["kinds"]["good"]["image_auroc"].is_null());
+
+    let (heatmaps, json) = (fixture.path("maps"), fixture.path("found.json"));
+    let test = data.join("test");
+    let args = ["--model", path(&model), "--heatmaps", path(&heatmaps), "--json", path(&json), path(&test)];
+    let inspected = run("inspect", &args);
+    assert!(inspected.status.success(), "{}", text(&inspected.stderr));
+    let found: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
+    let images = found["images"].as_array().expect("a list");
+    assert_eq!(images.len(), text(&inspected.stdout).lines().count());
+    assert!(found["model"].is_string());
+    for image in images {
+        assert!(image["path"].is_string() && image["is_anomalous"].is_boolean() && image["regions"].is_array());
+        let [score, normalised, threshold] =
+            ["image_score", "normalised_score", "threshold"].map(|key| image[key].as_f64().expect(key));
+        assert_eq!(image["is_anomalous"], Value::Bool(score > threshold));
+        assert!((0.0..=1.0).contains(&normalised) && (normalised > 0.5) == (score > threshold));
+    }
+    // Sub-folders are kept, so images of the same name do not collide.
+    let drawn = fs::read_dir(&heatmaps).expect("heat maps").count();
+    assert_eq!(drawn, fs::read_dir(&test).expect("test images").count());
+    for entry in fs::read_dir(heatmaps.join("good")).expect("heat maps") {
+        image::open(entry.expect("an entry").path()).expect("a PNG");
+    }
+}
+
+#[test]
+fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
+    let fixture = Fixture::new();
+    assert!(fixture.train(&[]).status.success());
+    let (model, good) = (fixture.path("model.masf"), fixture.path("data/test/good"));
+    let broken = fixture.path("broken.png");
+    fs::write(&broken, "not a picture").expect("a file");
+    let missing = fixture.path("missing.png");
+    let inspected = run("inspect", &["--model", path(&model), path(&broken), path(&missing), path(&good)]);
+    assert_eq!(inspected.status.code(), Some(1));
+    let complaints = text(&inspected.stderr);
+    assert!(complaints.contains("broken.png") && complaints.contains("missing.png"), "{complaints}");
+    assert_eq!(text(&inspected.stdout).lines().count(), 2);
+    let no_model = run("inspect", &["--model", path(&missing), path(&good)]);
+    assert_eq!(no_model.status.code(), Some(1));
+    assert!(text(&no_model.stderr).contains("missing.png"));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_help_is_there() {
+    for name in ["quickstart", "train", "evaluate", "inspect"] {
+        let help = run(name, &["--help"]);
+        assert!(help.status.success() && text(&help.stdout).contains("Usage"), "{name}");
+        let wrong = run(name, &["--no-such-option"]);
+        assert_eq!(wrong.status.code(), Some(2), "{name}");
+        assert!(text(&wrong.stderr).contains("--no-such-option"));
+    }
+    assert_eq!(run("inspect", &["--model", "m.masf"]).status.code(), Some(2));
+    let size = run("train", &["--data", "d", "--out", "m", "--image-size", "wide"]);
+    assert_eq!(size.status.code(), Some(2));
+    assert!(text(&size.stderr).contains("wide"));
+}
+
+#[test]
+fn train_stops_at_a_bad_file_unless_told_to_skip_it() {
+    let fixture = Fixture::new();
+    fs::write(fixture.path("data/train/good/zz.png"), "not a picture").expect("a file");
+    let stopped = fixture.train(&[]);
+    assert_eq!(stopped.status.code(), Some(1));
+    assert!(text(&stopped.stderr).contains("zz.png"));
+    assert!(!fixture.path("model.masf").exists());
+    let skipped = fixture.train(&["--skip-bad"]);
+    assert!(skipped.status.success());
+    assert!(text(&skipped.stderr).contains("zz.png") && text(&skipped.stdout).contains("1 left out"));
+    assert!(fixture.path("model.masf").exists());
+}
+
+#[test]
+fn a_threshold_from_labels_is_adopted() {
+    let fixture = Fixture::new();
+    assert!(fixture.train(&[]).status.success());
+    let (model, data, adopted) = (fixture.path("model.masf"), fixture.path("data"), fixture.path("adopted.masf"));
+    let args = ["--model", path(&model), "--data", path(&data), "--adopt-f1-threshold", path(&adopted)];
+    let measured = run("evaluate", &args);
+    assert!(measured.status.success(), "{}", text(&measured.stderr));
+    let detector = masf::Detector::load(&adopted).expect("a model");
+    assert!(matches!(detector.threshold().source, masf::ThresholdSource::F1Max { images: 6 }));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_no_half_written_file() {
+    use std::time::Duration;
+    let fixture = Fixture::new();
+    let (data, out) = (fixture.path("data"), fixture.path("model.masf"));
+    // The default size takes long enough to be interrupted; should it finish first, the model must be whole.
+    let mut child = example("train")
+        .args(["--data", path(&data), "--out", path(&out), "--threads", "1"])
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the example runs");
+    std::thread::sleep(Duration::from_millis(300));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    let status = child.wait().expect("the example ends");
+    if status.success() {
+        masf::Detector::load(&out).expect("a whole model");
+    } else {
+        assert_eq!(status.code(), Some(130));
+        assert!(!out.exists());
+    }
+    let left: Vec<_> = fs::read_dir(fixture.folder.path())
+        .expect("the folder")
+        .filter_map(|entry| entry.expect("an entry").file_name().into_string().ok())
+        .filter(|name| name.starts_with(".masf-"))
+        .collect();
+    assert!(left.is_empty(), "temporary files were left: {left:?}");
+}

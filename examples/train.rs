@@ -1,0 +1,110 @@
+//! Learns from defect-free images and saves a model.
+//!
+//! ```text
+//! cargo run --release --example train -- --data bottle --out bottle.masf --backbone resnet18 --weights resnet18.safetensors
+//! ```
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use masf::data::Dataset;
+use masf::{ByteSize, Config, Detector, SaveOptions, Size};
+use masf_examples::{Common, progress, run};
+
+/// Learn from defect-free images and save a model.
+#[derive(Parser)]
+struct Args {
+    /// A category in the MVTec AD layout (its train/good is used), or a folder of defect-free images
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where the model goes; an existing file is replaced when the new one is complete
+    #[arg(long, value_name = "M.masf")]
+    out: PathBuf,
+    /// Settings; the options below override them (docs/masf.toml lists all)
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Feature extractor: scattering (needs no weights), mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34,
+    /// resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2
+    #[arg(long, value_name = "NAME")]
+    backbone: Option<String>,
+    /// Weights of the backbone; without them they come from the hub, if built with the feature `hub`
+    #[arg(long, value_name = "FILE.safetensors")]
+    weights: Option<PathBuf>,
+    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256]
+    #[arg(long, value_name = "SIZE")]
+    image_size: Option<Size>,
+    /// Seed of everything random [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Memory for features while fitting, such as 512MiB or 2GiB [default: 512MiB]
+    #[arg(long, value_name = "SIZE")]
+    memory_budget: Option<ByteSize>,
+    /// Share of good images that may be called anomalous [default: 0.05]
+    #[arg(long, value_name = "RATE")]
+    false_alarm_rate: Option<f64>,
+    /// Leave out images that cannot be read, and list them, instead of stopping at the first
+    #[arg(long)]
+    skip_bad: bool,
+    /// Save the hash of the backbone's weights instead of the weights
+    #[arg(long)]
+    reference_weights: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Args {
+    fn config(&self) -> masf::Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::from_file(path)?,
+            None => Config::default(),
+        };
+        if let Some(name) = &self.backbone {
+            config.backbone.name.clone_from(name);
+        }
+        if let Some(size) = self.image_size {
+            config.input.size = size;
+        }
+        if let Some(seed) = self.seed {
+            config.seed = seed;
+        }
+        if let Some(budget) = self.memory_budget {
+            config.memory_budget = budget;
+        }
+        if let Some(rate) = self.false_alarm_rate {
+            config.threshold.false_alarm_rate = rate;
+        }
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run(|| {
+        args.common.apply()?;
+        let progress = progress()?;
+        let started = std::time::Instant::now();
+        let config = args.config()?;
+        let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
+        let images = Dataset::training(&args.data)?;
+        let (detector, report) = Detector::builder()
+            .config(config)
+            .backbone(backbone)
+            .skip_bad(args.skip_bad)
+            .progress(progress)
+            .fit_with_report(images.samples.iter().map(|sample| &sample.path))?;
+        detector.save_with(&args.out, SaveOptions { reference_weights: args.reference_weights })?;
+        for skipped in &report.skipped {
+            eprintln!("skipped: {skipped}");
+        }
+        println!(
+            "{}: learned from {} images in {:.1} s ({} left out)",
+            args.out.display(),
+            detector.provenance().images,
+            started.elapsed().as_secs_f64(),
+            report.skipped.len(),
+        );
+        println!("threshold {}", detector.threshold());
+        Ok(ExitCode::SUCCESS)
+    })
+}
