@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use masf::SaveOptions;
-use masf::data::Dataset;
+use masf::data::{Dataset, Layout};
 use masf_examples::{Common, ModelArgs, progress, run, write_atomically};
 
 /// Measure a saved model on labelled images.
@@ -37,6 +37,9 @@ fn main() -> ExitCode {
         let progress = progress()?;
         let detector = args.model.load()?;
         let dataset = Dataset::test(&args.data)?;
+        if dataset.layout == Layout::GoodAndBad {
+            eprintln!("note: if the model learned from this folder's `good`, these figures flatter it");
+        }
         for mask in &dataset.stray_masks {
             eprintln!("warning: {} is the mask of no image", mask.display());
         }

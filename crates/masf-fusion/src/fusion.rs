@@ -10,7 +10,7 @@ use crate::{Calibration, FusionError};
 
 /// How the score of an image is read from its anomaly map.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ImageScore {
     /// The largest value.
@@ -58,7 +58,7 @@ impl FusionParams {
         if let ImageScore::TopFraction(share) = self.image_score
             && !(share > 0.0 && share <= 1.0)
         {
-            return wrong("fusion.image_score.top-fraction", share, "above 0 and at most 1");
+            return wrong("fusion.image_score.top_fraction", share, "above 0 and at most 1");
         }
         Ok(FusionValidParams(self))
     }
@@ -279,7 +279,7 @@ mod tests {
         let wrong = [
             (FusionParams { smoothing_sigma: f64::NAN, ..default.clone() }, "smoothing_sigma"),
             (FusionParams { upper_quantile: 0.5, ..default.clone() }, "upper_quantile"),
-            (FusionParams { image_score: ImageScore::TopFraction(0.0), ..default }, "top-fraction"),
+            (FusionParams { image_score: ImageScore::TopFraction(0.0), ..default }, "top_fraction"),
         ];
         for (params, name) in wrong {
             assert!(params.check().unwrap_err().to_string().contains(name));

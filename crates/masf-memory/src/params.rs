@@ -18,7 +18,7 @@ pub struct MemoryBankParams {
     pub levels: Vec<usize>,
     /// Side of the square over which features are averaged around a position, odd, 1 to 15; 1 is no averaging. Default 3.
     pub neighbourhood: usize,
-    /// How channels are scaled before distances are taken. Default per channel.
+    /// How channels are scaled before distances are taken. Default not at all.
     pub standardise: Standardisation,
     /// How the dimensions of standardised descriptors are reduced. Default not at all.
     pub reduction: Reduction,

@@ -6,7 +6,7 @@ use masf_core::Normalisation;
 use masf_core::{Error, Result};
 use masf_data::{Preprocess, Resize, Size};
 use masf_fusion::FusionParams;
-use masf_memory::{MemoryBankParams, Standardisation};
+use masf_memory::{MemoryBankParams, Reduction, Standardisation};
 
 use crate::ByteSize;
 
@@ -118,6 +118,8 @@ pub struct MemoryConfig {
     pub neighbourhood: usize,
     /// How channels are scaled before distances are taken.
     pub standardise: Standardisation,
+    /// How descriptors are brought to fewer dimensions: less memory and time for some accuracy.
+    pub reduction: Reduction,
     /// Most patch descriptors that are sampled from the training images; fewer where the memory budget is tighter.
     pub candidates: usize,
     /// Dimensions of the random projection in which the coreset is chosen; 0 is none.
@@ -128,9 +130,9 @@ pub struct MemoryConfig {
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        let MemoryBankParams { neighbourhood, standardise, candidates, projection, prototypes, .. } =
+        let MemoryBankParams { neighbourhood, standardise, reduction, candidates, projection, prototypes, .. } =
             MemoryBankParams::default();
-        Self { neighbourhood, standardise, candidates, projection, prototypes }
+        Self { neighbourhood, standardise, reduction, candidates, projection, prototypes }
     }
 }
 
@@ -216,11 +218,12 @@ impl Config {
 
     /// The settings of the memory bank.
     pub(crate) fn memory_params(&self) -> MemoryBankParams {
-        let MemoryConfig { neighbourhood, standardise, candidates, projection, prototypes } = self.memory;
+        let MemoryConfig { neighbourhood, standardise, reduction, candidates, projection, prototypes } = self.memory;
         MemoryBankParams {
             levels: self.backbone.strides.clone(),
             neighbourhood,
             standardise,
+            reduction,
             candidates,
             memory_budget: self.memory_budget.0 - self.cache_budget(),
             projection,

@@ -50,7 +50,7 @@ pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
 pub use masf_core::{Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
 pub use masf_data::{ImageInput, Size};
 pub use masf_fusion::{FusionParams, ImageScore, NormalisedScore, Threshold, ThresholdSource};
-pub use masf_memory::{MemoryBankParams, Standardisation};
+pub use masf_memory::{MemoryBankParams, Reduction, Standardisation};
 pub use open::open_backbone;
 pub use provenance::Provenance;
 
