@@ -16,6 +16,8 @@ mod candle;
 pub mod engine;
 mod error;
 pub mod graph;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod networks;
 mod scattering;
 mod weights;
@@ -24,3 +26,8 @@ pub use backbone::{Backbone, BackboneBuilder};
 pub use error::{BackboneError, Result};
 pub use scattering::ScatteringBackbone;
 pub use weights::{Problem, Problems, Weights};
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -78,6 +78,17 @@ impl BackboneBuilder {
         self.build(Weights::read(path)?)
     }
 
+    /// Downloads the weights from the hub, or takes them from the cache.
+    ///
+    /// # Errors
+    /// As [`Hub::fetch`](crate::hub::Hub::fetch) and [`build`](Self::build).
+    #[cfg(feature = "hub")]
+    pub fn download(self, hub: &crate::hub::Hub, progress: &dyn masf_core::Progress) -> Result<Backbone> {
+        self.check_choices()?;
+        let fetched = hub.fetch(self.model, progress)?;
+        self.build(fetched.weights)
+    }
+
     /// Makes the backbone from weights.
     ///
     /// # Errors

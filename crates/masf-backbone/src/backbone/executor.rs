@@ -4,7 +4,7 @@ use candle_core::{Device, Storage, Tensor};
 
 use crate::engine::Engine;
 use crate::graph::Graph;
-use crate::{BackboneError, Result, candle};
+use crate::{Result, candle};
 
 #[derive(Debug)]
 pub(super) enum Executor {
@@ -52,5 +52,5 @@ fn run_candle(graph: &Graph, images: &Tensor) -> Result<Vec<Tensor>> {
         let of_image = candle::run(graph, &images.narrow(0, image, 1)?)?;
         maps.iter_mut().zip(of_image).for_each(|(maps, map)| maps.push(map));
     }
-    Ok(maps.iter().map(|maps| Tensor::cat(maps, 0)).collect::<Result<_, _>>().map_err(BackboneError::from)?)
+    maps.iter().map(|maps| Ok(Tensor::cat(maps, 0)?)).collect()
 }
