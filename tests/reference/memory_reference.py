@@ -19,8 +19,8 @@ def rounded(*shape):
 
 
 def descriptors(levels):
-    """PatchCore's aggregation (means over the positions that exist) on the grid of the first level: [B, h, w, D]."""
-    maps = [torch.nn.functional.avg_pool2d(torch.tensor(m), 3, 1, 1, count_include_pad=False) for m in levels]
+    """PatchCore's aggregation (zeros beyond the border) on the grid of the first level: [B, h, w, D]."""
+    maps = [torch.nn.functional.avg_pool2d(torch.tensor(m), 3, 1, 1) for m in levels]
     size = maps[0].shape[2:]
     maps = [torch.nn.functional.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps]
     return torch.cat(maps, 1).permute(0, 2, 3, 1).numpy()

@@ -1,8 +1,9 @@
 //! Patch descriptors: locally averaged features of several pyramid levels on one grid.
 //!
 //! As in PatchCore (Roth et al., CVPR 2022): at every level the mean over a square neighbourhood with stride 1, coarser
-//! levels resized bilinearly (half-pixel centres) to the grid of the finest one, channels concatenated. At the border the
-//! mean is over the positions that exist, so borders are not darkened by zeros.
+//! levels resized bilinearly (half-pixel centres) to the grid of the finest one, channels concatenated. Beyond the border
+//! features count as zero. That marks the border: its patches have near neighbours among border patches only. With means
+//! over the positions that exist instead, defects show less among the border's false alarms (`docs/decisions.md`).
 //!
 //! Both steps are linear and separable, so a descriptor is a weighted sum of a few features with weights that are products
 //! of one row weight and one column weight. Any set of positions can be computed alone, with the same bits as in a full map.
@@ -109,7 +110,8 @@ struct Taps {
     weights: Vec<f32>,
 }
 
-/// For every position of the output axis: bilinear sampling of the neighbourhood means of the input axis.
+/// For every position of the output axis: bilinear sampling of the neighbourhood means of the input axis,
+/// which is zero beyond its ends.
 fn taps(input: usize, output: usize, neighbourhood: usize) -> Vec<Taps> {
     let reach = neighbourhood / 2;
     let window = |centre: usize| centre.saturating_sub(reach)..(centre + reach + 1).min(input);
@@ -122,7 +124,7 @@ fn taps(input: usize, output: usize, neighbourhood: usize) -> Vec<Taps> {
             let right = if fraction > 0.0 { (left + 1).min(input - 1) } else { left };
             let (start, end) = (window(left).start, window(right).end);
             let share = |window: std::ops::Range<usize>, tap| {
-                if window.contains(&tap) { 1.0 / window.len() as f64 } else { 0.0 }
+                if window.contains(&tap) { 1.0 / neighbourhood as f64 } else { 0.0 }
             };
             let weight = |tap| (1.0 - fraction) * share(window(left), tap) + fraction * share(window(right), tap);
             Taps { start, weights: (start..end).map(|tap| weight(tap) as f32).collect() }
