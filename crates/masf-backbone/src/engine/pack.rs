@@ -3,7 +3,7 @@
 
 use super::error::EngineError;
 use super::kernels::{InstructionSet, PRODUCTS, transform_filter};
-use super::memory::Aligned;
+use super::memory::{Aligned, LINE};
 use crate::graph::{Activation, Conv, Graph, NodeId, Op, Padding, Tap};
 
 /// Weights of a dense convolution or of one by Winograd's method, in panels of a few vectors of output channels.
@@ -213,6 +213,9 @@ impl PackedGraph {
                 if scale.len() != channels || shift.len() != channels {
                     return Err(fault(format!("{} factors for {channels} channels", scale.len())));
                 }
+                // Few channels fill vectors badly: repeated, the factors of several pixels are those of one wide pixel.
+                let repeat = if channels.is_multiple_of(LINE) { 1 } else { LINE };
+                let (scale, shift) = (scale.repeat(repeat), shift.repeat(repeat));
                 Ok((PackedOp::Affine { input: *input, scale, shift, activation: *activation }, channels))
             }
         }

@@ -143,7 +143,8 @@ fn check(graph: &Graph, height: usize, width: usize) {
                 let truth = &values[tap.node];
                 assert_eq!((map.height, map.width, map.channels), (truth.height, truth.width, truth.channels));
                 let ours = &map.data[i * truth.data.len()..][..truth.data.len()];
-                let peak = truth.data.iter().fold(1e-3, |peak: f64, x| peak.max(x.abs()));
+                // Terms of the sums are of order one, even where the outputs happen to be small.
+                let peak = truth.data.iter().fold(0.3, |peak: f64, x| peak.max(x.abs()));
                 for (at, (a, b)) in ours.iter().zip(&truth.data).enumerate() {
                     let gap = (f64::from(*a) - b).abs() / peak;
                     assert!(gap < 1e-5, "{set:?}, image {i}, node {}, number {at}: {a} for {b}", tap.node);

@@ -183,20 +183,20 @@ pub(super) unsafe fn tile<S: Simd, const PIXELS: usize, const VECTORS: usize>(ti
                 let output = call.output.add(outputs[P]);
                 if !call.residual.is_null() {
                     let residual = call.residual.add(residuals[P]);
-                    for v in 0..VECTORS {
-                        sums[P][v] = S::add(sums[P][v], S::load(residual.add(v * S::LANES)));
+                    for (v, sum) in sums[P].iter_mut().enumerate() {
+                        *sum = S::add(*sum, S::load(residual.add(v * S::LANES)));
                     }
                 }
-                for v in 0..VECTORS {
-                    S::store(output.add(v * S::LANES), S::clamp(sums[P][v], low, high));
+                for (v, &sum) in sums[P].iter().enumerate() {
+                    S::store(output.add(v * S::LANES), S::clamp(sum, low, high));
                 }
             });
         } else {
             for_each_pixel!(PIXELS, P => {
                 let output = call.output.add(outputs[P]);
-                for v in 0..VECTORS {
+                for (v, &sum) in sums[P].iter().enumerate() {
                     let count = if v + 1 == VECTORS { panel.last } else { S::LANES };
-                    let mut sum = sums[P][v];
+                    let mut sum = sum;
                     if !call.residual.is_null() {
                         sum = S::add(sum, S::load_first(call.residual.add(residuals[P] + v * S::LANES), count));
                     }

@@ -448,7 +448,7 @@ pub(crate) struct AffineGeometry {
     pub(crate) high: f32,
 }
 
-/// Computes some rows of `clamp(x * scale + shift)`.
+/// Computes some rows of `clamp(x * scale + shift)`; the factors are those of one pixel, or of several, repeated.
 ///
 /// # Safety
 ///
@@ -465,23 +465,27 @@ pub(crate) unsafe fn affine(
     rows: Range<usize>,
 ) {
     let g = geometry;
-    let channels = scale.len();
-    assert!(rows.end <= g.height && shift.len() == channels);
-    assert!(g.input.steps.pixel == channels && g.output.steps.pixel == channels);
+    let (channels, period) = (g.input.steps.pixel, scale.len());
+    assert!(rows.end <= g.height && shift.len() == period && period.is_multiple_of(channels));
+    assert!(g.output.steps.pixel == channels);
     assert!(g.input.end(g.height, g.width, channels) <= input.len());
     assert!(g.output.end(g.height, g.width, channels) <= output.len());
+    // Pixels are neighbours in memory: as many as the factors cover are treated as one, and the rest as a smaller one.
+    let (whole, rest) = (g.width * channels / period, g.width * channels % period);
     for y in rows {
-        let row = AffineRow {
-            input: input.at(g.input.start + y * g.input.steps.row),
-            scale: scale.as_ptr(),
-            shift: shift.as_ptr(),
-            channels,
-            pixels: g.width,
-            output: output.at(g.output.start + y * g.output.steps.row),
-            low: g.low,
-            high: g.high,
-        };
-        // SAFETY: as in `conv`.
-        dispatch!(set, S => unsafe { S::affine_row(&row) });
+        for (start, channels, pixels) in [(0, period, whole), (whole * period, rest, 1)] {
+            let row = AffineRow {
+                input: input.at(g.input.start + y * g.input.steps.row + start),
+                scale: scale.as_ptr(),
+                shift: shift.as_ptr(),
+                channels,
+                pixels,
+                output: output.at(g.output.start + y * g.output.steps.row + start),
+                low: g.low,
+                high: g.high,
+            };
+            // SAFETY: as in `conv`; both parts together are the row.
+            dispatch!(set, S => unsafe { S::affine_row(&row) });
+        }
     }
 }

@@ -41,6 +41,12 @@ pub(crate) fn transform_filter(filter: &[f64; 9]) -> [f64; PRODUCTS] {
     result
 }
 
+/// Column `x` of a patch.
+#[inline(always)]
+fn column<V: Copy, const WIDTH: usize>(rows: &[[V; WIDTH]; PATCH], x: usize) -> [V; PATCH] {
+    [rows[0][x], rows[1][x], rows[2][x], rows[3][x], rows[4][x], rows[5][x]]
+}
+
 /// One tile's input patch, all channels.
 pub(super) struct InputPatch {
     pub(super) input: *const f32,
@@ -96,8 +102,8 @@ pub(super) unsafe fn input_patch<S: Simd>(patch: &InputPatch) {
                 *row = input_line::<S>(*row);
             }
             for x in 0..PATCH {
-                let column = input_line::<S>([rows[0][x], rows[1][x], rows[2][x], rows[3][x], rows[4][x], rows[5][x]]);
-                for (y, value) in column.into_iter().enumerate() {
+                let values = input_line::<S>(column(&rows, x));
+                for (y, value) in values.into_iter().enumerate() {
                     let at = patch.output.add((y * PATCH + x) * patch.pitch + c);
                     if count == S::LANES { S::store(at, value) } else { S::store_first(at, value, count) }
                 }
@@ -171,8 +177,8 @@ pub(super) unsafe fn output_tile<S: Simd>(tile: &OutputTile) {
             }
             let (low, high, bias) = (S::splat(tile.low), S::splat(tile.high), S::load(tile.bias.add(c)));
             for x in 0..TILE {
-                let column = output_line::<S>([rows[0][x], rows[1][x], rows[2][x], rows[3][x], rows[4][x], rows[5][x]]);
-                for (y, value) in column.into_iter().enumerate() {
+                let values = output_line::<S>(column(&rows, x));
+                for (y, value) in values.into_iter().enumerate() {
                     if y >= tile.rows || x >= tile.columns {
                         continue;
                     }
