@@ -216,7 +216,7 @@ mod own {
     use super::DType;
 
     /// Mean brightness of every block of 8 x 8 pixels.
-    pub struct Luminance;
+    pub(crate) struct Luminance;
 
     const LEVELS: [LevelSpec; 1] = [LevelSpec { stride: 8, channels: 1 }];
 
@@ -255,9 +255,9 @@ mod own {
     }
 
     /// Learns the mean map.
-    pub struct DistanceToMean;
+    pub(crate) struct DistanceToMean;
 
-    pub struct MeanScorer {
+    pub(crate) struct MeanScorer {
         mean: Tensor,
     }
 
