@@ -60,3 +60,8 @@ pub use scattering::{Scattering2d, ScatteringConfig, WaveletMaps};
 pub use spectrum::{Axes, Extent, Spectrum};
 pub use transform::{dft, fft, fft2, ifft, ifft2, irfft, irfft2, rfft, rfft2};
 pub use window::{Sampling, Window};
+
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
