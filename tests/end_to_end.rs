@@ -19,9 +19,11 @@ fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
 
 #[test]
 fn defects_are_told_from_good_parts_and_found() -> Result<()> {
-    let found = fitted()?.evaluate(&Dataset::test(dataset())?.samples, &Silent)?;
+    // At the default size: the defects are too fine for the quick one.
+    let detector = Detector::builder().fit(training_images()?)?;
+    let found = detector.evaluate(&Dataset::test(dataset())?.samples, &Silent)?;
     assert!(found.image_auroc > 0.8, "{found}");
-    assert!(found.pixel_auroc.is_some_and(|auroc| auroc > 0.8), "{found}");
+    assert!(found.pixel_auroc.is_some_and(|auroc| auroc > 0.95), "{found}");
     assert!(found.aupro.is_some() && found.pixel_metrics_missing.is_none());
     assert_eq!(found.images, found.scores.len());
     assert_eq!(found.images, found.kinds.values().map(|kind| kind.images).sum::<usize>());

@@ -37,8 +37,8 @@ impl Signatures {
     /// Deterministic in the images, their order and the seed.
     pub(crate) fn folds(&self, folds: usize, seed: u64) -> Vec<usize> {
         let nearest = nearest_neighbours(&self.projected(seed));
-        // A cap, so that a chain of neighbours cannot swallow the set.
-        let largest = (self.rows.len() / (2 * folds.max(1))).max(2);
+        // A cap, so that a chain of neighbours cannot swallow the set, and every fold gets a group.
+        let largest = (self.rows.len() / (2 * folds.max(1))).max(1);
         assign(groups(&nearest, largest), self.rows.len(), folds)
     }
 
