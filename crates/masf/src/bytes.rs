@@ -54,7 +54,9 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = [UNITS[2], UNITS[1], UNITS[0]].into_iter().find(|(_, unit)| self.0 >= *unit && self.0 % unit == 0);
+        let exact = [UNITS[2], UNITS[1], UNITS[0]]
+            .into_iter()
+            .find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit));
         match exact {
             Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}", self.0),
