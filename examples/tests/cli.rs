@@ -36,7 +36,7 @@ impl Fixture {
     fn new() -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let config = SyntheticConfig { train: 8, test_good: 2, test_per_kind: 1, ..SyntheticConfig::default() };
-        write_dataset(&folder.path().join("data"), &config).expect("a data set");
+        write_dataset(folder.path().join("data"), &config).expect("a data set");
         let settings = "input.size = 128\nmemory = { candidates = 1000, prototypes = 100 }\n";
         fs::write(folder.path().join("quick.toml"), settings).expect("a file");
         Self { folder }
