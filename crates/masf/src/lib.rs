@@ -20,7 +20,7 @@
 //! }
 //! ```
 //!
-//! The way of an image: file -> [`data`] (decode, resize, normalise) -> [`backbone`](masf_backbone) (feature pyramid) ->
+//! The way of an image: file -> [`data`] (decode, resize, normalise) -> [`backbone`] (feature pyramid) ->
 //! scorers ([memory bank](masf_memory)) -> [fusion](masf_fusion) (calibrated map, image score) -> [`Inspection`].
 //! `pipeline.rs` holds it in one page, and everything goes through it: a saved and reloaded model, a batch of images, and
 //! any number of threads give the same bits as the fitted model on one image.

@@ -3,10 +3,10 @@
 //! Candle's CPU convolutions unfold images into matrices and reach about a tenth of what the processor can do; its
 //! depthwise convolution far less. A frozen backbone needs no gradients, so this engine compiles it once:
 //!
-//! - [`pack`]: weights are packed for the vector width at hand, once per network;
-//! - [`plan`]: per image size, values get places in one arena, channels-last and with a zero halo;
-//! - [`kernels`]: convolution reads its windows in place and finishes bias, residual and activation in registers;
-//! - [`region`]: all layers run in one parallel region.
+//! - `pack`: weights are packed for the vector width at hand, once per network;
+//! - `plan`: per image size, values get places in one arena, channels-last and with a zero halo;
+//! - `kernels`: convolution reads its windows in place and finishes bias, residual and activation in registers;
+//! - `region`: all layers run in one parallel region.
 //!
 //! Every output is computed by the same chain of operations however the work is cut, so the numbers are the same bits for
 //! any batch size and any number of threads. They may differ in the last bits between instruction sets.
