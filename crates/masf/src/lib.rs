@@ -57,3 +57,8 @@ pub use provenance::Provenance;
 pub use masf_backbone as backbone;
 pub use masf_core as core;
 pub use masf_data as data;
+
+/// The example of the README, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
