@@ -7,7 +7,7 @@ use crate::{MemoryBankFit, MemoryError, Reduction, Result, Standardisation};
 /// ```
 /// use masf_memory::MemoryBankParams;
 /// let fit = MemoryBankParams { prototypes: 2000, ..MemoryBankParams::default() }.check()?;
-/// assert_eq!(fit.params().candidates, 60_000);
+/// assert_eq!(fit.params().candidates, 200_000);
 /// assert!(MemoryBankParams { prototypes: 0, ..MemoryBankParams::default() }.check().is_err());
 /// # Ok::<(), masf_memory::MemoryError>(())
 /// ```
@@ -18,11 +18,11 @@ pub struct MemoryBankParams {
     pub levels: Vec<usize>,
     /// Side of the square over which features are averaged around a position, odd, 1 to 15; 1 is no averaging. Default 3.
     pub neighbourhood: usize,
-    /// How channels are scaled before distances are taken. Default per channel.
+    /// How channels are scaled before distances are taken. Default not at all.
     pub standardise: Standardisation,
-    /// How the dimensions of standardised descriptors are reduced. Default per channel.
+    /// How the dimensions of standardised descriptors are reduced. Default not at all.
     pub reduction: Reduction,
-    /// Most patch descriptors that are sampled from the training images, in equal shares. Default 60,000.
+    /// Most patch descriptors that are sampled from the training images, in equal shares. Default 200,000.
     pub candidates: usize,
     /// Most bytes that learning may hold, see the crate's first page for the formula; fewer candidates are sampled where
     /// it is the tighter limit. Default 512 MiB.
@@ -46,7 +46,7 @@ impl Default for MemoryBankParams {
             neighbourhood: 3,
             standardise: Standardisation::default(),
             reduction: Reduction::default(),
-            candidates: 60_000,
+            candidates: 200_000,
             memory_budget: 512 << 20,
             projection: 128,
             prototypes: 4000,
