@@ -18,9 +18,9 @@ pub struct MemoryBankParams {
     pub levels: Vec<usize>,
     /// Side of the square over which features are averaged around a position, odd, 1 to 15; 1 is no averaging. Default 3.
     pub neighbourhood: usize,
-    /// How channels are scaled before distances are taken. Default not at all.
+    /// How channels are scaled before distances are taken. Default per level.
     pub standardise: Standardisation,
-    /// How the dimensions of standardised descriptors are reduced. Default not at all.
+    /// How the dimensions of standardised descriptors are reduced. Default per level.
     pub reduction: Reduction,
     /// Most patch descriptors that are sampled from the training images, in equal shares. Default 200,000.
     pub candidates: usize,

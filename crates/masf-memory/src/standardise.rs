@@ -7,14 +7,14 @@ use rayon::prelude::*;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standardisation {
-    /// Features as the backbone gives them. The default, by the measurement in `docs/decisions.md`.
-    #[default]
+    /// Features as the backbone gives them.
     None,
     /// Mean 0 and standard deviation 1 for every channel; a (nearly) constant channel is divided by 1 % of its level's
     /// root mean square deviation instead of its own.
     Channel,
     /// Mean 0 for every channel and one divisor for all channels of a level, so that levels weigh alike but channels keep
-    /// their relative spread.
+    /// their relative spread. The default, by the measurement in `docs/decisions.md`.
+    #[default]
     Level,
 }
 
