@@ -15,7 +15,7 @@ use anyhow::Context;
 use clap::Parser;
 use masf::data::ImageFile;
 use masf::{Detector, Inspection, Progress};
-use masf_examples::{Common, ModelArgs, progress, run, write_atomically};
+use masf_examples::{Common, ModelArgs, describe, progress, run, write_atomically};
 use serde_json::{Value, json};
 
 /// Inspect images with a saved model.
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
                     Ok(inspection) => rows.push(row(&file.path, &inspection)),
                     Err(error) => {
                         failures += 1;
-                        eprintln!("error: {error:#}");
+                        eprintln!("error: {}", describe(&error));
                     }
                 }
             }

@@ -33,11 +33,22 @@ pub fn run(example: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     match example() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", describe(&error));
             let cancelled = matches!(error.downcast_ref::<masf::Error>(), Some(masf::Error::Cancelled));
             if cancelled { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// An error and its causes, each said once: some errors repeat their cause in their own message.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Options that every example has.
