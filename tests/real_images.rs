@@ -1,7 +1,8 @@
 //! The accuracy that the project promises, on real photographs with real ImageNet weights.
 //!
 //! Runs when `MASF_EVAL_DIR` names a folder with `data/` and `weights/`; says so otherwise. One configuration, the default
-//! one, for all categories; seed 0; 256 x 256.
+//! one, for all categories; seed 0; 256 x 256. The largest category, magnetic_tile, takes longer than all others together
+//! and runs when `MASF_EVAL_FULL` is set too.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -51,6 +52,10 @@ fn check(backbone: &str, weights: &str, floors: Floors) -> Result<()> {
     let Some(folder) = evaluation_folder() else { return Ok(()) };
     let mut missed = BTreeMap::new();
     for (category, image_floor, pixel_floor) in floors {
+        if category == "magnetic_tile" && std::env::var_os("MASF_EVAL_FULL").is_none() {
+            let _ = writeln!(std::io::stderr(), "skipped: {backbone} {category}: MASF_EVAL_FULL is not set");
+            continue;
+        }
         let found = measure(&folder, backbone, weights, category)?;
         let pixel_auroc = found.pixel_auroc.unwrap_or_default();
         let _ = writeln!(
