@@ -3,19 +3,19 @@
 use masf::{Config, Gate, PositionAware, Preset, Weights};
 
 /// A row: the full configuration with one part off, or another baseline.
-pub struct Row {
+pub(crate) struct Row {
     /// What it is called on the command line and in file names.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it shows, for the table.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
     /// Whether branches learn anew, so that one seed has to do; other rows only score differently.
-    pub trains_again: bool,
+    pub(crate) trains_again: bool,
     /// Turns the full configuration into this one.
-    pub change: fn(&mut Config),
+    pub(crate) change: fn(&mut Config),
 }
 
 /// All rows; a further part is one more entry.
-pub const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     Row { name: "full", what: "everything on", trains_again: false, change: |_| {} },
     Row {
         name: "memory-only",

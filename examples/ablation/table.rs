@@ -5,11 +5,11 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 /// What was measured of one row on one category with one seed.
-pub struct Measured {
-    pub row: &'static str,
-    pub category: String,
-    pub seed: u64,
-    pub figures: Value,
+pub(crate) struct Measured {
+    pub(crate) row: &'static str,
+    pub(crate) category: String,
+    pub(crate) seed: u64,
+    pub(crate) figures: Value,
 }
 
 /// The figures of the table: name in the JSON of an evaluation, heading, digits.
@@ -45,7 +45,7 @@ fn summary(measured: &[&Measured], figure: &str) -> Option<(f64, f64)> {
 }
 
 /// The rows as a Markdown table, then every category's image AUROC.
-pub fn markdown(rows: &[(&'static str, &'static str)], measured: &[Measured]) -> String {
+pub(crate) fn markdown(rows: &[(&'static str, &'static str)], measured: &[Measured]) -> String {
     let mut text = String::from("| row | what | seeds |");
     for (_, heading, _) in FIGURES {
         let _ = write!(text, " {heading} |");
@@ -91,7 +91,7 @@ pub fn markdown(rows: &[(&'static str, &'static str)], measured: &[Measured]) ->
 }
 
 /// The same as JSON: per row mean and spread of each figure, and everything measured.
-pub fn json(rows: &[(&'static str, &'static str)], measured: &[Measured]) -> Value {
+pub(crate) fn json(rows: &[(&'static str, &'static str)], measured: &[Measured]) -> Value {
     let summarised: Vec<Value> = rows
         .iter()
         .map(|(name, what)| {

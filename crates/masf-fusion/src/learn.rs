@@ -60,7 +60,7 @@ impl CalibratedFusion {
             return Err(FusionError::TooFewImages { found: 0, needed: 1 }.into());
         }
         if self.needs_defects() {
-            let precisions = self.precisions(normals, defects, size)?;
+            let precisions = self.measure(normals, defects, size)?;
             self.set_precisions(precisions);
         }
         if self.params().gate.is_on() {
@@ -74,7 +74,7 @@ impl CalibratedFusion {
         Ok(self)
     }
 
-    fn precisions(
+    fn measure(
         &self,
         normals: &[Vec<CalibratedMap>],
         defects: &[DefectMaps],

@@ -1,8 +1,8 @@
 //! Median and scale of normal scores, position by position.
 //!
 //! For aligned objects the scores of normal images depend on the place: edges score higher than plain parts. The median of each
-//! position (with its neighbours, over all images) and its upper spread are smoothed over the map. The spread is taken relative to that of all
-//! positions and bounded to a factor of two either way, so that places that never vary do not become over-sensitive.
+//! position (with its neighbours, over all images) and the upper spread of what remains are smoothed over the map. The spread is taken relative
+//! to that of all positions and bounded to a factor of two either way, so that places that never vary do not become over-sensitive.
 
 use candle_core::{Device, Tensor};
 
@@ -36,31 +36,20 @@ pub(crate) struct PositionScales {
 impl PositionScales {
     /// Learns from the values of normal images, each `[h w]`.
     pub(crate) fn fit(images: &[&[f32]], size: (usize, usize)) -> Result<Self, FusionError> {
-        let (height, width) = size;
-        let mut all: Vec<f32> = images.iter().flat_map(|image| image.iter().copied()).collect();
+        let centre = smooth(around(images, size, |values| quantile(values, 0.5)), size)?;
+        let residuals: Vec<Vec<f32>> = images
+            .iter()
+            .map(|image| image.iter().zip(&centre).map(|(value, centre)| value - centre).collect())
+            .collect();
+        let mut all = residuals.concat();
         all.sort_unstable_by(f32::total_cmp);
-        let spread_of_all = quantile(&all, SPREAD) - quantile(&all, 0.5);
-        let mut centre = Vec::with_capacity(height * width);
-        let mut factor = Vec::with_capacity(height * width);
-        let mut values = Vec::new();
-        for row in 0..height {
-            for column in 0..width {
-                values.clear();
-                for y in row.saturating_sub(RADIUS)..(row + RADIUS + 1).min(height) {
-                    for x in column.saturating_sub(RADIUS)..(column + RADIUS + 1).min(width) {
-                        values.extend(images.iter().filter_map(|image| image.get(y * width + x)));
-                    }
-                }
-                values.sort_unstable_by(f32::total_cmp);
-                let median = quantile(&values, 0.5);
-                let spread = quantile(&values, SPREAD) - median;
-                centre.push(median as f32);
-                factor.push(
-                    if spread_of_all > 0.0 { spread / spread_of_all } else { 1.0 }.clamp(FACTOR.0, FACTOR.1) as f32
-                );
-            }
-        }
-        Ok(Self { size, centre: smooth(centre, size)?, factor: smooth(factor, size)? })
+        let spread = |values: &[f32]| quantile(values, SPREAD) - quantile(values, 0.5);
+        let of_all = spread(&all);
+        let residuals: Vec<&[f32]> = residuals.iter().map(Vec::as_slice).collect();
+        let factor = around(&residuals, size, |values| {
+            if of_all > 0.0 { (spread(values) / of_all).clamp(FACTOR.0, FACTOR.1) } else { 1.0 }
+        });
+        Ok(Self { size, centre, factor: smooth(factor, size)? })
     }
 
     /// `(score - centre) / factor` of one image.
@@ -103,6 +92,25 @@ pub(crate) fn positions_matter(images: &[&[f32]], size: (usize, usize)) -> Resul
         }
     }
     Ok(by_position < (1.0 - LEAST_GAIN) * by_all)
+}
+
+/// A statistic of every position: of the sorted values of all images there and at the positions around.
+fn around(images: &[&[f32]], (height, width): (usize, usize), statistic: impl Fn(&[f32]) -> f64) -> Vec<f32> {
+    let mut found = Vec::with_capacity(height * width);
+    let mut values = Vec::new();
+    for row in 0..height {
+        for column in 0..width {
+            values.clear();
+            for y in row.saturating_sub(RADIUS)..(row + RADIUS + 1).min(height) {
+                for x in column.saturating_sub(RADIUS)..(column + RADIUS + 1).min(width) {
+                    values.extend(images.iter().filter_map(|image| image.get(y * width + x)));
+                }
+            }
+            values.sort_unstable_by(f32::total_cmp);
+            found.push(statistic(&values) as f32);
+        }
+    }
+    found
 }
 
 fn smooth(values: Vec<f32>, size: (usize, usize)) -> Result<Vec<f32>, FusionError> {

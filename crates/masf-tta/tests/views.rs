@@ -56,7 +56,7 @@ fn noise_depends_on_seed_and_view_and_not_on_the_batch() -> Result<()> {
 }
 
 #[test]
-fn phase_noise_keeps_amplitudes_and_its_band() -> Result<()> {
+fn phase_noise_keeps_amplitudes_and_its_band() -> Result<(), Box<dyn std::error::Error>> {
     for (height, width) in [(32, 32), (31, 45)] {
         let params = ViewParams { noise: 1, limit: 0.3, band: (0.2, 0.6), ..ViewParams::default() };
         let images = images(1, height, width);

@@ -12,7 +12,6 @@ const CONTRAST: f64 = 80.0;
 pub(super) struct Layer {
     pub(super) top: usize,
     pub(super) left: usize,
-    pub(super) height: usize,
     pub(super) width: usize,
     /// New colours in levels, row-major.
     pub(super) colours: Vec<[f64; 3]>,
@@ -102,7 +101,6 @@ impl Place {
         Layer {
             top,
             left,
-            height,
             width,
             colours: cells().map(|(row, column)| colour(row, column)).collect(),
             shape: cells().map(|(row, column)| shape(row as f64 + 0.5, column as f64 + 0.5)).collect(),
