@@ -26,8 +26,11 @@ pub struct SpectralViews {
     noise: PhaseNoise,
     seeds: Vec<u64>,
     /// Transfer functions of the noise for the size last seen, on the CPU.
-    transfers: Mutex<Option<((usize, usize), Vec<ComplexTensor>)>>,
+    transfers: Mutex<Option<Transfers>>,
 }
+
+/// Transfer functions `exp(i phase)`, one a view, and the image size that they are for.
+type Transfers = ((usize, usize), Vec<ComplexTensor>);
 
 impl SpectralViews {
     pub(crate) fn new(params: ViewValidParams, stride: usize, seed: u64) -> Result<Self, ViewError> {
