@@ -42,13 +42,15 @@ mod open;
 mod pipeline;
 mod preset;
 mod provenance;
+#[cfg(feature = "report")]
+pub mod report;
 
 pub use builder::{DetectorBuilder, FitReport};
 pub use bytes::ByteSize;
 pub use config::{BackboneConfig, Config, InputConfig, MemoryConfig, ThresholdConfig};
 pub use detector::{Detector, default_registry};
 pub use drift::Drift;
-pub use evaluation::{Evaluation, KindEvaluation, SampleScore};
+pub use evaluation::{Curves, Evaluated, Evaluation, KindEvaluation, SampleScore};
 pub use inspection::{Inspection, Region};
 pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
 pub use masf_core::{Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
