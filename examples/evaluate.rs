@@ -45,6 +45,9 @@ fn main() -> ExitCode {
         }
         let evaluation = detector.evaluate(&dataset.samples, progress.as_ref())?;
         print!("{evaluation}");
+        if let Some(warning) = &evaluation.drift.warning {
+            eprintln!("warning: {warning}");
+        }
         if let Some(path) = &args.json {
             write_atomically(path, format!("{}\n", serde_json::to_string_pretty(&evaluation)?).as_bytes())?;
         }

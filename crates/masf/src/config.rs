@@ -7,6 +7,7 @@ use masf_core::{Error, Result};
 use masf_data::{Preprocess, Resize, Size};
 use masf_fusion::FusionParams;
 use masf_memory::{MemoryBankParams, Reduction, Standardisation};
+use masf_tta::ViewParams;
 
 use crate::ByteSize;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub backbone: BackboneConfig,
     /// The memory bank.
     pub memory: MemoryConfig,
+    /// Test-time views; none by default.
+    pub views: ViewParams,
     /// Calibration and fusion.
     pub fusion: FusionParams,
     /// Thresholds.
@@ -54,6 +57,7 @@ impl Default for Config {
             input: InputConfig::default(),
             backbone: BackboneConfig::default(),
             memory: MemoryConfig::default(),
+            views: ViewParams::default(),
             fusion: FusionParams::default(),
             threshold: ThresholdConfig::default(),
         }
@@ -126,13 +130,15 @@ pub struct MemoryConfig {
     pub projection: usize,
     /// Most descriptors that the bank keeps.
     pub prototypes: usize,
+    /// One bank for each stride, with a score map of its own, instead of one over all.
+    pub per_level: bool,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
         let MemoryBankParams { neighbourhood, standardise, reduction, candidates, projection, prototypes, .. } =
             MemoryBankParams::default();
-        Self { neighbourhood, standardise, reduction, candidates, projection, prototypes }
+        Self { neighbourhood, standardise, reduction, candidates, projection, prototypes, per_level: false }
     }
 }
 
@@ -144,11 +150,13 @@ pub struct ThresholdConfig {
     pub false_alarm_rate: f64,
     /// Parts that the training images are split into; each part is scored by a model of the others. At least 2.
     pub folds: usize,
+    /// The p-value below which a batch of scores is said to differ from the calibration, above 0 and at most 0.5.
+    pub drift_level: f64,
 }
 
 impl Default for ThresholdConfig {
     fn default() -> Self {
-        Self { false_alarm_rate: 0.05, folds: 5 }
+        Self { false_alarm_rate: 0.05, folds: 5, drift_level: 0.001 }
     }
 }
 
@@ -200,11 +208,18 @@ impl Config {
         if !(2..=100).contains(&self.threshold.folds) {
             return Err(Error::argument("threshold.folds", self.threshold.folds, "2 to 100"));
         }
+        let level = self.threshold.drift_level;
+        if !(level > 0.0 && level <= 0.5) {
+            return Err(Error::argument("threshold.drift_level", level, "above 0 and at most 0.5"));
+        }
         if self.backbone.strides.is_empty() {
             return Err(Error::argument("backbone.strides", "empty", "at least one stride, such as [8, 16]"));
         }
         self.input.preprocess(Normalisation::IMAGENET)?;
-        self.memory_params().check()?;
+        for params in self.memory_banks() {
+            params.check()?;
+        }
+        self.views.check()?;
         self.fusion.clone().check()?;
         Ok(())
     }
@@ -216,11 +231,22 @@ impl Config {
         self.memory_budget.0 / 4
     }
 
-    /// The settings of the memory bank.
-    pub(crate) fn memory_params(&self) -> MemoryBankParams {
-        let MemoryConfig { neighbourhood, standardise, reduction, candidates, projection, prototypes } = self.memory;
+    /// The settings of the memory banks: one over all strides, or one for each.
+    pub(crate) fn memory_banks(&self) -> Vec<MemoryBankParams> {
+        let strides = &self.backbone.strides;
+        if self.memory.per_level {
+            strides.iter().map(|stride| self.memory_params(vec![*stride])).collect()
+        } else {
+            vec![self.memory_params(strides.clone())]
+        }
+    }
+
+    /// The settings of a memory bank over some levels.
+    fn memory_params(&self, levels: Vec<usize>) -> MemoryBankParams {
+        let MemoryConfig { neighbourhood, standardise, reduction, candidates, projection, prototypes, .. } =
+            self.memory;
         MemoryBankParams {
-            levels: self.backbone.strides.clone(),
+            levels,
             neighbourhood,
             standardise,
             reduction,

@@ -13,7 +13,7 @@ use ndarray::ArrayView2;
 
 use crate::detector::BATCH;
 use crate::error::metrics;
-use crate::{Detector, Inspection};
+use crate::{Detector, Drift, Inspection};
 
 /// How well a detector tells good from defective images, and where it sees the defects.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -44,6 +44,12 @@ pub struct Evaluation {
     pub false_alarm_rate: Option<f64>,
     /// The share of defective images above the threshold.
     pub detection_rate: Option<f64>,
+    /// The share of images with a wrong verdict.
+    pub error_rate: f64,
+    /// The same without the tenth of the images (rounded up) whose verdicts are the most uncertain.
+    pub error_rate_of_certain: f64,
+    /// How the scores of the good images compare with those of the calibration.
+    pub drift: Drift,
     /// Every kind of image: `good` and the kinds of defects.
     pub kinds: BTreeMap<String, KindEvaluation>,
     /// The score of every image, in the order of the samples.
@@ -78,6 +84,8 @@ pub struct SampleScore {
     pub defective: bool,
     /// Its anomaly score.
     pub image_score: f32,
+    /// The uncertainty of its verdict, in `[0, 1]`.
+    pub uncertainty: f32,
 }
 
 impl Detector {
@@ -115,6 +123,7 @@ impl Detector {
                     kind: sample.kind.clone(),
                     defective,
                     image_score: inspection.image_score,
+                    uncertainty: inspection.uncertainty,
                 });
             }
             progress.step(BATCH as u64);
@@ -153,6 +162,8 @@ impl Detector {
             Err(reason) => (None, None, None, Some(reason.to_string())),
         };
         let f1_max = ranking.f1_max();
+        let good: Vec<f32> = scores.iter().filter(|score| !score.defective).map(|score| score.image_score).collect();
+        let (error_rate, error_rate_of_certain) = error_rates(&scores, &threshold);
         Ok(Evaluation {
             image_auroc: ranking.auroc(),
             image_ap: ranking.average_precision(),
@@ -166,11 +177,28 @@ impl Detector {
             threshold: threshold.value,
             false_alarm_rate: rate(&|score| !score.defective),
             detection_rate: rate(&|score| score.defective),
+            error_rate,
+            error_rate_of_certain,
+            drift: self.drift_of_good(&good)?,
             kinds,
             scores,
             f1_max,
         })
     }
+}
+
+/// The share of wrong verdicts, of all images and of those that are left without the most uncertain tenth.
+fn error_rates(scores: &[SampleScore], threshold: &Threshold) -> (f64, f64) {
+    let share = |scores: &[&SampleScore]| {
+        let wrong =
+            scores.iter().filter(|score| threshold.is_exceeded_by(score.image_score) != score.defective).count();
+        wrong as f64 / scores.len().max(1) as f64
+    };
+    let mut by_certainty: Vec<&SampleScore> = scores.iter().collect();
+    by_certainty.sort_by(|a, b| a.uncertainty.total_cmp(&b.uncertainty));
+    let all = share(&by_certainty);
+    by_certainty.truncate(scores.len() - scores.len().div_ceil(10));
+    (all, share(&by_certainty))
 }
 
 /// Both classes are needed; told before an hour is spent on scoring.
@@ -240,6 +268,12 @@ impl fmt::Display for Evaluation {
         }
         writeln!(f, "false alarms       {} at the threshold {:.4}", percent(self.false_alarm_rate), self.threshold)?;
         writeln!(f, "defects found      {}", percent(self.detection_rate))?;
+        writeln!(
+            f,
+            "wrong verdicts     {} ({} without the most uncertain tenth)",
+            percent(Some(self.error_rate)),
+            percent(Some(self.error_rate_of_certain))
+        )?;
         let width = self.kinds.keys().map(|kind| kind.chars().count()).max().unwrap_or(0).max(4);
         writeln!(f, "\n{:width$}  images  image AUROC  called anomalous", "kind")?;
         for (kind, found) in &self.kinds {

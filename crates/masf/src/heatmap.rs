@@ -174,6 +174,8 @@ mod tests {
             normalised_score: NormalisedScore(1.0),
             threshold,
             is_anomalous: true,
+            uncertainty: 0.0,
+            uncertainty_map: Array2::zeros((64, 64)),
             anomaly_map,
             pixel_threshold: threshold,
             regions: Vec::new(),
