@@ -141,7 +141,7 @@ mod tests {
             let values: Vec<f32> = (0..channels * h * w).map(|_| random.random_range(-1f32..3.0)).collect();
             let map = Tensor::from_vec(values, (1, channels, h, w), &Device::Cpu).unwrap();
             // A quarter turn against the clock: (row, column) to (w - 1 - column, row).
-            let map = if turned { map.transpose(2, 3).unwrap().flip(&[2]).unwrap() } else { map };
+            let map = if turned { map.transpose(2, 3).unwrap().contiguous().unwrap().flip(&[2]).unwrap() } else { map };
             FeatureLevel { spec: LevelSpec { stride, channels }, map: map.contiguous().unwrap() }
         };
         let levels = vec![level(8, 7, sides), level(16, 11, (sides.0 / 2, sides.1 / 2))];

@@ -70,8 +70,15 @@ impl MemoryBank {
         self.space.enter_descriptors(rows, first)?;
         let columns = self.space.columns();
         if columns.anchor > 0 {
-            let anchors = anchors[positions.start * columns.anchor..positions.end * columns.anchor].chunks_exact(columns.anchor);
-            *rows = rows.chunks_exact(columns.descriptor).zip(anchors).flat_map(|(row, anchor)| [row, anchor]).flatten().copied().collect();
+            let anchors =
+                anchors[positions.start * columns.anchor..positions.end * columns.anchor].chunks_exact(columns.anchor);
+            *rows = rows
+                .chunks_exact(columns.descriptor)
+                .zip(anchors)
+                .flat_map(|(row, anchor)| [row, anchor])
+                .flatten()
+                .copied()
+                .collect();
         }
         Ok(())
     }

@@ -44,7 +44,11 @@ fn fixed(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
     let projection = 2 * kept * projected(params, dimensions);
     let reduction = params.reduction.memory(dimensions);
     let prototypes = params.prototypes.saturating_mul(kept + anchor);
-    prototypes.saturating_add(projection).saturating_add(reduction).saturating_mul(size_of::<f32>()).saturating_add(SLACK)
+    prototypes
+        .saturating_add(projection)
+        .saturating_add(reduction)
+        .saturating_mul(size_of::<f32>())
+        .saturating_add(SLACK)
 }
 
 /// What it takes to build the search when the pool is gone: the prototypes, plain and packed (twice where distances leave
@@ -110,7 +114,9 @@ pub(crate) fn collect(
                         if embedding != space.embedding {
                             let found = format!("{:?}", embedding.levels());
                             let own = format!("{:?}", space.embedding.levels());
-                            return Err(MemoryError::Unlike(format!("the images have levels {found}, the bank {own}")).into());
+                            return Err(
+                                MemoryError::Unlike(format!("the images have levels {found}, the bank {own}")).into()
+                            );
                         }
                         (space.anchors.as_ref().map(|anchors| anchors.maps.clone()), held)
                     }

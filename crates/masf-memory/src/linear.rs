@@ -98,7 +98,13 @@ impl LinearMap {
     }
 
     /// Maps `input` columns of rows of length `dimensions`, from column `first` on.
-    pub(crate) fn apply_to_columns(&self, rows: &[f32], dimensions: usize, first: usize, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn apply_to_columns(
+        &self,
+        rows: &[f32],
+        dimensions: usize,
+        first: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
         let rows = NdTensorView::from_data([rows.len() / dimensions, dimensions], rows);
         let rows = rows.slice((.., first..first + self.input));
         let (a, b) = (GemmInputA::Unpacked(rows), GemmInputB::Packed(&self.packed));

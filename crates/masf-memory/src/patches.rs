@@ -44,7 +44,8 @@ impl Anchors {
 impl Anchors {
     /// Whether others are made of the same features in the same way.
     pub(crate) fn same_maps(&self, other: &Self) -> bool {
-        let matrices = |anchors: &Self| anchors.maps.projections().iter().map(|map| map.matrix().to_vec()).collect::<Vec<_>>();
+        let matrices =
+            |anchors: &Self| anchors.maps.projections().iter().map(|map| map.matrix().to_vec()).collect::<Vec<_>>();
         self.weight == other.weight && matrices(self) == matrices(other)
     }
 }

@@ -108,7 +108,12 @@ pub(crate) fn leading_directions(rows: &[f32], mean: &[f32], scale: f32, count: 
         let (a, b) = (GemmInputA::Unpacked(view), GemmInputB::Unpacked(rows.transposed()));
         product.gemm(&mut shares, a, b, GemmOptions::default())?;
         let view = NdTensorView::from_data([count, kept], shares.as_slice());
-        product.gemm(&mut directions, GemmInputA::Unpacked(view), GemmInputB::Unpacked(rows), GemmOptions::default())?;
+        product.gemm(
+            &mut directions,
+            GemmInputA::Unpacked(view),
+            GemmInputB::Unpacked(rows),
+            GemmOptions::default(),
+        )?;
         let mut exact: Vec<f64> = directions.iter().copied().map(f64::from).collect();
         orthonormalise(&mut exact, dimensions);
         directions = exact.into_iter().map(|value| value as f32).collect();

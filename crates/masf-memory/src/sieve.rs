@@ -9,6 +9,7 @@
 //! Rounding: all inequalities below hold for the computed values. `u = 2^-24`; a sum of `n` products has a relative
 //! error of at most `n u` in terms of absolute values (Higham, Accuracy and Stability, section 3.1).
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::lanes::{squared_distance, squared_norm};
@@ -22,7 +23,7 @@ const HEADS: [usize; 4] = [32, 64, 128, 192];
 /// What a direct distance costs against the same work in the matrix product.
 const DIRECT_COST: f64 = 6.0;
 /// Prototypes that stand for queries when the directions are chosen.
-const PROBES: usize = 64;
+const PROBES: usize = 32;
 /// The squared distance of a patch to its prototype, as a share of that of the prototype to the next one.
 const CLOSER: f32 = 0.5;
 /// Below so many prototypes or dimensions the plain product is as fast.
@@ -160,12 +161,16 @@ impl Sieve {
     /// The keys of rows, on this thread.
     pub(crate) fn keys(&self, rows: &[f32], keys: &mut Keys) -> Result<()> {
         let dimensions = self.mean.len();
+        let arch = Arch::new();
         keys.errors.clear();
         keys.centred.clear();
-        keys.centred.extend(rows.iter().zip(self.mean.iter().cycle()).map(|(value, mean)| value - mean));
+        for row in rows.chunks_exact(dimensions) {
+            keys.centred.extend(row.iter().zip(&self.mean).map(|(value, mean)| value - mean));
+        }
+        let norm = |row: &[f32]| f64::from(arch.dispatch(|| squared_norm(row)));
         let Some(head) = &self.head else {
             std::mem::swap(&mut keys.values, &mut keys.centred);
-            let norms = keys.values.chunks_exact(dimensions).map(|row| f64::from(squared_norm(row)).sqrt());
+            let norms = keys.values.chunks_exact(dimensions).map(|row| norm(row).sqrt());
             keys.errors.extend(norms.map(|norm| 2.0 * U * norm));
             return Ok(());
         };
@@ -174,12 +179,12 @@ impl Sieve {
         keys.values.clear();
         let lanes = (dimensions as f64 / 32.0 + 16.0) * U;
         for (row, projected) in keys.centred.chunks_exact(dimensions).zip(keys.projected.chunks_exact(width)) {
-            let whole = f64::from(squared_norm(row));
-            let projection: f64 = projected.iter().map(|value| f64::from(*value).powi(2)).sum();
-            let rest = (whole - projection).max(0.0).sqrt().max(self.floor);
+            let whole = norm(row);
+            let rest = (whole - norm(projected)).max(0.0).sqrt().max(self.floor);
             keys.values.extend_from_slice(projected);
             keys.values.push(rest as f32);
-            // |max(sqrt(a), f) - max(sqrt(b), f)| <= |a - b| / 2 f; the squares differ by 2 |projection| error and lanes.
+            // |max(sqrt(a), f) - max(sqrt(b), f)| <= |a - b| / 2 f; the squares differ by 2 |projection| error and by what
+            // their sums in lanes lose.
             let error = head.error + (1.1 * head.error + lanes) * whole.sqrt() / self.floor.max(f64::MIN_POSITIVE);
             keys.errors.push((error + 4.0 * U) * whole.sqrt());
         }
@@ -191,13 +196,16 @@ impl Sieve {
         let (dimensions, width) = (self.mean.len(), self.dimensions());
         let count = rows.len() / dimensions;
         let probes = PROBES.min(count);
+        let arch = Arch::new();
         let of_probe = |probe: usize| {
             let own = probe * count / probes;
             let row = |index: usize| &rows[index * dimensions..(index + 1) * dimensions];
             let key = |index: usize| &keys[index * width..(index + 1) * width];
             let others = (0..count).filter(|index| *index != own);
-            let nearest =
-                others.clone().map(|index| squared_distance(row(own), row(index))).fold(f32::INFINITY, f32::min);
+            let nearest = others
+                .clone()
+                .map(|index| arch.dispatch(|| squared_distance(row(own), row(index))))
+                .fold(f32::INFINITY, f32::min);
             // Prototypes keep apart from each other; a patch is nearer to its prototype than they are.
             let limit = CLOSER * nearest;
             let mut left = [0f64; HEADS.len()];
@@ -210,8 +218,8 @@ impl Sieve {
                         break;
                     }
                     let (a, b) = (&key(own)[start..head], &key(index)[start..head]);
-                    squared += squared_distance(a, b);
-                    (a_rest, b_rest) = (a_rest - squared_norm(a), b_rest - squared_norm(b));
+                    squared += arch.dispatch(|| squared_distance(a, b));
+                    (a_rest, b_rest) = arch.dispatch(|| (a_rest - squared_norm(a), b_rest - squared_norm(b)));
                     start = head;
                     let apart = a_rest.max(0.0).sqrt() - b_rest.max(0.0).sqrt();
                     if squared + apart * apart <= limit {

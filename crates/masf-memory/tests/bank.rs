@@ -236,7 +236,10 @@ fn parameters_out_of_range_are_named() {
     let search = Search::Cells { cells: usize::MAX, visited: 1, keys: CellKeys::Both };
     refused(MemoryBankParams { search, ..default() }, "cells");
     let search = Search::Hnsw { connections: 1, construction: 1, search: 1 };
-    refused(MemoryBankParams { search, ..default() }, if cfg!(feature = "hnsw") { "hnsw connections" } else { "search" });
+    refused(
+        MemoryBankParams { search, ..default() },
+        if cfg!(feature = "hnsw") { "hnsw connections" } else { "search" },
+    );
 }
 
 #[test]
@@ -254,7 +257,10 @@ fn parameters_read_from_toml_with_defaults_and_refuse_unknown_keys() {
     for (text, expected) in [
         ("search = 'exact'", Search::Exact),
         ("search = { cells = {} }", Search::Cells { cells: 0, visited: 16, keys: CellKeys::Descriptors }),
-        ("search = { cells = { visited = 3, keys = 'both' } }", Search::Cells { cells: 0, visited: 3, keys: CellKeys::Both }),
+        (
+            "search = { cells = { visited = 3, keys = 'both' } }",
+            Search::Cells { cells: 0, visited: 3, keys: CellKeys::Both },
+        ),
         ("search = { hnsw = {} }", Search::Hnsw { connections: 32, construction: 200, search: 64 }),
     ] {
         assert_eq!(toml::from_str::<MemoryBankParams>(text).unwrap().search, expected);
@@ -375,7 +381,9 @@ fn hostile_model_files_are_refused() -> Result<()> {
     let mut unused = celled.clone();
     unused["search"] = serde_json::json!("exact");
     unused["anchors"]["weight"] = serde_json::json!(0.0);
-    assert!(read(&unused, &[rows, mean, factor, projection, factors]).unwrap_err().to_string().contains("nothing uses"));
+    assert!(
+        read(&unused, &[rows, mean, factor, projection, factors]).unwrap_err().to_string().contains("nothing uses")
+    );
     let mut reduced = good.clone();
     reduced["reduced"] = serde_json::json!(0);
     let error = read(&reduced, &[("prototypes", &[4, 0], 1.0), ("reduction", &[5, 0], 1.0), mean, factor]).unwrap_err();

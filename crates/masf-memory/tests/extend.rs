@@ -13,7 +13,13 @@ fn images(seeds: std::ops::Range<u64>) -> Result<Images> {
 }
 
 fn small() -> MemoryBankParams {
-    MemoryBankParams { candidates: 400, prototypes: 60, projection: 8, anchor_channels: 2, ..MemoryBankParams::default() }
+    MemoryBankParams {
+        candidates: 400,
+        prototypes: 60,
+        projection: 8,
+        anchor_channels: 2,
+        ..MemoryBankParams::default()
+    }
 }
 
 fn fit(params: &MemoryBankParams, images: &Images) -> Result<MemoryBank> {
@@ -88,7 +94,8 @@ fn all_cells_visited_scores_as_the_exact_bank_does() -> Result<()> {
     let images = images(0..5)?;
     let query = image((6, 10), 8, 30)?;
     for (keys, anchor_weight) in [(CellKeys::Descriptors, 0.0), (CellKeys::Anchors, 0.0), (CellKeys::Both, 0.7)] {
-        let with = |search| fit(&MemoryBankParams { search, anchor_weight, reweight_neighbours: 5, ..small() }, &images);
+        let with =
+            |search| fit(&MemoryBankParams { search, anchor_weight, reweight_neighbours: 5, ..small() }, &images);
         assert_eq!(scores(&with(cells(100, keys))?, &query)?, scores(&with(Search::Exact)?, &query)?, "{keys:?}");
     }
     Ok(())
@@ -155,7 +162,14 @@ fn merged_banks_know_both_parts() -> Result<()> {
     let (here, there) = (images(0..3)?, images(40..43)?);
     for standardise in [Standardisation::None, Standardisation::Level, Standardisation::Channel] {
         for (search, anchor_weight) in searches() {
-            let params = MemoryBankParams { search, anchor_weight, standardise, prototypes: 10_000, candidates: 10_000, ..small() };
+            let params = MemoryBankParams {
+                search,
+                anchor_weight,
+                standardise,
+                prototypes: 10_000,
+                candidates: 10_000,
+                ..small()
+            };
             let (a, b) = (fit(&params, &here)?, fit(&params, &there)?);
             let merged = a.merge(&b, &learner(&params)?, &Silent)?;
             assert_eq!(merged.search().count(), 6 * 80);
@@ -163,7 +177,10 @@ fn merged_banks_know_both_parts() -> Result<()> {
             let typical = scores(&merged, &unknown)?.into_iter().fold(f32::INFINITY, f32::min);
             for image in here.0.iter().chain(&there.0) {
                 // Rounding of another scale and back.
-                assert!(scores(&merged, image)?.iter().all(|score| *score < 1e-3 * typical), "{standardise:?} {search:?}");
+                assert!(
+                    scores(&merged, image)?.iter().all(|score| *score < 1e-3 * typical),
+                    "{standardise:?} {search:?}"
+                );
             }
         }
     }

@@ -170,10 +170,8 @@ impl PrototypeSearch for HnswSearch {
 
     fn nearest(&self, queries: &[f32], k: usize) -> Result<Neighbours> {
         check_queries(self, queries, k)?;
-        let found: Vec<_> = queries
-            .par_chunks(self.dimensions)
-            .map(|query| self.nearest_of_one(query, k))
-            .collect::<Result<_>>()?;
+        let found: Vec<_> =
+            queries.par_chunks(self.dimensions).map(|query| self.nearest_of_one(query, k)).collect::<Result<_>>()?;
         let found = found.into_iter().flatten();
         let (distances, indices) = found.map(|(squared, index)| (squared.sqrt(), index)).unzip();
         Ok(Neighbours { k, indices, distances })

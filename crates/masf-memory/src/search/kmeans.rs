@@ -34,9 +34,7 @@ pub(crate) fn centres_of(points: &[f32], dimensions: usize, cells: usize, seed: 
             }
         }
         let mut moved = centres.prototypes().to_vec();
-        for ((centre, sum), size) in
-            moved.chunks_exact_mut(dimensions).zip(sums.chunks_exact(dimensions)).zip(&sizes)
-        {
+        for ((centre, sum), size) in moved.chunks_exact_mut(dimensions).zip(sums.chunks_exact(dimensions)).zip(&sizes) {
             // A cell without points keeps its centre.
             if *size > 0 {
                 for (value, sum) in centre.iter_mut().zip(sum) {

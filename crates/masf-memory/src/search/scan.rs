@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use pulp::Arch;
 
-use crate::{Neighbours, Result};
 use crate::lanes::{squared_distance_below, squared_norm};
 use crate::panels::{Panels, Tiles, WIDTH};
 use crate::sieve::{Keys, Sieve};
+use crate::{Neighbours, Result};
 
 /// Queries of a task: their keys stay in the second-level cache.
 pub(crate) const QUERIES_PER_TASK: usize = 102;
@@ -250,7 +250,8 @@ impl Store {
         let rows: Vec<f32> =
             chosen.iter().flat_map(|query| &queries[*query as usize * dimensions..][..dimensions]).copied().collect();
         plain.keys(&rows, &mut scratch.keys)?;
-        for ((query, key), error) in chosen.iter().zip(scratch.keys.values.chunks_exact(dimensions)).zip(&scratch.keys.errors)
+        for ((query, key), error) in
+            chosen.iter().zip(scratch.keys.values.chunks_exact(dimensions)).zip(&scratch.keys.errors)
         {
             let state = &mut scratch.states[*query as usize];
             state.bound = self.bound(key, *error, reach);

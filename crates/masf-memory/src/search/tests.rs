@@ -137,13 +137,18 @@ fn few_cells_find_most_and_batches_and_threads_change_no_bit() -> Result<()> {
         let again = pool.install(|| CellSearch::new(prototypes.clone(), dimensions, cells(0, 6, 0..64, 0..64)))?;
         for batch in [1, 7, 64] {
             let parts = queries.chunks(batch * dimensions).map(|part| pool.install(|| again.nearest(part, 1)));
-            assert_eq!(Neighbours::join(1, parts.collect::<Result<_>>()?), found, "{threads} threads, {batch} at a time");
+            assert_eq!(
+                Neighbours::join(1, parts.collect::<Result<_>>()?),
+                found,
+                "{threads} threads, {batch} at a time"
+            );
         }
     }
     // More cells find no fewer.
     let mut before = 0;
     for visited in [1, 3, 12, 54] {
-        let found = CellSearch::new(prototypes.clone(), dimensions, cells(0, visited, 0..64, 0..64))?.nearest(&queries, 1)?;
+        let found =
+            CellSearch::new(prototypes.clone(), dimensions, cells(0, visited, 0..64, 0..64))?.nearest(&queries, 1)?;
         let equal = found.indices.iter().zip(&expected.indices).filter(|(a, b)| a == b).count();
         assert!(equal >= before);
         before = equal;
