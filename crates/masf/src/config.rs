@@ -6,7 +6,7 @@ use masf_core::Normalisation;
 use masf_core::{Error, Result};
 use masf_data::{Preprocess, Resize, Size};
 use masf_fusion::FusionParams;
-use masf_memory::{MemoryBankParams, Reduction, Standardisation};
+use masf_memory::{MemoryBankParams, Reduction, Search, Standardisation};
 use masf_tta::ViewParams;
 
 use crate::ByteSize;
@@ -115,7 +115,7 @@ impl Default for BackboneConfig {
 }
 
 /// The memory bank; levels, seed and memory budget are those of the whole configuration.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {
     /// Side of the square over which features are averaged around a position, odd; 1 is no averaging.
@@ -130,15 +130,31 @@ pub struct MemoryConfig {
     pub projection: usize,
     /// Most descriptors that the bank keeps.
     pub prototypes: usize,
+    /// How the nearest prototype is found.
+    pub search: Search,
+    /// Random channels of each level that spectral anchors are made of, where they are used.
+    pub anchor_channels: usize,
+    /// The weight of squared distances of spectral anchors beside those of descriptors; 0 leaves them out.
+    pub anchor_weight: f64,
     /// One bank for each stride, with a score map of its own, instead of one over all.
     pub per_level: bool,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        let MemoryBankParams { neighbourhood, standardise, reduction, candidates, projection, prototypes, .. } =
-            MemoryBankParams::default();
-        Self { neighbourhood, standardise, reduction, candidates, projection, prototypes, per_level: false }
+        let params = MemoryBankParams::default();
+        Self {
+            neighbourhood: params.neighbourhood,
+            standardise: params.standardise,
+            reduction: params.reduction,
+            candidates: params.candidates,
+            projection: params.projection,
+            prototypes: params.prototypes,
+            search: params.search,
+            anchor_channels: params.anchor_channels,
+            anchor_weight: params.anchor_weight,
+            per_level: false,
+        }
     }
 }
 
@@ -243,17 +259,19 @@ impl Config {
 
     /// The settings of a memory bank over some levels.
     fn memory_params(&self, levels: Vec<usize>) -> MemoryBankParams {
-        let MemoryConfig { neighbourhood, standardise, reduction, candidates, projection, prototypes, .. } =
-            self.memory;
+        let memory = &self.memory;
         MemoryBankParams {
             levels,
-            neighbourhood,
-            standardise,
-            reduction,
-            candidates,
+            neighbourhood: memory.neighbourhood,
+            standardise: memory.standardise,
+            reduction: memory.reduction,
+            candidates: memory.candidates,
             memory_budget: self.memory_budget.0 - self.cache_budget(),
-            projection,
-            prototypes,
+            projection: memory.projection,
+            prototypes: memory.prototypes,
+            search: memory.search,
+            anchor_channels: memory.anchor_channels,
+            anchor_weight: memory.anchor_weight,
             seed: self.seed,
             ..MemoryBankParams::default()
         }
