@@ -42,13 +42,14 @@ impl Artifact for Backbone {
         Ok(())
     }
 
-    /// The backbone computes on the CPU; [`Backbone::to_device`] moves it.
+    /// The backbone computes where the options of the reader say.
     fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
         let settings: Settings = reader.section()?;
         let invalid = |error: crate::BackboneError| reader.invalid(error.to_string());
         let layers: Vec<&str> = settings.layers.iter().map(String::as_str).collect();
         let builder = BackboneBuilder::new(&settings.name).map_err(invalid)?;
         let builder = builder.layers(&layers).normalisation(settings.normalisation);
+        let builder = builder.device(reader.options().device.open()?);
         let needed = builder.needed().map_err(invalid)?;
         if settings.embedded {
             let tensors = needed.into_iter().map(|name| Ok((name.clone(), reader.any_tensor(&name)?)));

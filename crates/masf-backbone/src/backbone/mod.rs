@@ -1,4 +1,4 @@
-//! A frozen convolutional network as a [`FeatureExtractor`].
+//! A frozen network as a [`FeatureExtractor`].
 
 mod artifact;
 mod builder;
@@ -17,10 +17,10 @@ use executor::Executor;
 /// The shortest side of an image that is accepted, in pixels.
 const MIN_SIDE: usize = 32;
 
-/// A frozen ImageNet network that gives the feature maps of chosen layers.
+/// A frozen pretrained network that gives the feature maps of chosen layers.
 ///
-/// On the CPU it runs on the [engine](crate::engine), on other devices on Candle's operations. Layers that no chosen map
-/// needs are neither computed nor kept.
+/// On the CPU convolutional networks run on the [engine](crate::engine); on other devices, and for vision transformers (feature
+/// `vit`), Candle's operations compute. Layers that no chosen map needs are neither computed nor kept.
 ///
 /// ```no_run
 /// use masf_backbone::Backbone;
@@ -39,6 +39,8 @@ pub struct Backbone {
     model: &'static Model,
     layers: Vec<String>,
     levels: Vec<LevelSpec>,
+    /// What the sides of images must be multiples of.
+    granularity: usize,
     normalisation: Normalisation,
     device: Device,
     /// What the network was made from, in the type it was stored in: a model file has to give the same bits.
@@ -80,6 +82,7 @@ impl Backbone {
 
     fn maps(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         check_images(images, &self.device)?;
+        check_granularity(images, self.granularity)?;
         let maps = self.executor.run(images)?;
         for (map, level) in maps.iter().zip(&self.levels) {
             if !is_finite(map)? {
@@ -144,6 +147,25 @@ pub(crate) fn check_images(images: &Tensor, device: &Device) -> Result<()> {
         return refuse("some pixels are NaN or infinite".into());
     }
     Ok(())
+}
+
+/// Accepts sides of whole patches.
+fn check_granularity(images: &Tensor, patch: usize) -> Result<()> {
+    let (_, _, height, width) = images.dims4()?;
+    if height.is_multiple_of(patch) && width.is_multiple_of(patch) {
+        return Ok(());
+    }
+    let near = |side: usize| {
+        let below = (side / patch * patch).max(MIN_SIDE.next_multiple_of(patch));
+        let above = side.next_multiple_of(patch);
+        if below < above { format!("{below} or {above}") } else { above.to_string() }
+    };
+    let problem = format!(
+        "{height} x {width} pixels are not whole patches of {patch} x {patch}; choose a height of {} and a width of {}",
+        near(height),
+        near(width)
+    );
+    Err(BackboneError::Images { shape: images.dims().to_vec(), problem })
 }
 
 /// Whether all values are finite.

@@ -4,7 +4,7 @@
 use super::error::EngineError;
 use super::kernels::{InstructionSet, PRODUCTS, transform_filter};
 use super::memory::{Aligned, LINE};
-use crate::graph::{Activation, Conv, Graph, NodeId, Op, Padding, Tap};
+use crate::graph::{Activation, Conv, Factors, Graph, NodeId, Op, Padding, Tap};
 
 /// Weights of a dense convolution or of one by Winograd's method, in panels of a few vectors of output channels.
 #[derive(Debug)]
@@ -53,67 +53,39 @@ pub(crate) struct Window {
     pub(crate) padding: Padding,
 }
 
-/// [`Op`] with packed weights.
+/// A convolution with packed weights.
 #[derive(Debug)]
-pub(crate) enum PackedOp {
-    Input,
-    Dense {
-        input: NodeId,
-        residual: Option<NodeId>,
-        window: Window,
-        activation: Activation,
-        weights: DenseWeights,
-    },
-    /// [`PackedOp::Dense`], 3x3 with stride 1, by Winograd's method.
-    Winograd {
-        input: NodeId,
-        residual: Option<NodeId>,
-        window: Window,
-        activation: Activation,
-        weights: DenseWeights,
-    },
-    Depthwise {
-        input: NodeId,
-        window: Window,
-        activation: Activation,
-        weights: DepthwiseWeights,
-    },
-    MaxPool {
-        input: NodeId,
-        kernel: usize,
-        stride: usize,
-        padding: usize,
-    },
-    Affine {
-        input: NodeId,
-        scale: Vec<f32>,
-        shift: Vec<f32>,
-        activation: Activation,
-    },
+pub(crate) struct PackedConv {
+    pub(crate) window: Window,
+    pub(crate) activation: Activation,
+    pub(crate) weights: ConvWeights,
 }
 
-impl PackedOp {
-    /// The nodes it reads.
-    pub(crate) fn inputs(&self) -> impl Iterator<Item = NodeId> + use<> {
-        let (first, second) = match *self {
-            Self::Input => (None, None),
-            Self::Dense { input, residual, .. } | Self::Winograd { input, residual, .. } => (Some(input), residual),
-            Self::Depthwise { input, .. } | Self::MaxPool { input, .. } | Self::Affine { input, .. } => {
-                (Some(input), None)
-            }
-        };
-        first.into_iter().chain(second)
-    }
+/// The weights of a convolution, in the form of the method that computes it.
+#[derive(Debug)]
+pub(crate) enum ConvWeights {
+    Direct(DenseWeights),
+    /// 3x3 with stride 1, by Winograd's method.
+    Winograd(DenseWeights),
+    Depthwise(DepthwiseWeights),
+}
 
-    /// Input pixels per output pixel.
-    fn stride(&self) -> usize {
-        match self {
-            Self::Input | Self::Affine { .. } => 1,
-            Self::Dense { window, .. } | Self::Winograd { window, .. } | Self::Depthwise { window, .. } => {
-                window.stride
-            }
-            Self::MaxPool { stride, .. } => *stride,
-        }
+/// The factors of an affine map, repeated for a few pixels where there are few channels.
+#[derive(Debug)]
+pub(crate) struct PackedFactors {
+    pub(crate) scale: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
+}
+
+/// [`Op`] with packed weights.
+pub(crate) type PackedOp = Op<PackedConv, PackedFactors>;
+
+/// Input pixels per output pixel.
+fn stride(op: &PackedOp) -> usize {
+    match op {
+        Op::Input | Op::Affine { .. } => 1,
+        Op::Conv { conv, .. } => conv.window.stride,
+        Op::MaxPool { stride, .. } => *stride,
     }
 }
 
@@ -136,7 +108,7 @@ impl PackedGraph {
         let mut packed = Self { set, nodes, channels, steps, taps: graph.taps.clone() };
         for (node, op) in graph.nodes.iter().enumerate() {
             let (op, channels) = packed.pack(node, op)?;
-            let step = op.inputs().next().map_or(1, |input| packed.steps[input].saturating_mul(op.stride()));
+            let step = op.inputs().next().map_or(1, |input| packed.steps[input].saturating_mul(stride(&op)));
             packed.steps.push(step);
             packed.nodes.push(op);
             packed.channels.push(channels);
@@ -163,7 +135,7 @@ impl PackedGraph {
             return Err(fault("the image is node 0, and only node 0".into()));
         }
         match op {
-            Op::Input => Ok((PackedOp::Input, 3)),
+            Op::Input => Ok((Op::Input, 3)),
             Op::Conv { input, conv, residual } => {
                 let channels = channels_of(*input)?;
                 let (out, per_group, kernel, columns) = conv.weight.dims4()?;
@@ -186,28 +158,27 @@ impl PackedGraph {
                 {
                     return Err(fault(format!("the residual, node {residual}, does not have {out} channels")));
                 }
-                let (input, residual, activation) = (*input, *residual, conv.activation);
-                let op = if depthwise {
-                    if residual.is_some() {
-                        return Err(fault("a depthwise convolution with a residual".into()));
-                    }
-                    PackedOp::Depthwise { input, window, activation, weights: depthwise_weights(conv, kernel)? }
-                } else if suits_winograd(&window, channels, out, self.steps[input]) {
-                    let weights = winograd_weights(conv, self.set)?;
-                    PackedOp::Winograd { input, residual, window, activation, weights }
+                if depthwise && residual.is_some() {
+                    return Err(fault("a depthwise convolution with a residual".into()));
+                }
+                let weights = if depthwise {
+                    ConvWeights::Depthwise(depthwise_weights(conv, kernel)?)
+                } else if suits_winograd(&window, channels, out, self.steps[*input]) {
+                    ConvWeights::Winograd(winograd_weights(conv, self.set)?)
                 } else {
-                    PackedOp::Dense { input, residual, window, activation, weights: dense_weights(conv, self.set)? }
+                    ConvWeights::Direct(dense_weights(conv, self.set)?)
                 };
-                Ok((op, out))
+                let conv = PackedConv { window, activation: conv.activation, weights };
+                Ok((Op::Conv { input: *input, conv, residual: *residual }, out))
             }
             &Op::MaxPool { input, kernel, stride, padding } => {
                 // Larger padding would make windows without a pixel.
                 if kernel == 0 || stride == 0 || padding * 2 > kernel {
                     return Err(fault(format!("pooling of {kernel} by {stride} with padding {padding}")));
                 }
-                Ok((PackedOp::MaxPool { input, kernel, stride, padding }, channels_of(input)?))
+                Ok((Op::MaxPool { input, kernel, stride, padding }, channels_of(input)?))
             }
-            Op::Affine { input, scale, shift, activation } => {
+            Op::Affine { input, factors: Factors { scale, shift }, activation } => {
                 let channels = channels_of(*input)?;
                 let (scale, shift) = (scale.to_vec1::<f32>()?, shift.to_vec1::<f32>()?);
                 if scale.len() != channels || shift.len() != channels {
@@ -215,8 +186,8 @@ impl PackedGraph {
                 }
                 // Few channels fill vectors badly: repeated, the factors of several pixels are those of one wide pixel.
                 let repeat = if channels.is_multiple_of(LINE) { 1 } else { LINE };
-                let (scale, shift) = (scale.repeat(repeat), shift.repeat(repeat));
-                Ok((PackedOp::Affine { input: *input, scale, shift, activation: *activation }, channels))
+                let factors = PackedFactors { scale: scale.repeat(repeat), shift: shift.repeat(repeat) };
+                Ok((Op::Affine { input: *input, factors, activation: *activation }, channels))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The engine against definitions written as plain loops, for every instruction set of this processor.
 
 use super::*;
-use crate::graph::{Activation, Conv, Op, Padding, Tap};
+use crate::graph::{Activation, Conv, Factors, Op, Padding, Tap};
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
 
@@ -116,7 +116,7 @@ fn plain(graph: &Graph, image: &[f32], height: usize, width: usize) -> Vec<Plain
                     best
                 })
             }
-            Op::Affine { input, scale, shift, activation } => {
+            Op::Affine { input, factors: Factors { scale, shift }, activation } => {
                 let x = &values[*input];
                 let (a, b): (Vec<f32>, Vec<f32>) = (scale.to_vec1().unwrap(), shift.to_vec1().unwrap());
                 Plain::build(x.height, x.width, x.channels, |y, x_, c| {
@@ -222,7 +222,7 @@ proptest! {
         let op = Op::MaxPool { input: 1, kernel, stride, padding: if pad { kernel / 2 } else { 0 } };
         let mut graph = after_stem(channels, 1, op, channels);
         let (scale, shift) = (tensor(&[channels], 11), tensor(&[channels], 12));
-        graph.nodes.push(Op::Affine { input: 2, scale, shift, activation });
+        graph.nodes.push(Op::Affine { input: 2, factors: Factors { scale, shift }, activation });
         graph.taps.push(tap(3, channels));
         check(&graph, height, width);
     }
@@ -249,7 +249,11 @@ fn network() -> Graph {
         Op::Conv { input: 5, conv: conv([70, 1, 3], 1, one, Activation::Relu6, 6), residual: None },
         dense(7, [70, 70, 1], 1, one, relu, None, 7),
         dense(7, [70, 70, 1], 1, Padding::Symmetric(0), relu, Some(6), 7),
-        Op::Affine { input: 9, scale: tensor(&[70], 8), shift: tensor(&[70], 9), activation: relu },
+        Op::Affine {
+            input: 9,
+            factors: Factors { scale: tensor(&[70], 8), shift: tensor(&[70], 9) },
+            activation: relu,
+        },
     ];
     // Node 4 has a halo, node 9 is read on, node 10 is tapped twice, node 8 is not needed.
     Graph { nodes, taps: vec![tap(4, 36), tap(9, 70), tap(10, 70), tap(10, 70)] }

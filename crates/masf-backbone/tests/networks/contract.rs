@@ -273,8 +273,8 @@ fn choices_that_cannot_be_are_refused_with_the_possible_ones() -> Result<()> {
     for (builder, part) in [
         (resnet().strides(&[]), "at least one"),
         (resnet().strides(&[8, 32]), "one of [4, 8, 16]"),
-        (resnet().strides(&[8, 8]), "8 twice"),
-        (resnet().layers(&["layer2.3", "layer2.out"]), "8 twice"),
+        (resnet().strides(&[8, 8]), "`layer2.out` twice"),
+        (resnet().layers(&["layer2.3", "layer2.out", "layer2.3"]), "`layer2.3` twice"),
         (resnet().layers(&["layer5"]), "layer3.out"),
         (resnet().normalisation(nan), "finite"),
         (resnet().normalisation(zero), "positive"),
