@@ -47,7 +47,7 @@ pub use detector::{Detector, default_registry};
 pub use evaluation::{Evaluation, KindEvaluation, SampleScore};
 pub use inspection::{Inspection, Region};
 pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
-pub use masf_core::{Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
+pub use masf_core::{DeviceChoice, Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
 pub use masf_data::{ImageInput, Size};
 pub use masf_fusion::{FusionParams, ImageScore, NormalisedScore, Threshold, ThresholdSource};
 pub use masf_memory::{MemoryBankParams, Reduction, Standardisation};
