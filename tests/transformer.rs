@@ -24,7 +24,8 @@ fn weights(name: &str, folder: &std::path::Path) -> Result<std::path::PathBuf> {
         };
         let count: usize = shape.iter().product();
         // A Weyl sequence: equidistributed and cheap.
-        let values = (0..count).map(|i| mean + deviation * 1.7 * ((i as f64 * 0.618_033_988_749_895).fract() as f32 * 2.0 - 1.0));
+        let values = (0..count)
+            .map(|i| mean + deviation * 1.7 * ((i as f64 * 0.618_033_988_749_895).fract() as f32 * 2.0 - 1.0));
         tensors.insert(name, Tensor::from_iter(values, &Device::Cpu)?.reshape(shape)?.to_dtype(DType::F16)?);
     }
     let path = folder.join("weights.safetensors");
@@ -57,7 +58,8 @@ fn a_transformer_serves_a_detector() -> Result<()> {
     // A size that is not whole patches is refused with those that are.
     config.input.size = masf::Size::square(128);
     let backbone = masf::open_backbone(&config.backbone, Some(&weights), &Silent)?;
-    let error = Detector::builder().config(config).backbone(backbone).fit(&images).expect_err("128 is no multiple of 14");
+    let error =
+        Detector::builder().config(config).backbone(backbone).fit(&images).expect_err("128 is no multiple of 14");
     assert!(error.to_string().contains("a height of 126 or 140"), "{error}");
     Ok(())
 }

@@ -25,6 +25,7 @@ mod vit;
 mod weights;
 
 pub use backbone::{Backbone, BackboneBuilder};
+pub use engine::Precision;
 pub use error::{BackboneError, Result};
 pub use scattering::ScatteringBackbone;
 pub use weights::{Problem, Problems, Weights};

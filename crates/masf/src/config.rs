@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use masf_backbone::Precision;
 use masf_core::Normalisation;
 use masf_core::{DeviceChoice, Error, Result};
 use masf_data::{Preprocess, Resize, Size};
@@ -106,11 +107,13 @@ pub struct BackboneConfig {
     pub strides: Vec<usize>,
     /// Where it computes while fitting. A loaded model computes where [`ReadOptions`](crate::ReadOptions) say.
     pub device: DeviceChoice,
+    /// How exactly convolutional networks multiply on the CPU; part of the fitted model.
+    pub precision: Precision,
 }
 
 impl Default for BackboneConfig {
     fn default() -> Self {
-        Self { name: "scattering".into(), strides: vec![8, 16], device: DeviceChoice::Cpu }
+        Self { name: "scattering".into(), strides: vec![8, 16], device: DeviceChoice::Cpu, precision: Precision::F32 }
     }
 }
 
@@ -346,10 +349,10 @@ mod tests {
         assert_eq!((&patches.backbone.strides, patches.input.size), (&vec![14], Size::square(252)));
         assert_eq!(Config::from_toml(&patches.to_toml().unwrap()).unwrap(), patches);
         // What is given stays, even the default of others.
-        let text = "input.size = 256\nbackbone = { name = 'dinov2-vits14', strides = [8, 16], device = 'cuda:1' }";
+        let text = "input.size = 256\nbackbone = { name = 'dinov2-vits14', strides = [8, 16], device = 'cuda:1', precision = 'bf16' }";
         let given = Config::from_toml(text).unwrap();
         assert_eq!((given.backbone.strides, given.input.size), (vec![8, 16], Size::square(256)));
-        assert_eq!(given.backbone.device, DeviceChoice::Cuda(1));
+        assert_eq!((given.backbone.device, given.backbone.precision), (DeviceChoice::Cuda(1), Precision::Bf16));
         let error = Config::from_toml("backbone.device = 'gpu'").unwrap_err().to_string();
         assert!(error.contains("cuda:INDEX"), "{error}");
     }

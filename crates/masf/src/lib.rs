@@ -46,6 +46,7 @@ pub use config::{BackboneConfig, Config, InputConfig, MemoryConfig, ThresholdCon
 pub use detector::{Detector, default_registry};
 pub use evaluation::{Evaluation, KindEvaluation, SampleScore};
 pub use inspection::{Inspection, Region};
+pub use masf_backbone::Precision;
 pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
 pub use masf_core::{DeviceChoice, Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
 pub use masf_data::{ImageInput, Size};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use masf_backbone::{Backbone, ScatteringBackbone};
+use masf_backbone::{Backbone, Precision, ScatteringBackbone};
 use masf_core::{Error, FeatureExtractor, Progress, Result};
 
 use crate::BackboneConfig;
@@ -20,6 +20,13 @@ pub fn open_backbone(
     progress: &dyn Progress,
 ) -> Result<Box<dyn FeatureExtractor>> {
     if config.name == ScatteringBackbone::NAME {
+        if config.precision != Precision::F32 {
+            return Err(Error::argument(
+                "backbone.precision",
+                "bf16",
+                "f32, as the backbone `scattering` has no products to round",
+            ));
+        }
         if let Some(path) = weights {
             return Err(Error::argument(
                 "weights",
@@ -30,6 +37,7 @@ pub fn open_backbone(
         return Ok(Box::new(ScatteringBackbone::new(&config.strides)?.to_device(config.device.open()?)));
     }
     let builder = Backbone::builder(&config.name)?.strides(&config.strides).device(config.device.open()?);
+    let builder = builder.precision(config.precision);
     match weights {
         Some(path) => Ok(Box::new(builder.load(path)?)),
         None => download(&config.name, builder, progress),

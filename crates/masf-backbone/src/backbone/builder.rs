@@ -8,6 +8,7 @@ use masf_models::Model;
 
 use super::Backbone;
 use super::executor::Executor;
+use crate::engine::Precision;
 use crate::networks::{self, Layer, Network};
 use crate::weights::{Problem, Problems, Weights, check};
 use crate::{BackboneError, Result};
@@ -28,13 +29,14 @@ pub struct BackboneBuilder {
     maps: Maps,
     normalisation: Normalisation,
     device: Device,
+    precision: Precision,
 }
 
 impl BackboneBuilder {
     pub(super) fn new(name: &str) -> Result<Self> {
         let (model, network) = networks::find(name)?;
         let normalisation = Normalisation { mean: model.mean, std: model.std };
-        Ok(Self { model, network, maps: Maps::All, normalisation, device: Device::Cpu })
+        Ok(Self { model, network, maps: Maps::All, normalisation, device: Device::Cpu, precision: Precision::F32 })
     }
 
     /// Gives the network's default maps at these strides, such as `[8, 16]`; all that it has by default. Vision transformers have
@@ -61,6 +63,13 @@ impl BackboneBuilder {
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
+        self
+    }
+
+    /// Multiplies with this precision; `f32` by default. `bf16` is for convolutional networks on the CPU.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -147,10 +156,10 @@ impl BackboneBuilder {
         let needed: std::collections::BTreeSet<_> = network.requirements().into_iter().map(|r| r.name).collect();
         weights.retain(|name| needed.contains(name));
         let levels = network.levels();
-        let executor = Executor::new(&network, &weights, &self.device)?;
-        let Self { model, normalisation, device, .. } = self;
+        let executor = Executor::new(&network, &weights, &self.device, self.precision)?;
+        let Self { model, normalisation, device, precision, .. } = self;
         let granularity = network.granularity();
-        Ok(Backbone { model, layers, levels, granularity, normalisation, device, weights, executor })
+        Ok(Backbone { model, layers, levels, granularity, normalisation, device, precision, weights, executor })
     }
 
     /// The layers of the chosen maps, finest first.
@@ -159,6 +168,11 @@ impl BackboneBuilder {
         if !mean.iter().all(|mean| mean.is_finite()) || !std.iter().all(|std| std.is_finite() && *std > 0.0) {
             let expected = "finite means and positive standard deviations";
             return Err(BackboneError::argument("normalisation", format!("{:?}", self.normalisation), expected));
+        }
+        let engine = self.device.is_cpu() && matches!(self.network, Network::Convolutional(_));
+        if self.precision != Precision::F32 && !engine {
+            let expected = "f32; bf16 is for convolutional networks on the CPU";
+            return Err(BackboneError::argument("precision", format!("{:?}", self.precision), expected));
         }
         let mut chosen: Vec<(Layer, &str)> = Vec::new();
         match &self.maps {

@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Storage, Tensor};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Precision};
 use crate::graph::Graph;
 use crate::networks::Network;
 use crate::weights::Weights;
@@ -19,17 +19,20 @@ pub(super) enum Executor {
 
 impl Executor {
     /// Prepares a network with weights that have been checked.
-    pub(super) fn new(network: &Network, weights: &Weights, device: &Device) -> Result<Self> {
+    pub(super) fn new(network: &Network, weights: &Weights, device: &Device, precision: Precision) -> Result<Self> {
         match network {
-            Network::Convolutional(blueprint) => Self::of_graph(blueprint.assemble(weights, device)?, device),
+            Network::Convolutional(blueprint) => {
+                Self::of_graph(blueprint.assemble(weights, device)?, device, precision)
+            }
             #[cfg(feature = "vit")]
             Network::Transformer(blueprint) => Ok(Self::Transformer(blueprint.assemble(weights, device)?)),
         }
     }
 
-    /// Prepares a graph whose weights are on `device`.
-    pub(super) fn of_graph(graph: Graph, device: &Device) -> Result<Self> {
-        Ok(if device.is_cpu() { Self::Engine(Engine::new(&graph)?) } else { Self::Candle(graph) })
+    /// Prepares a graph whose weights are on `device`; the precision is the engine's.
+    pub(super) fn of_graph(graph: Graph, device: &Device, precision: Precision) -> Result<Self> {
+        let engine = |graph| Engine::with_precision(graph, precision);
+        Ok(if device.is_cpu() { Self::Engine(engine(&graph)?) } else { Self::Candle(graph) })
     }
 
     /// The taps' maps `[B, C, h, w]` of images `[B, 3, H, W]`; each image's are the same bits in any batch.

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use masf_core::{FeatureExtractor, FeatureLevel, FeaturePyramid, LevelSpec, Normalisation};
 use masf_models::Model;
 
+use crate::engine::Precision;
 use crate::weights::Weights;
 use crate::{BackboneError, Result};
 use executor::Executor;
@@ -43,6 +44,7 @@ pub struct Backbone {
     granularity: usize,
     normalisation: Normalisation,
     device: Device,
+    precision: Precision,
     /// What the network was made from, in the type it was stored in: a model file has to give the same bits.
     weights: Weights,
     executor: Executor,
@@ -70,14 +72,19 @@ impl Backbone {
         &self.layers
     }
 
+    /// How exactly it multiplies.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The same backbone on another device.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Those of the device, and [`BackboneError::Argument`] for a precision that is the CPU's only.
     pub fn to_device(self, device: Device) -> Result<Self> {
         let layers: Vec<&str> = self.layers.iter().map(String::as_str).collect();
         let builder = BackboneBuilder::new(self.model.name)?.layers(&layers).normalisation(self.normalisation);
-        builder.device(device).restore(self.weights)
+        builder.device(device).precision(self.precision).restore(self.weights)
     }
 
     fn maps(&self, images: &Tensor) -> Result<Vec<Tensor>> {

@@ -5,6 +5,7 @@ use std::io::Write;
 use candle_core::{Device, Tensor};
 
 use super::executor::Executor;
+use crate::engine::Precision;
 use crate::networks::{self, Blueprint, Network};
 use crate::weights::Weights;
 
@@ -44,7 +45,7 @@ impl Pair {
     fn new(name: &'static str, network: &Blueprint) -> Self {
         let graph = network.assemble(&weights(&network.requirements()), &Device::Cpu).unwrap();
         let oracle = Executor::Candle(graph.clone());
-        let engine = Executor::of_graph(graph, &Device::Cpu).unwrap();
+        let engine = Executor::of_graph(graph, &Device::Cpu, Precision::F32).unwrap();
         assert!(matches!(engine, Executor::Engine(_)));
         Self { name, engine, oracle }
     }

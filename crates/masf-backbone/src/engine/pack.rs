@@ -2,8 +2,9 @@
 //! sizes.
 
 use super::error::EngineError;
-use super::kernels::{InstructionSet, PRODUCTS, transform_filter};
+use super::kernels::{InstructionSet, Operands, PRODUCTS, transform_filter};
 use super::memory::{Aligned, LINE};
+use super::precision::Precision;
 use crate::graph::{Activation, Conv, Factors, Graph, NodeId, Op, Padding, Tap};
 
 /// Weights of a dense convolution or of one by Winograd's method, in panels of a few vectors of output channels.
@@ -13,7 +14,10 @@ pub(crate) struct DenseWeights {
     pub(crate) set: InstructionSet,
     /// Output channels.
     pub(crate) channels: usize,
-    /// Numbers summed over: `kernel * kernel * input channels`, or the input channels for Winograd's method.
+    /// What the products are made of.
+    pub(crate) operands: Operands,
+    /// Elements summed over: `kernel * kernel * input channels` numbers, or the input channels for Winograd's method; half as
+    /// many, rounded up, where an element is a pair of numbers.
     pub(crate) depth: usize,
     pub(crate) panels: Vec<Panel>,
     /// Per panel `[depth (row, column, channel)][vectors * lanes]`, or `[36][depth][vectors * lanes]`; channels beyond
@@ -93,6 +97,7 @@ fn stride(op: &PackedOp) -> usize {
 #[derive(Debug)]
 pub(crate) struct PackedGraph {
     pub(crate) set: InstructionSet,
+    precision: Precision,
     pub(crate) nodes: Vec<PackedOp>,
     /// Channels of each node's value.
     pub(crate) channels: Vec<usize>,
@@ -103,9 +108,9 @@ pub(crate) struct PackedGraph {
 
 impl PackedGraph {
     /// Checks the graph (order, channels, kernels) and packs its weights for `set`.
-    pub(crate) fn new(graph: &Graph, set: InstructionSet) -> Result<Self, EngineError> {
+    pub(crate) fn new(graph: &Graph, set: InstructionSet, precision: Precision) -> Result<Self, EngineError> {
         let (nodes, channels, steps) = (Vec::new(), Vec::new(), Vec::new());
-        let mut packed = Self { set, nodes, channels, steps, taps: graph.taps.clone() };
+        let mut packed = Self { set, precision, nodes, channels, steps, taps: graph.taps.clone() };
         for (node, op) in graph.nodes.iter().enumerate() {
             let (op, channels) = packed.pack(node, op)?;
             let step = op.inputs().next().map_or(1, |input| packed.steps[input].saturating_mul(stride(&op)));
@@ -166,7 +171,7 @@ impl PackedGraph {
                 } else if suits_winograd(&window, channels, out, self.steps[*input]) {
                     ConvWeights::Winograd(winograd_weights(conv, self.set)?)
                 } else {
-                    ConvWeights::Direct(dense_weights(conv, self.set)?)
+                    ConvWeights::Direct(dense_weights(conv, self.set, self.precision)?)
                 };
                 let conv = PackedConv { window, activation: conv.activation, weights };
                 Ok((Op::Conv { input: *input, conv, residual: *residual }, out))
@@ -209,7 +214,7 @@ const MAX_WINOGRAD_CHANNELS: usize = 512 * 512;
 /// channel, its width in channels (rounded up to whole vectors) and `numbers` zeros per channel.
 fn panels(
     conv: &Conv,
-    set: InstructionSet,
+    (set, operands): (InstructionSet, Operands),
     (depth, numbers): (usize, usize),
     fill: impl Fn(usize, usize, &mut [f32]),
 ) -> Result<DenseWeights, EngineError> {
@@ -227,17 +232,25 @@ fn panels(
         fill(channel, width, &mut data.as_mut_slice()[start..start + width * numbers]);
         panels.push(Panel { start, channel, vectors: end - first });
     }
-    Ok(DenseWeights { set, channels, depth, panels, data, bias })
+    Ok(DenseWeights { set, channels, operands, depth, panels, data, bias })
 }
 
-fn dense_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, EngineError> {
+/// Fewest neighbouring numbers that are worth rounding: shorter runs, as those of a stem, take as long to convert as they save.
+const LEAST_ROUNDED_RUN: usize = 16;
+
+fn dense_weights(conv: &Conv, set: InstructionSet, precision: Precision) -> Result<DenseWeights, EngineError> {
     let (_, inputs, kernel, _) = conv.weight.dims4()?;
     // [O, I, k, k] to [O, k, k, I]: the order of a window in a channels-last map.
     let source = conv.weight.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
-    let depth = kernel * kernel * inputs;
-    panels(conv, set, (depth, depth), |channel, width, panel| {
-        for (column, filter) in source.chunks_exact(depth).skip(channel).take(width).enumerate() {
-            for (k, &weight) in filter.iter().enumerate() {
+    let numbers = kernel * kernel * inputs;
+    let precision = if kernel * inputs >= LEAST_ROUNDED_RUN { precision } else { Precision::F32 };
+    let operands = Operands::new(set, precision);
+    let depth = operands.elements(numbers);
+    panels(conv, (set, operands), (depth, depth), |channel, width, panel| {
+        let mut elements = vec![0.0; depth];
+        for (column, filter) in source.chunks_exact(numbers).skip(channel).take(width).enumerate() {
+            operands.convert(filter, &mut elements);
+            for (k, &weight) in elements.iter().enumerate() {
                 panel[k * width + column] = weight;
             }
         }
@@ -247,7 +260,8 @@ fn dense_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, Engin
 fn winograd_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, EngineError> {
     let inputs = conv.weight.dim(1)?;
     let source = conv.weight.flatten_all()?.to_vec1::<f32>()?;
-    panels(conv, set, (inputs, inputs * PRODUCTS), |channel, width, panel| {
+    let operands = Operands::new(set, Precision::F32);
+    panels(conv, (set, operands), (inputs, inputs * PRODUCTS), |channel, width, panel| {
         for (column, filters) in source.chunks_exact(inputs * 9).skip(channel).take(width).enumerate() {
             for (k, filter) in filters.as_chunks::<9>().0.iter().enumerate() {
                 let transformed = transform_filter(&filter.map(f64::from));

@@ -312,9 +312,10 @@ fn conv_work(
                 run_len: conv.window.kernel * input.map.channels,
                 run_pitch: input.map.pitch(),
             };
-            let multiply_adds = pixels * weights.depth * channels;
+            let nanoseconds = pixels * weights.depth * channels / 50;
             let (panels, weights) = (weights.panels.len(), weights.data.as_slice().len());
-            let (blocks, groups) = cut(multiply_adds / 50, pixels, input.map.len(), panels, weights);
+            let (blocks, groups) = cut(nanoseconds, pixels, input.map.len(), panels, weights);
+            let multiply_adds = pixels * geometry.runs * geometry.run_len * channels;
             (Work::Dense { geometry, input, residual, blocks, groups }, blocks * groups, multiply_adds)
         }
         ConvWeights::Winograd(weights) => {

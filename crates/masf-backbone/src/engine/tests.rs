@@ -135,7 +135,7 @@ fn check(graph: &Graph, height: usize, width: usize) {
     let batch = 3;
     let images = noise(batch * 3 * height * width, 99);
     for set in InstructionSet::available() {
-        let engine = Engine::with_instructions(graph, set).unwrap();
+        let engine = Engine::with_instructions(graph, set, Precision::F32).unwrap();
         let maps = engine.run(&images, batch, height, width).unwrap();
         for (i, image) in images.chunks_exact(3 * height * width).enumerate() {
             let values = plain(graph, image, height, width);
@@ -149,6 +149,35 @@ fn check(graph: &Graph, height: usize, width: usize) {
                     let gap = (f64::from(*a) - b).abs() / peak;
                     assert!(gap < 1e-5, "{set:?}, image {i}, node {}, number {at}: {a} for {b}", tap.node);
                 }
+            }
+        }
+    }
+}
+
+/// Runs a graph whose nodes 2 and 3 read node 1 with rounded numbers, on every instruction set, and compares these nodes with their
+/// definition on the rounded weights and the rounded values that the engine itself gives for node 1.
+fn check_rounded(graph: &Graph, height: usize, width: usize) {
+    let rounded = |x: f32| half::bf16::from_f32(x).to_f32();
+    let images = noise(3 * height * width, 99);
+    for set in InstructionSet::available() {
+        let engine = Engine::with_instructions(graph, set, Precision::Bf16).unwrap();
+        let maps = engine.run(&images, 1, height, width).unwrap();
+        let plain = |map: &TapMap, round: bool| {
+            let data = map.data.iter().map(|&x| f64::from(if round { rounded(x) } else { x })).collect();
+            Plain { height: map.height, width: map.width, channels: map.channels, data }
+        };
+        let input = plain(&maps[0], true);
+        for (node, map) in [(2, &maps[1]), (3, &maps[2])] {
+            let Op::Conv { conv, residual, .. } = &graph.nodes[node] else { unreachable!() };
+            let shape = conv.weight.shape().clone();
+            let weight = conv.weight.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(rounded);
+            let weight = Tensor::from_iter(weight, &Device::Cpu).unwrap().reshape(shape).unwrap();
+            let residual = residual.map(|_| plain(&maps[1], false));
+            let truth = plain_conv(&input, &Conv { weight, ..conv.clone() }, residual.as_ref());
+            let peak = truth.data.iter().fold(0.3, |peak: f64, x| peak.max(x.abs()));
+            for (at, (a, b)) in map.data.iter().zip(&truth.data).enumerate() {
+                let gap = (f64::from(*a) - b).abs() / peak;
+                assert!(gap < 1e-5, "{set:?}, node {node}, number {at}: {a} for {b}");
             }
         }
     }
@@ -203,6 +232,23 @@ proptest! {
         graph.nodes.push(Op::Conv { input: 1, conv: second, residual: Some(2) });
         graph.taps.push(tap(3, out));
         check(&graph, height, width);
+    }
+
+    #[test]
+    fn rounded_convolutions_equal_the_definition_on_rounded_numbers(
+        (kernel, padding) in prop_oneof![Just(1), Just(3)].prop_flat_map(|k| (Just(k), paddings(k))),
+        stride in 1usize..=2, inputs in 16usize..60, out in 2usize..150,
+        height in 3usize..15, width in 3usize..23, activation in activations(), with_residual: bool,
+    ) {
+        // Winograd's method is not rounded.
+        let stride = if kernel == 3 { 2 } else { stride };
+        let first = conv([out, inputs, kernel], stride, padding, activation, 7);
+        let residual = with_residual.then_some(2);
+        let plain = conv([out, inputs, kernel], stride, padding, Activation::Identity, 8);
+        let mut graph = after_stem(inputs, 1, Op::Conv { input: 1, conv: plain, residual: None }, out);
+        graph.nodes.push(Op::Conv { input: 1, conv: first, residual });
+        graph.taps.push(tap(3, out));
+        check_rounded(&graph, height, width);
     }
 
     #[test]
@@ -270,8 +316,10 @@ fn a_network_equals_the_definition_at_any_size() {
 fn bits_do_not_depend_on_threads_or_batch() {
     let (height, width, batch) = (65, 96, 5);
     let images = noise(batch * 3 * height * width, 3);
-    for set in InstructionSet::available() {
-        let engine = Engine::with_instructions(&network(), set).unwrap();
+    let precisions = [Precision::F32, Precision::Bf16];
+    let kinds = InstructionSet::available().into_iter().flat_map(|set| precisions.map(|precision| (set, precision)));
+    for (set, precision) in kinds {
+        let engine = Engine::with_instructions(&network(), set, precision).unwrap();
         let run = |threads: usize, images: &[f32], batch: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| engine.run(images, batch, height, width).unwrap())
@@ -282,8 +330,11 @@ fn bits_do_not_depend_on_threads_or_batch() {
                 let all = run(threads, &images, batch);
                 let first = run(threads, &images[..3 * height * width], 1);
                 for ((all, first), truth) in all.iter().zip(&first).zip(&truth) {
-                    assert!(all.data == truth.data, "{set:?}, {threads} threads, repetition {repeat}");
-                    assert!(first.data == truth.data[..first.data.len()], "{set:?}, {threads} threads, batch 1");
+                    assert!(all.data == truth.data, "{set:?}, {precision:?}, {threads} threads, repetition {repeat}");
+                    assert!(
+                        first.data == truth.data[..first.data.len()],
+                        "{set:?}, {precision:?}, {threads} threads, batch 1"
+                    );
                 }
             }
         }

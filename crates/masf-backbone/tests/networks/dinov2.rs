@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
-use masf_backbone::{Backbone, Weights};
+use masf_backbone::{Backbone, Precision, Weights};
 use masf_core::artifact::{ModelFile, ReadOptions, Registry, SaveOptions, save};
 use masf_core::{Fault, FeatureExtractor, FeaturePyramid, LevelSpec, Result};
 use sha2::{Digest, Sha256};
@@ -113,6 +113,8 @@ fn sizes_that_are_not_whole_patches_are_refused_with_those_that_work() -> Result
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(error.fault(), Fault::Data);
     }
+    let rounded = Backbone::builder("dinov2-vits14")?.precision(Precision::Bf16).build(weights("dinov2-vits14")?);
+    assert!(rounded.unwrap_err().to_string().contains("convolutional networks on the CPU"));
     let error = Backbone::builder("dinov2-vits14")?.strides(&[8, 16]).build(weights("dinov2-vits14")?).unwrap_err();
     assert!(error.to_string().contains("one of [14], which `dinov2-vits14` has"), "{error}");
     Ok(())

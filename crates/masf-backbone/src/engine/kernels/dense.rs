@@ -1,9 +1,12 @@
 //! Entry points of the dense convolutions, direct and by Winograd's method.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512bf16::Avx512Bf16;
 use super::conv::{self, ConvCall, PanelRef};
+use super::rounding::{Rounding, Target};
 use super::simd::Simd;
 use super::winograd::{InputPatch, OutputTile, PRODUCTS, TILE};
-use super::{Frame, InstructionSet, Steps, dispatch};
+use super::{Frame, InstructionSet, Kept, Operands, Steps, dispatch};
 use crate::engine::memory::{Aligned, LINE, Span};
 use crate::engine::pack::DenseWeights;
 use std::cell::RefCell;
@@ -46,7 +49,7 @@ pub(crate) unsafe fn conv(
 ) {
     let ConvGeometry { frame, runs, run_len, run_pitch } = *geometry;
     let Spans { input, residual, output } = spans;
-    assert!(runs * run_len == weights.depth && weights.set == set);
+    assert!(weights.operands.elements(runs * run_len) == weights.depth && weights.set == set);
     assert!(pixels.end <= frame.height * frame.width && panels.end <= weights.panels.len());
     frame.check_input((runs - 1) * run_pitch + run_len, input);
     frame.check_output(weights.channels, residual, output);
@@ -54,6 +57,7 @@ pub(crate) unsafe fn conv(
     let call = ConvCall {
         input: input.at(frame.input.start),
         input_steps: frame.input.steps,
+        skipped: 0,
         runs,
         run_len,
         run_pitch,
@@ -65,6 +69,81 @@ pub(crate) unsafe fn conv(
         low: frame.low,
         high: frame.high,
     };
+    if weights.operands == Operands(Kept::Whole) {
+        // SAFETY: the assertions cover the last window, output and residual, and all others come before them; the caller
+        // promises exclusion.
+        return unsafe { each_panel(&call, weights, panels, pixels) };
+    }
+    let pitch = weights.depth;
+    SCRATCH.with_borrow_mut(|scratch| {
+        let windows = scratch_of(scratch, ROUNDED_PIXELS * pitch);
+        for first in pixels.clone().step_by(ROUNDED_PIXELS) {
+            let end = pixels.end.min(first + ROUNDED_PIXELS);
+            for pixel in first..end {
+                // SAFETY: the windows of these pixels are inside the input; the scratch is this thread's, and has `pitch`
+                // elements for each.
+                unsafe { round_window(set, &call, weights.operands, pixel, windows.at((pixel - first) * pitch)) };
+            }
+            let call = ConvCall {
+                input: windows.at(0),
+                input_steps: Steps { row: frame.width * pitch, pixel: pitch },
+                skipped: first * pitch,
+                runs: 1,
+                run_len: pitch,
+                run_pitch: 0,
+                ..call
+            };
+            // SAFETY: as above, for the windows in the scratch.
+            unsafe { each_panel(&call, weights, panels.clone(), first..end) };
+        }
+    });
+}
+
+/// Pixels whose windows are rounded together, before the panels pass: their windows stay in the second-level cache.
+const ROUNDED_PIXELS: usize = 96;
+
+/// `len` numbers of the scratch.
+fn scratch_of(scratch: &mut Aligned, len: usize) -> Span {
+    if scratch.as_slice().len() < len {
+        *scratch = Aligned::zeros(len);
+    }
+    Span::of(&mut scratch.as_mut_slice()[..len])
+}
+
+/// Converts the window of an output pixel to elements.
+///
+/// # Safety
+///
+/// The window lies inside the input, and `elements` has room for it; nobody else accesses that.
+unsafe fn round_window(set: InstructionSet, call: &ConvCall, operands: Operands, pixel: usize, elements: *mut f32) {
+    let window = call.input_steps.at(pixel / call.width, pixel % call.width);
+    // SAFETY: runs of the window, one after another, are as many numbers as the elements hold; `set` is present.
+    unsafe {
+        for run in 0..call.runs {
+            let input = call.input.add(window + run * call.run_pitch);
+            let output = match operands.0 {
+                #[cfg(target_arch = "x86_64")]
+                Kept::Pairs => Target::Bf16(elements.cast::<u16>().add(run * call.run_len)),
+                _ => Target::F32(elements.add(run * call.run_len)),
+            };
+            let rounding = Rounding { input, len: call.run_len, output };
+            dispatch!(set, S => S::round(&rounding));
+        }
+        #[cfg(target_arch = "x86_64")]
+        if operands.0 == Kept::Pairs && (call.runs * call.run_len) % 2 == 1 {
+            elements.cast::<u16>().add(call.runs * call.run_len).write(0);
+        }
+    }
+}
+
+/// Computes output pixels of some panels.
+///
+/// # Safety
+///
+/// All windows, outputs and residuals of the pixels lie inside their allocations; no other thread accesses these outputs, or writes
+/// what is read.
+unsafe fn each_panel(call: &ConvCall, weights: &DenseWeights, panels: Range<usize>, pixels: Range<usize>) {
+    let set = weights.set;
     for panel in &weights.panels[panels] {
         let lanes = panel.vectors * set.lanes();
         let panel = PanelRef {
@@ -74,9 +153,15 @@ pub(crate) unsafe fn conv(
             vectors: panel.vectors,
             last: set.lanes().min(weights.channels - panel.channel - (panel.vectors - 1) * set.lanes()),
         };
-        // SAFETY: `set` exists only for instruction sets that are present; the assertions cover the last window, output
-        // and residual, and all others come before them; the panel's data were sliced; the caller promises exclusion.
-        dispatch!(set, S => unsafe { conv::panel::<S>(&call, &panel, pixels.start, pixels.end) });
+        // SAFETY: `set` exists only for instruction sets that are present, and pairs only where AVX512-BF16 is; the panel's
+        // data were sliced; the rest is the caller's promise.
+        unsafe {
+            match weights.operands.0 {
+                #[cfg(target_arch = "x86_64")]
+                Kept::Pairs => conv::panel::<Avx512Bf16>(call, &panel, pixels.start, pixels.end),
+                _ => dispatch!(set, S => conv::panel::<S>(call, &panel, pixels.start, pixels.end)),
+            }
+        }
     }
 }
 
@@ -95,7 +180,7 @@ impl WinogradGeometry {
 }
 
 thread_local! {
-    /// Transformed patches and products of one task; stays for the next one.
+    /// Transformed patches and products, or rounded windows, of one task; stays for the next one.
     static SCRATCH: RefCell<Aligned> = RefCell::default();
 }
 
@@ -128,11 +213,9 @@ pub(crate) unsafe fn winograd(
     let widest = weights.panels.iter().map(|panel| panel.vectors).max().unwrap_or(0) * lanes;
     let (pitch, product_pitch) = ((count * depth).next_multiple_of(LINE) + LINE, count * widest + LINE);
     SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.as_slice().len() < PRODUCTS * (pitch + product_pitch) {
-            *scratch = Aligned::zeros(PRODUCTS * (pitch + product_pitch));
-        }
-        let (patches, products) = scratch.as_mut_slice().split_at_mut(PRODUCTS * pitch);
-        let (patches, products) = (Span::of(patches), Span::of(&mut products[..PRODUCTS * product_pitch]));
+        let scratch = scratch_of(scratch, PRODUCTS * (pitch + product_pitch));
+        let patches = scratch.part(0, PRODUCTS * pitch);
+        let products = scratch.part(PRODUCTS * pitch, PRODUCTS * product_pitch);
         for (i, tile) in tiles.clone().enumerate() {
             let (y, x) = (tile / columns * TILE, tile % columns * TILE);
             let patch = InputPatch {
@@ -155,6 +238,7 @@ pub(crate) unsafe fn winograd(
                 let call = ConvCall {
                     input: patches.at(product * pitch),
                     input_steps: Steps { row: 0, pixel: depth },
+                    skipped: 0,
                     runs: 1,
                     run_len: depth,
                     run_pitch: 0,

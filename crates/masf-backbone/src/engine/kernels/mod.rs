@@ -9,11 +9,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16;
 mod conv;
 mod dense;
 mod depthwise;
 mod pointwise;
 mod portable;
+mod rounding;
 mod rows;
 mod simd;
 mod winograd;
@@ -24,6 +27,7 @@ pub(super) use rows::{DepthwiseGeometry, PoolGeometry, affine, depthwise, max_po
 pub(super) use winograd::{PATCH, PRODUCTS, TILE, transform_filter};
 
 use super::memory::Span;
+use super::precision::Precision;
 use simd::Simd;
 
 /// An instruction set that this processor has; values come from [`InstructionSet::best`] and
@@ -94,6 +98,59 @@ impl InstructionSet {
     /// Most vectors of output channels that a convolution tile has.
     pub(crate) fn panel_vectors(self) -> usize {
         dispatch!(self, S => S::TILE_PIXELS.iter().filter(|&&pixels| pixels > 0).count())
+    }
+}
+
+/// What the products of a dense convolution are made of; values that need AVX512-BF16 come from [`Operands::new`] only, for an
+/// [`InstructionSet`] of a processor that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Operands(Kept);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// `f32`.
+    Whole,
+    /// Rounded to `bf16`, kept as `f32`.
+    Rounded,
+    /// Pairs of `bf16` in the place of one `f32`.
+    #[cfg(target_arch = "x86_64")]
+    Pairs,
+}
+
+impl Operands {
+    /// The form that is fastest for a precision.
+    pub(crate) fn new(set: InstructionSet, precision: Precision) -> Self {
+        Self(match (precision, set.0) {
+            (Precision::F32, _) => Kept::Whole,
+            #[cfg(target_arch = "x86_64")]
+            (Precision::Bf16, Kind::Avx512) if is_x86_feature_detected!("avx512bf16") => Kept::Pairs,
+            (Precision::Bf16, _) => Kept::Rounded,
+        })
+    }
+
+    /// Elements that hold so many numbers.
+    pub(crate) fn elements(self, numbers: usize) -> usize {
+        match self.0 {
+            Kept::Whole | Kept::Rounded => numbers,
+            #[cfg(target_arch = "x86_64")]
+            Kept::Pairs => numbers.div_ceil(2),
+        }
+    }
+
+    /// Converts numbers to elements; a pair without a second number has zero in its place.
+    pub(crate) fn convert(self, numbers: &[f32], elements: &mut [f32]) {
+        let rounded = |x: f32| f32::from_bits(u32::from(rounding::bits(x)) << 16);
+        match self.0 {
+            Kept::Whole => elements.copy_from_slice(numbers),
+            Kept::Rounded => elements.iter_mut().zip(numbers).for_each(|(element, x)| *element = rounded(*x)),
+            #[cfg(target_arch = "x86_64")]
+            Kept::Pairs => {
+                for (element, pair) in elements.iter_mut().zip(numbers.chunks(2)) {
+                    let second = pair.get(1).map_or(0, |x| rounding::bits(*x));
+                    *element = f32::from_bits(u32::from(rounding::bits(pair[0])) | u32::from(second) << 16);
+                }
+            }
+        }
     }
 }
 
