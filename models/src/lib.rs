@@ -49,6 +49,8 @@ pub enum Architecture {
         /// Two 3x3 convolutions a block, or a bottleneck.
         block: Block,
     },
+    /// The compact network of `masf-nano`: 3x3 convolutions and bottleneck blocks, made for the CPU engine of `masf-backbone`.
+    Nano,
     /// Wavelet scattering, which is computed and not learned.
     Scattering,
 }

@@ -35,6 +35,7 @@ const fn torchvision(name: &'static str, repository: &'static str, blocks: [usiz
 /// All models.
 pub const MODELS: &[Model] = &[
     model("scattering", Architecture::Scattering, SYMMETRIC, None),
+    model("masf-nano", Architecture::Nano, IMAGENET, None),
     model(
         "mobilenet-v2",
         Architecture::MobileNetV2 { padding: PaddingRule::Symmetric },

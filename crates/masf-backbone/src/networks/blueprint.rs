@@ -38,8 +38,9 @@ pub(crate) struct ConvSpec {
     pub(crate) activation: Activation,
 }
 
+/// What a node computes.
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     Input,
     Conv {
         input: NodeId,
@@ -111,6 +112,12 @@ impl Blueprint {
 
     /// The input node.
     pub(crate) const INPUT: NodeId = 0;
+
+    /// The operations, in order.
+    #[cfg(feature = "train")]
+    pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.nodes.iter().map(|node| &node.step)
+    }
 
     /// Channels of a node's value.
     pub(crate) fn channels(&self, node: NodeId) -> usize {

@@ -2,10 +2,13 @@
 
 mod blueprint;
 mod mobilenet_v2;
+mod nano;
 mod resnet;
 mod resnet_v2;
 
 pub(crate) use blueprint::Blueprint;
+#[cfg(feature = "train")]
+pub(crate) use blueprint::{ConvSpec, Offset, Step};
 
 use masf_models::{Architecture, MODELS, Model, PaddingRule};
 
@@ -23,10 +26,11 @@ pub(crate) fn find(name: &str) -> Result<(&'static Model, Blueprint)> {
 }
 
 /// The network of an architecture; none for those that are computed otherwise.
-fn blueprint(architecture: Architecture) -> Option<Blueprint> {
+pub(crate) fn blueprint(architecture: Architecture) -> Option<Blueprint> {
     match architecture {
         Architecture::MobileNetV2 { padding: PaddingRule::Same } => Some(mobilenet_v2::blueprint(Padding::Same)),
         Architecture::MobileNetV2 { .. } => Some(mobilenet_v2::blueprint(Padding::Symmetric(1))),
+        Architecture::Nano => Some(nano::blueprint()),
         Architecture::ResNet50V2 => Some(resnet_v2::blueprint()),
         Architecture::ResNet { blocks, block } => Some(resnet::blueprint(blocks, block)),
         _ => None,
