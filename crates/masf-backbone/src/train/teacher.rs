@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::FeatureExtractor;
+use masf_core::{FeatureExtractor, FeaturePyramid};
 use rand_chacha::rand_core::RngCore;
 
 use crate::{Backbone, BackboneError, Result};
@@ -53,12 +53,11 @@ impl Teacher {
         let mut moments: Vec<Moments> = Vec::new();
         for images in batches {
             let images = images?;
-            for (index, &stride) in strides.iter().enumerate() {
-                let parts = features(&backbones, &images, stride)?;
+            for (index, parts) in features(&backbones, &images, strides.iter().copied())?.iter().enumerate() {
                 if moments.len() == index {
-                    moments.push(Moments::new(&parts)?);
+                    moments.push(Moments::new(parts)?);
                 }
-                moments[index].add(&parts)?;
+                moments[index].add(parts)?;
             }
         }
         if moments.len() < strides.len() {
@@ -99,14 +98,15 @@ impl Teacher {
     /// # Errors
     /// As [`Backbone::extract`].
     pub fn targets(&self, images: &Tensor) -> Result<Vec<Tensor>> {
-        let project = |projection: &Projection| {
-            let parts = features(&self.backbones, images, projection.stride)?;
-            let all = Tensor::cat(&parts, 3)?;
+        let project = |(projection, parts): (&Projection, &Vec<Tensor>)| {
+            let all = Tensor::cat(parts, 3)?;
             let (batch, height, width, channels) = all.dims4()?;
             let rows = all.reshape(((), channels))?.broadcast_sub(&projection.mean)?.matmul(&projection.matrix)?;
             Ok(rows.reshape((batch, height, width, ()))?)
         };
-        self.projections.iter().map(project).collect()
+        let strides = self.projections.iter().map(|projection| projection.stride);
+        let features = features(&self.backbones, images, strides)?;
+        self.projections.iter().zip(&features).map(project).collect()
     }
 }
 
@@ -123,14 +123,18 @@ fn check(backbones: &[Backbone]) -> Result<()> {
     }
 }
 
-/// Every teacher's map at a stride, channels last.
-fn features(backbones: &[Backbone], images: &Tensor, stride: usize) -> Result<Vec<Tensor>> {
-    let of = |backbone: &Backbone| {
-        let pyramid = backbone.extract(images).map_err(candle_core::Error::wrap)?;
-        let level = pyramid.level(stride).map_err(candle_core::Error::wrap)?;
-        Ok(level.map.permute((0, 2, 3, 1))?.contiguous()?)
+/// Every teacher's map, channels last, at every stride.
+fn features(backbones: &[Backbone], images: &Tensor, strides: impl Iterator<Item = usize>) -> Result<Vec<Vec<Tensor>>> {
+    let pyramids = backbones.iter().map(|backbone| backbone.extract(images).map_err(candle_core::Error::wrap));
+    let pyramids = pyramids.collect::<candle_core::Result<Vec<_>>>()?;
+    let at = |stride: usize| {
+        let map = |pyramid: &FeaturePyramid| {
+            let level = pyramid.level(stride).map_err(candle_core::Error::wrap)?;
+            Ok(level.map.permute((0, 2, 3, 1))?.contiguous()?)
+        };
+        pyramids.iter().map(map).collect()
     };
-    backbones.iter().map(of).collect()
+    strides.map(at).collect()
 }
 
 impl Moments {

@@ -27,7 +27,8 @@ fn layer(geometry: Geometry, norm: bool, relu: bool) -> ConvNorm {
 fn plain(x: &Tensor, weight: &Tensor, affine: &Tensor, g: Geometry, norm: bool, relu: bool) -> Tensor {
     let build = || -> candle_core::Result<Tensor> {
         let kernel = weight.reshape((g.kernel, g.kernel, g.input[2], g.channels))?.permute((3, 2, 0, 1))?;
-        let y = x.permute((0, 3, 1, 2))?.conv2d(&kernel.contiguous()?, g.padding, g.stride, 1, 1)?.permute((0, 2, 3, 1))?;
+        let y =
+            x.permute((0, 3, 1, 2))?.conv2d(&kernel.contiguous()?, g.padding, g.stride, 1, 1)?.permute((0, 2, 3, 1))?;
         let y = if norm {
             let mean = y.mean_keepdim(0)?.mean_keepdim(1)?.mean_keepdim(2)?;
             let centred = y.broadcast_sub(&mean)?;
@@ -51,10 +52,15 @@ fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
 
 #[test]
 fn values_and_gradients_are_those_of_candle() {
-    for (index, (kernel, stride, size, channels)) in
-        [(3, 1, [9, 7], (5, 6)), (3, 2, [8, 11], (3, 20)), (1, 1, [6, 5], (18, 4)), (3, 2, [30, 40], (4, 3)), (1, 2, [5, 5], (3, 2))]
-            .into_iter()
-            .enumerate()
+    for (index, (kernel, stride, size, channels)) in [
+        (3, 1, [9, 7], (5, 6)),
+        (3, 2, [8, 11], (3, 20)),
+        (1, 1, [6, 5], (18, 4)),
+        (3, 2, [30, 40], (4, 3)),
+        (1, 2, [5, 5], (3, 2)),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let input = [size[0], size[1], channels.0];
         let geometry = Geometry { kernel, stride, padding: kernel / 2, input, channels: channels.1 };
@@ -81,12 +87,9 @@ fn values_and_gradients_are_those_of_candle() {
 #[test]
 fn gradients_are_finite_differences() {
     let geometry = Geometry { kernel: 3, stride: 2, padding: 1, input: [7, 6, 4], channels: 5 };
-    let variables = [
-        noise(&[3, 7, 6, 4], "x"),
-        noise(&[geometry.depth(), 5], "weight"),
-        (noise(&[2, 5], "affine") + 0.5).unwrap(),
-    ]
-    .map(|tensor| Var::from_tensor(&tensor).unwrap());
+    let variables =
+        [noise(&[3, 7, 6, 4], "x"), noise(&[geometry.depth(), 5], "weight"), (noise(&[2, 5], "affine") + 0.5).unwrap()]
+            .map(|tensor| Var::from_tensor(&tensor).unwrap());
     let counts = noise(&[3, 4, 3, 5], "counts");
     let loss = || {
         let [x, weight, affine] = &variables;
@@ -119,7 +122,11 @@ fn targets(images: &Tensor) -> Vec<Tensor> {
     let target = |stride: usize, channels: usize| {
         let pooled = images.avg_pool2d(stride).unwrap().permute((0, 2, 3, 1)).unwrap();
         let matrix = noise(&[3, channels], "matrix");
-        pooled.broadcast_matmul(&matrix.broadcast_as((images.dim(0).unwrap(), pooled.dim(1).unwrap(), 3, channels)).unwrap()).unwrap()
+        pooled
+            .broadcast_matmul(
+                &matrix.broadcast_as((images.dim(0).unwrap(), pooled.dim(1).unwrap(), 3, channels)).unwrap(),
+            )
+            .unwrap()
     };
     vec![target(4, 32), target(8, 64), target(16, 128)]
 }
@@ -152,7 +159,8 @@ fn a_student_learns_continues_and_runs_on_the_engine() -> Result<()> {
     let of_student = student.evaluate(&batch, &wanted)?;
     for ((level, target), error) in pyramid.levels().iter().zip(&wanted).zip(of_student) {
         let map = level.map.permute((0, 2, 3, 1))?.contiguous()?;
-        let found = (map - target)?.sqr()?.mean_all()?.to_scalar::<f32>()? / target.sqr()?.mean_all()?.to_scalar::<f32>()?;
+        let found =
+            (map - target)?.sqr()?.mean_all()?.to_scalar::<f32>()? / target.sqr()?.mean_all()?.to_scalar::<f32>()?;
         assert!((found - error).abs() < 0.02 * error + 1e-3, "engine {found}, student {error}");
     }
     Ok(())
@@ -176,7 +184,10 @@ fn targets_are_centred_and_keep_distances() -> Result<()> {
     let variance = targets.sqr()?.mean_all()?.to_scalar::<f32>()?;
     assert!(mean < 1e-3 && (variance - 1.0).abs() < 0.02, "mean {mean}, variance {variance}");
     let restored = Teacher::restore(vec![file("one")?, file("other")?], &[8], &teacher.tensors())?;
-    assert_eq!(restored.targets(&batch)?.remove(0).flatten_all()?.to_vec1::<f32>()?, targets.flatten_all()?.to_vec1::<f32>()?);
+    assert_eq!(
+        restored.targets(&batch)?.remove(0).flatten_all()?.to_vec1::<f32>()?,
+        targets.flatten_all()?.to_vec1::<f32>()?
+    );
 
     // Fewer components keep most of the variance: the best subspace is found.
     let few = Teacher::fit(vec![file("one")?], (&[8], &[6]), batches(), 0)?;
@@ -191,6 +202,10 @@ fn targets_are_centred_and_keep_distances() -> Result<()> {
 fn the_rate_rises_stays_and_falls() {
     let schedule = Schedule { rate: 1.0, warmup: 10, descent: 50, end: 100 };
     assert!(schedule.at(0) < 0.11 && schedule.at(9) == 1.0 && schedule.at(49) == 1.0);
-    assert!((schedule.at(75) - 0.505).abs() < 1e-6 && (schedule.at(100) - 0.01).abs() < 1e-6 && (schedule.at(500) - 0.01).abs() < 1e-6);
+    assert!(
+        (schedule.at(75) - 0.505).abs() < 1e-6
+            && (schedule.at(100) - 0.01).abs() < 1e-6
+            && (schedule.at(500) - 0.01).abs() < 1e-6
+    );
     assert!((50..100).all(|step| schedule.at(step + 1) < schedule.at(step)));
 }

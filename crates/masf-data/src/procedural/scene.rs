@@ -103,10 +103,10 @@ fn object(draw: &mut Draw, width: usize, height: usize) -> Canvas {
     let around = 2 + draw.below(7);
     for _ in 0..copies {
         let at = place(draw);
-        let shape = Shape { centre: at, ..model };
+        let shape = model.moved(at);
         if chance(draw, 0.5) {
             let offset = (at.0 + between(draw, 1.0, 8.0), at.1 + between(draw, 1.0, 8.0));
-            let shadow = Shape { centre: offset, ..shape };
+            let shadow = shape.moved(offset);
             let under = canvas.clone();
             canvas.lay(&shadow, 8.0, |at, _, _, _| under.pixels[at].map(|value| value * 0.6));
         }

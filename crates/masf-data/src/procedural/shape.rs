@@ -37,8 +37,8 @@ enum Outline {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     outline: Outline,
-    pub(super) centre: (f32, f32),
-    pub(super) radius: f32,
+    centre: (f32, f32),
+    radius: f32,
     sin: f32,
     cos: f32,
 }
@@ -61,6 +61,11 @@ impl Shape {
         let angle = if chance(draw, 0.4) { 0.0 } else { between(draw, 0.0, TAU) };
         let (sin, cos) = angle.sin_cos();
         Self { outline, centre, radius, sin, cos }
+    }
+
+    /// The same shape at another place.
+    pub(super) fn moved(self, centre: (f32, f32)) -> Self {
+        Self { centre, ..self }
     }
 
     /// The same shape, smaller or larger by this factor.
