@@ -27,12 +27,12 @@ struct Args {
     /// Settings; the options below override them (docs/masf.toml lists all)
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
-    /// Feature extractor: scattering (needs no weights), mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34,
-    /// resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2; with the feature vit: dinov2-vits14, dinov2-vitb14,
-    /// dinov2-vits14-reg4 or dinov2-vitb14-reg4
+    /// Feature extractor: masf-nano (the default; its weights are part of the program), scattering (has no weights),
+    /// mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34, resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2;
+    /// with the feature vit: dinov2-vits14, dinov2-vitb14, dinov2-vits14-reg4 or dinov2-vitb14-reg4
     #[arg(long, value_name = "NAME")]
     backbone: Option<String>,
-    /// Weights of the backbone; without them they come from the hub, if built with the feature `hub`
+    /// Weights of the backbone; without this option those of others than masf-nano come from the hub, if built with the feature `hub`
     #[arg(long, value_name = "FILE.safetensors")]
     weights: Option<PathBuf>,
     /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that

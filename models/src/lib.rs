@@ -49,6 +49,8 @@ pub enum Architecture {
         /// Two 3x3 convolutions a block, or a bottleneck.
         block: Block,
     },
+    /// The compact network of `masf-nano`: 3x3 convolutions and bottleneck blocks, made for the CPU engine of `masf-backbone`.
+    Nano,
     /// Oquab et al., "DINOv2: Learning robust visual features without supervision" (2024): a vision transformer of 12 blocks with
     /// layer scale on patches of 14 x 14, heads of 64 channels, under timm's tensor names. Its maps all have stride 14.
     DinoV2 {

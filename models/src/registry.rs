@@ -46,6 +46,7 @@ const fn dinov2(name: &'static str, repository: &'static str, width: usize, regi
 /// All models.
 pub const MODELS: &[Model] = &[
     model("scattering", Architecture::Scattering, SYMMETRIC, None),
+    model("masf-nano", Architecture::Nano, IMAGENET, None),
     model(
         "mobilenet-v2",
         Architecture::MobileNetV2 { padding: PaddingRule::Symmetric },

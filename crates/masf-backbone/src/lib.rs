@@ -20,6 +20,8 @@ pub mod graph;
 pub mod hub;
 mod networks;
 mod scattering;
+#[cfg(feature = "train")]
+pub mod train;
 #[cfg(feature = "vit")]
 mod vit;
 mod weights;

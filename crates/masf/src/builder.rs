@@ -13,7 +13,7 @@ use crate::{Config, Detector, Provenance};
 
 /// Gathers what a fit needs; made by [`Detector::builder`].
 ///
-/// Everything has a default: the configuration's, the training-free scattering backbone, and the memory bank as the only
+/// Everything has a default: the configuration's, the backbone `masf-nano`, whose weights are part of the library, and the memory bank as the only
 /// branch.
 pub struct DetectorBuilder {
     config: Config,

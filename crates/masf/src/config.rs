@@ -105,7 +105,7 @@ impl InputConfig {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackboneConfig {
-    /// A name of the registry, such as `resnet18`; `scattering` needs no weights.
+    /// A name of the registry, such as `resnet18`; the weights of `masf-nano` are part of the library, and `scattering` has none.
     pub name: String,
     /// The levels to extract, by their strides in pixels; all levels that the network has at a stride.
     pub strides: Vec<usize>,
@@ -117,7 +117,7 @@ pub struct BackboneConfig {
 
 impl Default for BackboneConfig {
     fn default() -> Self {
-        Self { name: "scattering".into(), strides: vec![8, 16], device: DeviceChoice::Cpu, precision: Precision::F32 }
+        Self { name: "masf-nano".into(), strides: vec![8, 16], device: DeviceChoice::Cpu, precision: Precision::F32 }
     }
 }
 
