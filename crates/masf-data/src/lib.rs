@@ -11,6 +11,7 @@ mod mask;
 mod preprocess;
 mod size;
 pub mod synthetic;
+mod turn;
 
 pub use decode::{Limits, decode_image, read_image};
 pub use error::{DataError, ImageProblem, Result};
@@ -23,3 +24,4 @@ pub use masf_core::Normalisation;
 pub use mask::Mask;
 pub use preprocess::{Preprocess, ResizeFilter};
 pub use size::Size;
+pub use turn::turn;

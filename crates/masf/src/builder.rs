@@ -6,9 +6,9 @@ use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
 use masf_data::{ImageInput, Limits, LoadOptions, Loader, Preprocess};
 
 use crate::detector::BATCH;
-use crate::fit::{self, Extracted, Extraction, FitBranch, MIN_IMAGES};
+use crate::fit::{self, Extracted, Extraction, FitBranch, MIN_IMAGES, OnTurned};
 use crate::provenance::ImageDigest;
-use crate::{Config, Detector, Provenance};
+use crate::{Config, Detector, Method, Provenance};
 
 /// Gathers what a fit needs; made by [`Detector::builder`].
 ///
@@ -117,20 +117,27 @@ impl DetectorBuilder {
         };
         let mut branches = std::mem::take(&mut self.branches);
         if branches.is_empty() {
-            branches.push(Box::new(self.config.memory_params().check()?));
+            branches.push(match self.config.method {
+                Method::Masf => Box::new(OnTurned(self.config.memory_params().check()?)),
+                Method::PatchCore => Box::new(self.config.patchcore()?),
+                Method::Padim => Box::new(self.config.padim()?),
+            });
         }
         let config = self.config.clone();
         let progress = self.progress.clone();
         let preprocess = config.input.preprocess(backbone.normalisation())?;
         let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
-        let (extracted, provenance, mut report) = self.extract(images, preprocess, backbone.as_ref())?;
+        let (extracted, provenance, mut report) = {
+            let turns = if branches.iter().any(|branch| branch.uses_turned()) { config.memory.turns } else { 0 };
+            self.extract(images, preprocess, backbone.as_ref(), turns)?
+        };
 
         let size = (preprocess.size().height as usize, preprocess.size().width as usize);
         let normals = fit::cross_fit(&branches, &extracted, config.threshold.folds, config.seed, progress.as_ref())?;
         let fusion = config.fusion.clone().check()?.fit(&normals)?;
         let (image_threshold, pixel_threshold) =
             fit::thresholds(&fusion, &normals, size, config.threshold.false_alarm_rate)?;
-        let branches = fit::fit_all(&branches, &extracted.cache, progress.as_ref())?;
+        let branches = extracted.fit_all(&branches, |_| true, progress.as_ref())?;
         report.spilled = extracted.cache.spilled();
         let detector = Detector {
             config,
@@ -151,12 +158,14 @@ impl DetectorBuilder {
         images: Vec<ImageInput>,
         preprocess: Preprocess,
         backbone: &dyn FeatureExtractor,
+        turns: usize,
     ) -> Result<(Extracted, Provenance, FitReport)> {
         let progress = self.progress.as_ref();
         let total = images.len();
         let options = LoadOptions { limits: self.limits, ..LoadOptions::default() };
         let mut loader = Loader::new(images, preprocess, options, progress);
-        let mut extraction = Extraction::new(self.config.cache_budget());
+        let mut extraction =
+            Extraction::new(self.config.cache_budget()).with_turned(turns, total, self.config.memory.turned_images);
         let mut digest = ImageDigest::default();
         let mut report = FitReport::default();
         let mut learned = 0;
@@ -172,6 +181,8 @@ impl DetectorBuilder {
             if let Some(tensor) = batch.tensor {
                 digest.update(&tensor)?;
                 extraction.push(backbone, &tensor)?;
+                let indices: Vec<usize> = batch.images.iter().map(|image| image.index).collect();
+                extraction.push_turned(backbone, &tensor, &indices)?;
                 learned += batch.images.len();
             }
             progress.step(BATCH as u64);

@@ -4,8 +4,12 @@
 use candle_core::Tensor;
 use masf_core::{AnomalyMap, FeatureExtractor, FeaturePyramid, Fusion, Result, Scorer, Scores};
 
-/// The raw scores of every branch for the images of a pyramid, in the order of the branches.
+/// The raw scores of every branch for the images of a pyramid, in the order of the branches. Image scores of a branch's own
+/// count where it is the only one.
 pub(crate) fn score(branches: &[Box<dyn Scorer>], pyramid: &FeaturePyramid) -> Result<Scores> {
+    if let [branch] = branches {
+        return branch.score(pyramid);
+    }
     let mut maps = Vec::with_capacity(branches.len());
     for branch in branches {
         maps.extend(branch.score(pyramid)?.maps);
@@ -15,7 +19,11 @@ pub(crate) fn score(branches: &[Box<dyn Scorer>], pyramid: &FeaturePyramid) -> R
 
 /// Anomaly maps of the size of the model's input, from raw scores.
 pub(crate) fn fuse(fusion: &dyn Fusion, scores: &Scores, size: (usize, usize)) -> Result<AnomalyMap> {
-    fusion.fuse(&fusion.calibrate(scores)?, size)
+    let fused = fusion.fuse(&fusion.calibrate(scores)?, size)?;
+    Ok(match &scores.image {
+        Some(image_score) => AnomalyMap { image_score: image_score.clone(), ..fused },
+        None => fused,
+    })
 }
 
 /// Anomaly maps of preprocessed images `[B, 3, H, W]`.
