@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use masf::data::Dataset;
-use masf::{ByteSize, Config, Detector, DeviceChoice, Preset, SaveOptions, Size};
+use masf::{ByteSize, Config, Detector, DeviceChoice, Method, Preset, SaveOptions, Size};
 use masf_examples::{Common, progress, run};
 
 /// Learn from defect-free images and save a model.
@@ -27,6 +27,9 @@ struct Args {
     /// Settings; the options below override them (docs/masf.toml lists all)
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
+    /// What is learned: masf, or a baseline to compare with: patchcore or padim [default: masf]
+    #[arg(long, value_name = "NAME")]
+    method: Option<Method>,
     /// Feature extractor: masf-nano (the default; its weights are part of the program), scattering (has no weights),
     /// mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34, resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2;
     /// with the feature vit: dinov2-vits14, dinov2-vitb14, dinov2-vits14-reg4 or dinov2-vitb14-reg4
@@ -39,12 +42,18 @@ struct Args {
     /// name [default: cpu]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
+    /// Levels of the backbone to use, by their strides in pixels; padim wants 4,8,16 [default: 8,16]
+    #[arg(long, value_name = "STRIDES", value_delimiter = ',')]
+    strides: Option<Vec<usize>>,
     /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256; 252 for dinov2]
     #[arg(long, value_name = "SIZE")]
     image_size: Option<Size>,
     /// Seed of everything random [default: 0]
     #[arg(long)]
     seed: Option<u64>,
+    /// Angles at which the memory bank sees every training image: 0 (upright only), 4 or 8 [default: 0]
+    #[arg(long, value_name = "COUNT")]
+    turns: Option<usize>,
     /// Memory for features while fitting, such as 512MiB or 2GiB [default: 512MiB]
     #[arg(long, value_name = "SIZE")]
     memory_budget: Option<ByteSize>,
@@ -68,6 +77,15 @@ impl Args {
             (None, Some(name)) => Config::preset_for(self.preset.unwrap_or_default(), name),
             (None, None) => Config::preset(self.preset.unwrap_or_default()),
         };
+        if let Some(method) = self.method {
+            config.method = method;
+        }
+        if let Some(strides) = &self.strides {
+            config.backbone.strides.clone_from(strides);
+        }
+        if let Some(turns) = self.turns {
+            config.memory.turns = turns;
+        }
         if let Some(name) = &self.backbone {
             config.backbone.name.clone_from(name);
         }

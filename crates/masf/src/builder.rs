@@ -7,9 +7,9 @@ use masf_data::{ImageInput, Limits, LoadOptions, Loader, Preprocess};
 use masf_fusion::{MapPrecision, Weights};
 
 use crate::detector::{BATCH, build_views};
-use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES};
+use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES, OnTurned};
 use crate::provenance::ImageDigest;
-use crate::{Config, Detector, Provenance};
+use crate::{Config, Detector, Method, Provenance};
 
 /// Gathers what a fit needs; made by [`Detector::builder`].
 ///
@@ -120,8 +120,14 @@ impl DetectorBuilder {
         };
         let mut branches = std::mem::take(&mut self.branches);
         if branches.is_empty() {
-            for params in self.config.memory_banks() {
-                branches.push(Box::new(params.check()?));
+            match self.config.method {
+                Method::Masf => {
+                    for params in self.config.memory_banks() {
+                        branches.push(Box::new(OnTurned(params.check()?)));
+                    }
+                }
+                Method::PatchCore => branches.push(Box::new(self.config.patchcore()?)),
+                Method::Padim => branches.push(Box::new(self.config.padim()?)),
             }
         }
         let config = self.config.clone();
@@ -135,7 +141,9 @@ impl DetectorBuilder {
         };
         // The images are read again for views and synthetic defects only.
         let again = if views.is_some() || defects > 0 { images.clone() } else { Vec::new() };
-        let (extracted, learned, provenance, mut report) = self.extract(images, preprocess, backbone.as_ref())?;
+        let turns = if branches.iter().any(|branch| branch.uses_turned()) { config.memory.turns } else { 0 };
+        let (extracted, learned, provenance, mut report) =
+            self.extract(images, preprocess, backbone.as_ref(), turns)?;
         // `learned` ascends.
         let again: Vec<ImageInput> = again
             .into_iter()
@@ -159,7 +167,7 @@ impl DetectorBuilder {
         report.precisions = fusion.precisions().unwrap_or_default().to_vec();
         let thresholds = fit::thresholds(&fusion, &scores.normals, size, config.threshold.false_alarm_rate)?;
         drop(scores);
-        let branches = fit::fit_all(&branches, &extracted.cache, progress.as_ref())?;
+        let branches = extracted.fit_all(&branches, |_| true, progress.as_ref())?;
         report.spilled = extracted.cache.spilled();
         let detector = Detector {
             config,
@@ -182,12 +190,14 @@ impl DetectorBuilder {
         images: Vec<ImageInput>,
         preprocess: Preprocess,
         backbone: &dyn FeatureExtractor,
+        turns: usize,
     ) -> Result<(Extracted, Vec<usize>, Provenance, FitReport)> {
         let progress = self.progress.as_ref();
         let total = images.len();
         let options = LoadOptions { limits: self.limits, ..LoadOptions::default() };
         let mut loader = Loader::new(images, preprocess, options, progress);
-        let mut extraction = Extraction::new(self.config.cache_budget());
+        let mut extraction =
+            Extraction::new(self.config.cache_budget()).with_turned(turns, total, self.config.memory.turned_images);
         let mut digest = ImageDigest::default();
         let mut report = FitReport::default();
         let mut learned = Vec::with_capacity(total);
@@ -203,7 +213,9 @@ impl DetectorBuilder {
             if let Some(tensor) = batch.tensor {
                 digest.update(&tensor)?;
                 extraction.push(backbone, &tensor)?;
-                learned.extend(batch.images.iter().map(|image| image.index));
+                let indices: Vec<usize> = batch.images.iter().map(|image| image.index).collect();
+                extraction.push_turned(backbone, &tensor, &indices)?;
+                learned.extend(indices);
             }
             progress.step(BATCH as u64);
         }

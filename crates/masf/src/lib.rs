@@ -21,8 +21,8 @@
 //! ```
 //!
 //! The way of an image: file -> [`data`] (decode, resize, normalise) -> [`backbone`] (feature pyramid) ->
-//! scorers ([memory bank](masf_memory)) -> [fusion](masf_fusion) (calibrated map, image score) -> [`Inspection`]; [views](masf_tta) of
-//! the image go the same way as far as the calibrated maps, whose mean is fused.
+//! scorers ([memory bank](masf_memory), or a [baseline](masf_baselines)) -> [fusion](masf_fusion) (calibrated map, image score) ->
+//! [`Inspection`]; [views](masf_tta) of the image go the same way as far as the calibrated maps, whose mean is fused.
 //! `pipeline.rs` holds it in one page, and everything goes through it: a saved and reloaded model, a batch of images, and
 //! any number of threads give the same bits as the fitted model on one image.
 
@@ -39,6 +39,7 @@ mod extension;
 mod fit;
 pub mod heatmap;
 mod inspection;
+mod method;
 mod open;
 mod pipeline;
 mod preset;
@@ -48,7 +49,7 @@ pub mod report;
 
 pub use builder::{DetectorBuilder, FitReport};
 pub use bytes::ByteSize;
-pub use config::{BackboneConfig, Config, InputConfig, MemoryConfig, ThresholdConfig};
+pub use config::{BackboneConfig, Config, InputConfig, MemoryConfig, PadimConfig, PatchCoreConfig, ThresholdConfig};
 pub use detector::{Detector, default_registry};
 pub use drift::Drift;
 pub use evaluation::{Curves, Evaluated, Evaluation, KindEvaluation, SampleScore};
@@ -63,6 +64,7 @@ pub use masf_fusion::{
 };
 pub use masf_memory::{CellKeys, MemoryBankParams, Reduction, Search, Standardisation};
 pub use masf_tta::ViewParams;
+pub use method::Method;
 pub use open::open_backbone;
 pub use preset::Preset;
 pub use provenance::Provenance;

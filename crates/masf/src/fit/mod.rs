@@ -1,6 +1,7 @@
 //! Fitting: from normal images to a [`Detector`](crate::Detector).
 //!
-//! 1. The images are read, preprocessed and run through the backbone once; the features go to a cache.
+//! 1. The images are read, preprocessed and run through the backbone once; the features go to a cache. Turned images, where
+//!    a branch learns from them, are further items that know which image they come from.
 //! 2. Cross-fitting: the images are split into folds (like images together), and each fold is scored by branches that were
 //!    fitted on the other folds. These are scores of normal images that the scorer has not seen.
 //!    Where there are test-time views, they are scored with it; where weights are learned, so are synthetic defects on a bounded
@@ -10,7 +11,9 @@
 
 mod folds;
 mod held_out;
+mod turned;
 
+use candle_core::Tensor;
 use masf_core::{
     AnomalyMap, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
     Scorer, Scores, Subset,
@@ -20,6 +23,7 @@ use masf_fusion::{CalibratedFusion, DefectMaps, FusionValidParams, Threshold, co
 use crate::pipeline::{self, ViewScores};
 use folds::Signatures;
 pub(crate) use held_out::{DefectScores, HeldOut};
+use turned::{Joined, Turned};
 
 /// The least number of images to fit on: one to learn from, one to score.
 pub(crate) const MIN_IMAGES: usize = 2;
@@ -27,6 +31,11 @@ pub(crate) const MIN_IMAGES: usize = 2;
 /// A [`Fit`] of any scorer.
 pub(crate) trait FitBranch: Send + Sync {
     fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>>;
+
+    /// Whether it learns from turned images too.
+    fn uses_turned(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
@@ -35,33 +44,89 @@ impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
     }
 }
 
+/// A branch that learns from turned images too.
+pub(crate) struct OnTurned<F>(pub(crate) F);
+
+impl<F: FitBranch> FitBranch for OnTurned<F> {
+    fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+        self.0.fit_branch(source, progress)
+    }
+
+    fn uses_turned(&self) -> bool {
+        true
+    }
+}
+
 /// The features of the images to learn from.
 pub(crate) struct Extracted {
     pub(crate) cache: FeatureCache,
+    turned: Option<(FeatureCache, Vec<usize>)>,
     signatures: Signatures,
 }
 
 /// Collects the features of the images to learn from.
 pub(crate) struct Extraction {
     cache: FeatureCacheBuilder,
+    turned: Turned,
     signatures: Signatures,
 }
 
 impl Extraction {
     /// Keeps at most `budget` bytes of features in memory.
     pub(crate) fn new(budget: usize) -> Self {
-        Self { cache: FeatureCacheBuilder::new(budget), signatures: Signatures::default() }
+        Self { cache: FeatureCacheBuilder::new(budget), turned: Turned::none(), signatures: Signatures::default() }
+    }
+
+    /// Learns from images turned to `turns` angles too, at most `most` of those that `total` images give.
+    pub(crate) fn with_turned(mut self, turns: usize, total: usize, most: usize) -> Self {
+        self.turned = Turned::new(turns, total, most);
+        self
     }
 
     /// Adds preprocessed images `[B, 3, H, W]`.
-    pub(crate) fn push(&mut self, backbone: &dyn FeatureExtractor, images: &candle_core::Tensor) -> Result<()> {
+    pub(crate) fn push(&mut self, backbone: &dyn FeatureExtractor, images: &Tensor) -> Result<()> {
         let pyramid = backbone.extract(&images.to_device(&backbone.device())?)?;
         self.signatures.push(&pyramid)?;
         self.cache.push(&pyramid)
     }
 
+    /// Adds the turned versions of images just pushed; `indices` are their positions among all that were to be read.
+    pub(crate) fn push_turned(
+        &mut self,
+        backbone: &dyn FeatureExtractor,
+        images: &Tensor,
+        indices: &[usize],
+    ) -> Result<()> {
+        let first = self.signatures.len() - indices.len();
+        self.turned.push(backbone, images, indices, first)
+    }
+
     pub(crate) fn finish(self) -> Result<Extracted> {
-        Ok(Extracted { cache: self.cache.finish()?, signatures: self.signatures })
+        Ok(Extracted { cache: self.cache.finish()?, turned: self.turned.finish()?, signatures: self.signatures })
+    }
+}
+
+impl Extracted {
+    /// Fits every branch on the images of a selection, and on their turned versions where it uses them.
+    pub(crate) fn fit_all(
+        &self,
+        branches: &[Box<dyn FitBranch + '_>],
+        selected: impl Fn(usize) -> bool,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Box<dyn Scorer>>> {
+        let upright = Subset::new(&self.cache, (0..self.cache.len()).filter(|image| selected(*image)).collect())?;
+        let all = match &self.turned {
+            Some((cache, image_of)) => {
+                let own = (0..cache.len()).filter(|item| selected(image_of[*item])).collect();
+                Some(Joined(&upright, Subset::new(cache, own)?))
+            }
+            None => None,
+        };
+        let fit = |branch: &Box<dyn FitBranch + '_>| match &all {
+            Some(all) if branch.uses_turned() => branch.fit_branch(all, progress),
+            _ => branch.fit_branch(&upright, progress),
+        };
+        branches.iter().map(fit).collect()
     }
 }
 
@@ -87,8 +152,8 @@ pub(crate) fn cross_fit(
     let mut scores: Vec<Option<ViewScores>> = vec![None; count];
     let mut defects = Vec::new();
     for fold in 0..folds {
-        let (held_out, learned): (Vec<usize>, Vec<usize>) = (0..count).partition(|image| fold_of[*image] == fold);
-        let fitted = fit_all(branches, &Subset::new(&extracted.cache, learned)?, progress)?;
+        let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == fold).collect();
+        let fitted = extracted.fit_all(branches, |image| fold_of[image] != fold, progress)?;
         progress.start(&format!("calibration {}/{folds}", fold + 1), held_out.len() as u64);
         for image in held_out {
             progress.check()?;
@@ -145,15 +210,6 @@ pub(crate) fn fit_fusion(
         .map(|defect| Ok(DefectMaps { maps: pipeline::calibrate(&fusion, &defect.scores)?, mask: defect.mask.clone() }))
         .collect::<Result<Vec<_>>>()?;
     fusion.learn(&normals, &defects, size)
-}
-
-/// Fits every branch on the items of a source.
-pub(crate) fn fit_all(
-    branches: &[Box<dyn FitBranch + '_>],
-    source: &dyn PyramidSource,
-    progress: &dyn Progress,
-) -> Result<Vec<Box<dyn Scorer>>> {
-    branches.iter().map(|branch| branch.fit_branch(source, progress)).collect()
 }
 
 /// The thresholds for images and for pixels, and the image scores that the former comes from, ascending.
