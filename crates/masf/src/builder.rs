@@ -3,21 +3,23 @@
 use std::sync::Arc;
 
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
+use masf_distill::{Checkpoints, MaskedStudentFit};
 use masf_data::{ImageInput, Limits, LoadOptions, Loader, Preprocess};
 
 use crate::detector::BATCH;
 use crate::fit::{self, Extracted, Extraction, FitBranch, MIN_IMAGES};
 use crate::provenance::ImageDigest;
-use crate::{Config, Detector, Provenance};
+use crate::{Branch, Config, Detector, Provenance};
 
 /// Gathers what a fit needs; made by [`Detector::builder`].
 ///
-/// Everything has a default: the configuration's, the training-free scattering backbone, and the memory bank as the only
-/// branch.
+/// Everything has a default: the configuration's, the training-free scattering backbone, and the branches that the
+/// configuration names (the memory bank).
 pub struct DetectorBuilder {
     config: Config,
     backbone: Option<Box<dyn FeatureExtractor>>,
     branches: Vec<Box<dyn FitBranch>>,
+    checkpoints: Option<Checkpoints>,
     progress: Arc<dyn Progress>,
     limits: Limits,
     skip_bad: bool,
@@ -29,6 +31,7 @@ impl Default for DetectorBuilder {
             config: Config::default(),
             backbone: None,
             branches: Vec::new(),
+            checkpoints: None,
             progress: Arc::new(Silent),
             limits: Limits::default(),
             skip_bad: false,
@@ -61,10 +64,18 @@ impl DetectorBuilder {
         self
     }
 
-    /// Adds a branch of one's own; the memory bank is then no longer added by default.
+    /// Adds a branch of one's own; those of the configuration are then no longer added.
     #[must_use]
     pub fn branch<F: Fit<Scorer: 'static> + Send + Sync + 'static>(mut self, branch: F) -> Self {
         self.branches.push(Box::new(branch));
+        self
+    }
+
+    /// Sets where the training of the student keeps checkpoints, and whether it goes on from one; without effect if the configuration's
+    /// `branches` do not name `distill`.
+    #[must_use]
+    pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {
+        self.checkpoints = Some(checkpoints);
         self
     }
 
@@ -117,7 +128,12 @@ impl DetectorBuilder {
         };
         let mut branches = std::mem::take(&mut self.branches);
         if branches.is_empty() {
-            branches.push(Box::new(self.config.memory_params().check()?));
+            for branch in &self.config.branches {
+                branches.push(match branch {
+                    Branch::Memory => Box::new(self.config.memory_params().check()?),
+                    Branch::Distill => Box::new(self.student()?),
+                });
+            }
         }
         let config = self.config.clone();
         let progress = self.progress.clone();
@@ -126,11 +142,11 @@ impl DetectorBuilder {
         let (extracted, provenance, mut report) = self.extract(images, preprocess, backbone.as_ref())?;
 
         let size = (preprocess.size().height as usize, preprocess.size().width as usize);
-        let normals = fit::cross_fit(&branches, &extracted, config.threshold.folds, config.seed, progress.as_ref())?;
+        let (branches, normals) =
+            fit::fit_and_score(&branches, &extracted, config.threshold.folds, config.seed, progress.as_ref())?;
         let fusion = config.fusion.clone().check()?.fit(&normals)?;
         let (image_threshold, pixel_threshold) =
             fit::thresholds(&fusion, &normals, size, config.threshold.false_alarm_rate)?;
-        let branches = fit::fit_all(&branches, &extracted.cache, progress.as_ref())?;
         report.spilled = extracted.cache.spilled();
         let detector = Detector {
             config,
@@ -143,6 +159,15 @@ impl DetectorBuilder {
             provenance,
         };
         Ok((detector, report))
+    }
+
+    /// The learner of the student.
+    fn student(&self) -> Result<MaskedStudentFit> {
+        let fit = self.config.student_params().check()?;
+        Ok(match &self.checkpoints {
+            Some(checkpoints) => fit.with_checkpoints(checkpoints.clone())?,
+            None => fit,
+        })
     }
 
     /// Reads the images and computes their features.

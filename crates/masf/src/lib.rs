@@ -21,7 +21,7 @@
 //! ```
 //!
 //! The way of an image: file -> [`data`] (decode, resize, normalise) -> [`backbone`] (feature pyramid) ->
-//! scorers ([memory bank](masf_memory)) -> [fusion](masf_fusion) (calibrated map, image score) -> [`Inspection`].
+//! scorers ([memory bank](masf_memory), [student](masf_distill)) -> [fusion](masf_fusion) (calibrated map, image score) -> [`Inspection`].
 //! `pipeline.rs` holds it in one page, and everything goes through it: a saved and reloaded model, a batch of images, and
 //! any number of threads give the same bits as the fitted model on one image.
 
@@ -42,13 +42,14 @@ mod provenance;
 
 pub use builder::{DetectorBuilder, FitReport};
 pub use bytes::ByteSize;
-pub use config::{BackboneConfig, Config, InputConfig, MemoryConfig, ThresholdConfig};
+pub use config::{BackboneConfig, Branch, Config, InputConfig, MemoryConfig, ThresholdConfig};
 pub use detector::{Detector, default_registry};
 pub use evaluation::{Evaluation, KindEvaluation, SampleScore};
 pub use inspection::{Inspection, Region};
 pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
 pub use masf_core::{Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
 pub use masf_data::{ImageInput, Size};
+pub use masf_distill::{Checkpoints, Positions, StudentParams, Targets};
 pub use masf_fusion::{FusionParams, ImageScore, NormalisedScore, Threshold, ThresholdSource};
 pub use masf_memory::{MemoryBankParams, Reduction, Standardisation};
 pub use open::open_backbone;

@@ -2,9 +2,10 @@
 //!
 //! 1. The images are read, preprocessed and run through the backbone once; the features go to a cache.
 //! 2. Cross-fitting: the images are split into folds (like images together), and each fold is scored by branches that were
-//!    fitted on the other folds. These are scores of normal images that the scorer has not seen.
+//!    fitted on the other folds. These are scores of normal images that the scorer has not seen. Where a branch takes long to learn, one fold
+//!    is held out for good instead: that branch learns from the others once, and stays as it is.
 //! 3. The fusion learns its scales from them, and the thresholds are their conformal quantiles.
-//! 4. The branches are fitted on all images.
+//! 4. The branches are fitted on all images, but for those that took long.
 
 mod folds;
 
@@ -23,11 +24,17 @@ pub(crate) const MIN_IMAGES: usize = 2;
 /// A [`Fit`] of any scorer.
 pub(crate) trait FitBranch: Send + Sync {
     fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>>;
+    /// As [`Fit::is_expensive`].
+    fn fits_once(&self) -> bool;
 }
 
 impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
     fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
         Ok(Box::new(self.fit(source, progress)?))
+    }
+
+    fn fits_once(&self) -> bool {
+        self.is_expensive()
     }
 }
 
@@ -61,8 +68,52 @@ impl Extraction {
     }
 }
 
+/// The branches, and the scores of normal images by branches that did not learn from them.
+pub(crate) fn fit_and_score(
+    branches: &[Box<dyn FitBranch>],
+    extracted: &Extracted,
+    folds: usize,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<(Vec<Box<dyn Scorer>>, Vec<Scores>)> {
+    if branches.iter().any(|branch| branch.fits_once()) {
+        return hold_out(branches, extracted, folds, seed, progress);
+    }
+    let normals = cross_fit(branches, extracted, folds, seed, progress)?;
+    Ok((fit_all(branches, &extracted.cache, progress)?, normals))
+}
+
+/// One fold is scored by branches fitted on the others; branches that are fast to learn are then fitted on all images.
+fn hold_out(
+    branches: &[Box<dyn FitBranch>],
+    extracted: &Extracted,
+    folds: usize,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<(Vec<Box<dyn Scorer>>, Vec<Scores>)> {
+    let count = extracted.cache.len();
+    // Two scores are the least that a threshold can be set from.
+    let fold_of = extracted.signatures.folds(folds.min(count / 2).max(2), seed);
+    let (held_out, learned): (Vec<usize>, Vec<usize>) = (0..count).partition(|image| fold_of[*image] == 0);
+    let mut fitted = fit_all(branches, &Subset::new(&extracted.cache, learned)?, progress)?;
+    let mut normals = Vec::with_capacity(held_out.len());
+    progress.start("calibration", held_out.len() as u64);
+    for image in held_out {
+        progress.check()?;
+        normals.push(pipeline::score(&fitted, &extracted.cache.batch(&[image])?)?);
+        progress.step(1);
+    }
+    progress.finish();
+    for (branch, fitted) in branches.iter().zip(&mut fitted) {
+        if !branch.fits_once() {
+            *fitted = branch.fit_branch(&extracted.cache, progress)?;
+        }
+    }
+    Ok((fitted, normals))
+}
+
 /// The scores of normal images by branches that did not learn from them.
-pub(crate) fn cross_fit(
+fn cross_fit(
     branches: &[Box<dyn FitBranch>],
     extracted: &Extracted,
     folds: usize,
@@ -88,7 +139,7 @@ pub(crate) fn cross_fit(
 }
 
 /// Fits every branch on the items of a source.
-pub(crate) fn fit_all(
+fn fit_all(
     branches: &[Box<dyn FitBranch>],
     source: &dyn PyramidSource,
     progress: &dyn Progress,
