@@ -15,6 +15,8 @@ use crate::{DistillError, Result};
 const LEAST_DEVIATION: f64 = 0.1;
 /// Images that are read at once while statistics are taken.
 const BATCH: usize = 8;
+/// Tokens of one task.
+const GROUP: usize = 32;
 
 /// Mean and deviation of the channels of a level.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +92,7 @@ fn add_moments(values: &[f32], level: &LevelGrid, sums: &mut (Vec<f64>, Vec<f64>
 }
 
 /// Calls `read` with the values `[B, h, w, C]` of a level.
-fn with_map<R>(pyramid: &FeaturePyramid, level: usize, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
+pub(crate) fn with_map<R>(pyramid: &FeaturePyramid, level: usize, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let level = &pyramid.levels()[level];
     let map = level.map.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
     with_slice(&map, |values| {
@@ -106,35 +108,61 @@ pub(crate) struct Batch {
     pub(crate) images: usize,
     /// Standardised channels of all levels, averaged over the cell of each token: `[B N, C]`.
     pub(crate) tokens: Tensor,
-    /// Features of every level as they are, cell by cell: `[B N, positions C]`, zero where a position does not exist.
+    /// Features of every level as they are, cell by cell: `[B N, positions C]`, zero where a position does not exist; none if not wanted.
     pub(crate) targets: Vec<Vec<f32>>,
 }
 
 impl Batch {
-    /// Arranges a batch.
+    /// Arranges a batch to learn from.
     pub(crate) fn new(pyramid: &FeaturePyramid, grid: &Grid, statistics: &[Arc<ChannelStatistics>]) -> Result<Self> {
+        Self::arrange(pyramid, grid, statistics, true)
+    }
+
+    /// The tokens of a batch alone.
+    pub(crate) fn tokens(
+        pyramid: &FeaturePyramid,
+        grid: &Grid,
+        statistics: &[Arc<ChannelStatistics>],
+    ) -> Result<Tensor> {
+        Ok(Self::arrange(pyramid, grid, statistics, false)?.tokens)
+    }
+
+    fn arrange(
+        pyramid: &FeaturePyramid,
+        grid: &Grid,
+        statistics: &[Arc<ChannelStatistics>],
+        with_targets: bool,
+    ) -> Result<Self> {
         grid.expect(pyramid)?;
         let (images, tokens, all) = (pyramid.batch_size(), grid.tokens(), grid.channels());
         let mut inputs = vec![0f32; images * tokens * all];
-        let mut targets = Vec::with_capacity(grid.levels.len());
+        let mut targets = Vec::new();
         let mut offset = 0;
         for (index, (level, statistics)) in grid.levels.iter().zip(statistics).enumerate() {
             let channels = level.spec.channels;
-            let mut cells = vec![0f32; images * tokens * level.values()];
             let positions = grid.positions(level);
-            with_map(pyramid, index, |values| {
-                inputs
-                    .par_chunks_mut(tokens * all)
-                    .zip(cells.par_chunks_mut(tokens * level.values()))
-                    .zip(values.par_chunks(level.height * level.width * channels))
-                    .for_each(|((inputs, cells), values)| {
-                        let cells = cells.chunks_exact_mut(level.values());
-                        let positions = positions.chunks_exact(level.per_cell());
-                        for ((input, cell), positions) in inputs.chunks_exact_mut(all).zip(cells).zip(positions) {
-                            let input = &mut input[offset..offset + channels];
-                            pool(values, positions, statistics, input, cell);
-                        }
-                    });
+            let cells = with_map(pyramid, index, |values| {
+                let image = level.height * level.width * channels;
+                inputs.par_chunks_mut(GROUP * all).enumerate().for_each(|(group, inputs)| {
+                    for (row, input) in (group * GROUP..).zip(inputs.chunks_exact_mut(all)) {
+                        let values = &values[row / tokens * image..][..image];
+                        let positions = &positions[row % tokens * level.per_cell()..][..level.per_cell()];
+                        pool(values, positions, statistics, &mut input[offset..offset + channels]);
+                    }
+                });
+                let mut cells = Vec::new();
+                if with_targets {
+                    cells = vec![0f32; images * tokens * level.values()];
+                    cells.par_chunks_mut(tokens * level.values()).zip(values.par_chunks(image)).for_each(
+                        |(cells, values)| {
+                            for (position, cell) in positions.iter().zip(cells.chunks_exact_mut(channels)) {
+                                let Some(position) = position else { continue };
+                                cell.copy_from_slice(&values[position * channels..(position + 1) * channels]);
+                            }
+                        },
+                    );
+                }
+                cells
             })?;
             offset += channels;
             targets.push(cells);
@@ -144,20 +172,13 @@ impl Batch {
     }
 }
 
-/// Copies the positions of a cell to `cell` and their standardised mean to `input`.
-fn pool(
-    values: &[f32],
-    positions: &[Option<usize>],
-    statistics: &ChannelStatistics,
-    input: &mut [f32],
-    cell: &mut [f32],
-) {
+/// The standardised mean of the positions of a cell.
+fn pool(values: &[f32], positions: &[Option<usize>], statistics: &ChannelStatistics, input: &mut [f32]) {
     let channels = input.len();
     let mut count = 0f32;
-    for (position, cell) in positions.iter().zip(cell.chunks_exact_mut(channels)) {
-        let Some(position) = position else { continue };
-        cell.copy_from_slice(&values[position * channels..(position + 1) * channels]);
-        for (input, value) in input.iter_mut().zip(cell.iter()) {
+    for position in positions.iter().flatten() {
+        let values = &values[position * channels..(position + 1) * channels];
+        for (input, value) in input.iter_mut().zip(values) {
             *input += value;
         }
         count += 1.0;

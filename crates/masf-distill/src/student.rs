@@ -5,10 +5,10 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreMap, Scorer, Scores};
 
-use crate::features::{Batch, ChannelStatistics};
+use crate::features::{Batch, ChannelStatistics, with_map};
 use crate::grid::Grid;
 use crate::network::{Network, parameters};
-use crate::ops::{self, Mode, position_sums};
+use crate::ops::{self, Mode, PackedHead};
 use crate::{Result, StudentParams, Targets};
 
 /// A student that restores the features of normal images, learned by [`MaskedStudentFit`](crate::MaskedStudentFit).
@@ -22,6 +22,7 @@ pub struct MaskedStudent {
     statistics: Vec<Arc<ChannelStatistics>>,
     tensors: Vec<Tensor>,
     network: Network,
+    heads: Vec<PackedHead>,
 }
 
 impl std::fmt::Debug for MaskedStudent {
@@ -41,7 +42,8 @@ impl MaskedStudent {
         tensors: Vec<Tensor>,
     ) -> Result<Self> {
         let network = Network::new(&params, &grid, &tensors)?;
-        Ok(Self { params, grid, statistics, tensors, network })
+        let heads = network.levels.iter().map(PackedHead::new).collect::<candle_core::Result<_>>()?;
+        Ok(Self { params, grid, statistics, tensors, network, heads })
     }
 
     /// The hyper-parameters it was learned with.
@@ -54,27 +56,22 @@ impl MaskedStudent {
         self.tensors.iter().map(Tensor::elem_count).sum()
     }
 
-    /// The learned values, in their fixed order.
-    #[cfg(test)]
-    pub(crate) fn tensors(&self) -> &[Tensor] {
-        &self.tensors
-    }
-
     /// The distances of one image, raw and standardised, per level and position `[h w]`.
     fn distances(&self, image: &FeaturePyramid) -> Result<Vec<[Vec<f32>; 2]>> {
-        let batch = Batch::new(image, &self.grid, &self.statistics)?;
-        let x = self.network.body(&batch.tokens, None, Mode::Inference)?;
+        let tokens = Batch::tokens(image, &self.grid, &self.statistics)?;
+        let x = self.network.body(&tokens, None, Mode::Inference)?;
         let mut all = Vec::with_capacity(self.grid.levels.len());
         for (index, level) in self.grid.levels.iter().enumerate() {
-            let predictions = ops::linear(&x, &self.network.levels[index], false)?;
-            let sums = ops::with_slice(&predictions, |predictions| {
-                Ok(position_sums(predictions, &batch.targets[index], &self.statistics[index]))
+            let positions = self.grid.positions(level);
+            let found = ops::with_slice(&x, |x| {
+                with_map(image, index, |map| self.heads[index].distances(x, map, &positions, &self.statistics[index]))
+                    .map_err(candle_core::Error::wrap)?
             })?;
             let mut maps = [(); 2].map(|()| vec![0f32; level.height * level.width]);
-            for (position, sums) in self.grid.positions(level).into_iter().zip(&sums) {
+            for (position, distances) in positions.into_iter().zip(found) {
                 let Some(position) = position else { continue };
-                for (kind, map) in maps.iter_mut().enumerate() {
-                    map[position] = sums.distance(kind);
+                for (map, distance) in maps.iter_mut().zip(distances) {
+                    map[position] = distance;
                 }
             }
             all.push(maps);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
-use masf_distill::{Checkpoints, MaskedStudentFit};
 use masf_data::{ImageInput, Limits, LoadOptions, Loader, Preprocess};
+use masf_distill::{Checkpoints, MaskedStudentFit};
 
 use crate::detector::BATCH;
 use crate::fit::{self, Extracted, Extraction, FitBranch, MIN_IMAGES};

@@ -7,6 +7,7 @@ mod attention;
 mod cosine;
 mod linear;
 mod norm;
+mod packed;
 mod product;
 mod simd;
 
@@ -15,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use candle_core::{CpuStorage, D, DType, Device, Error, Layout, Result, Shape, Storage, Tensor};
 
 pub(crate) use attention::AttentionShape;
-pub(crate) use cosine::{LevelTargets, position_sums};
+pub(crate) use cosine::LevelTargets;
+pub(crate) use packed::PackedHead;
 pub(crate) use product::zip_chunks;
 
 /// How operations run.
