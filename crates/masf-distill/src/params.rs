@@ -108,7 +108,7 @@ impl Default for StudentParams {
             easy_weight: 0.1,
             epochs: None,
             passes: 6000,
-            batch_size: 8,
+            batch_size: 4,
             learning_rate: 2e-3,
             weight_decay: 0.01,
             clip_norm: 1.0,

@@ -67,9 +67,9 @@ impl CustomOp2 for Attention {
                     let k = Matrix::columns(kv, keys, 2 * width, start, end);
                     let v = Matrix::columns(kv, keys, 2 * width, width + start, width + end);
                     let q = Matrix::columns(q, queries, width, start, end);
-                    product(weights, q, k.t(), self.shape.scale(), 0.0, None)?;
+                    product(weights, q, k.t(), self.shape.scale())?;
                     softmax_rows(weights, keys);
-                    product(&mut part, Matrix::new(weights, queries, keys), v, 1.0, 0.0, None)?;
+                    product(&mut part, Matrix::new(weights, queries, keys), v, 1.0)?;
                     put(out, &part, width, start, head);
                 }
                 candle_core::Result::Ok(())
@@ -101,15 +101,15 @@ impl CustomOp2 for Attention {
                                 let v = Matrix::columns(kv, keys, 2 * width, width + start, width + end);
                                 let grad = Matrix::columns(grad, queries, width, start, end);
                                 let p = Matrix::new(weights, queries, keys);
-                                product(&mut of_keys, p.t(), grad, 1.0, 0.0, None)?;
+                                product(&mut of_keys, p.t(), grad, 1.0)?;
                                 put(gkv, &of_keys, 2 * width, width + start, head);
-                                product(&mut slopes, grad, v.t(), 1.0, 0.0, None)?;
+                                product(&mut slopes, grad, v.t(), 1.0)?;
                                 softmax_backward(&mut slopes, weights, keys);
                                 let s = Matrix::new(&slopes, queries, keys);
-                                product(&mut of_queries, s, k, self.shape.scale(), 0.0, None)?;
+                                product(&mut of_queries, s, k, self.shape.scale())?;
                                 put(gq, &of_queries, width, start, head);
                                 let q = Matrix::columns(q, queries, width, start, end);
-                                product(&mut of_keys, s.t(), q, self.shape.scale(), 0.0, None)?;
+                                product(&mut of_keys, s.t(), q, self.shape.scale())?;
                                 put(gkv, &of_keys, 2 * width, start, head);
                             }
                             candle_core::Result::Ok(())

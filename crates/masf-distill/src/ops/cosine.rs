@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::linear::{affine, input_gradient, weight_gradient};
+use super::linear::{Rows, affine, input_gradient, weight_gradient, with_rows};
 use super::simd::{LANES, fold};
-use super::{kept, slice, tensor, with_slice};
+use super::{kept, tensor};
 use crate::bands::BandLoss;
 use crate::features::ChannelStatistics;
 
@@ -164,10 +164,8 @@ impl CustomOp2 for HeadLoss {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let ((rows, width), (_, values)) = (xl.shape().dims2()?, wl.shape().dims2()?);
         let targets = &self.targets;
-        let mut predictions = vec![0.0; rows * values];
-        affine(&mut predictions, slice(x, xl)?, slice(w, wl)?, rows, width, values)?;
+        let predictions = affine(Rows::of(x, xl)?, Rows::of(w, wl)?)?;
         let mut sums = position_sums(&predictions, &targets.features, &targets.statistics);
         let per_image = targets.exists.len();
         for (index, sums) in sums.iter_mut().enumerate() {
@@ -248,11 +246,10 @@ impl CustomOp2 for HeadLoss {
         if let (Some(loss), Some(gradient)) = (&targets.bands, bands) {
             loss.add_gradient(&mut predictions, &gradient, upstream, values / channels, channels);
         }
-        let (gx, gw) = with_slice(x, |x| {
-            let gw = weight_gradient(x, &predictions, rows, width, values)?;
-            let gx = with_slice(w, |w| input_gradient(&predictions, w, rows, width, values))?;
-            Ok((gx, gw))
-        })?;
+        let predictions = CpuStorage::F32(predictions);
+        let gradient = Rows::whole(&predictions, rows, values);
+        let gw = with_rows(x, |x| weight_gradient(x, gradient))?;
+        let gx = with_rows(w, |w| input_gradient(gradient, w))?;
         Ok((Some(tensor(gx, (rows, width))?), Some(tensor(gw, (width + 1, values))?)))
     }
 }

@@ -5,10 +5,10 @@
 
 use std::sync::Mutex;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor};
 
 use super::norm::{normalise_backward, normalise_rows};
-use super::product::{Matrix, add_column_sums, product, zip_chunks};
+use super::product::{Operand, add_bias, add_column_sums, change_chunks, multiply, zip_chunks};
 use super::simd;
 use super::{kept, slice, tensor, with_slice};
 
@@ -24,48 +24,98 @@ impl CustomOp2 for Linear {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let ((rows, input), (_, output)) = (xl.shape().dims2()?, wl.shape().dims2()?);
-        let (x, w) = (slice(x, xl)?, slice(w, wl)?);
-        let mut y = vec![0.0; rows * output];
-        affine(&mut y, x, w, rows, input, output)?;
+        let ((rows, _), (_, output)) = (xl.shape().dims2()?, wl.shape().dims2()?);
+        let y = affine(Rows::of(x, xl)?, Rows::of(w, wl)?)?;
         Ok((CpuStorage::F32(y), Shape::from((rows, output))))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let ((rows, input), (_, output)) = (x.dims2()?, w.dims2()?);
-        with_slice(grad, |grad| {
-            let weight = with_slice(x, |x| weight_gradient(x, grad, rows, input, output))?;
+        with_rows(grad, |grad| {
+            let weight = with_rows(x, |x| weight_gradient(x, grad))?;
             let gx = match self.input_gradient {
-                true => Some(with_slice(w, |w| input_gradient(grad, w, rows, input, output))?),
+                true => Some(tensor(with_rows(w, |w| input_gradient(grad, w))?, x.shape().clone())?),
                 false => None,
             };
-            let gx = gx.map(|gx| tensor(gx, (rows, input))).transpose()?;
-            Ok((gx, Some(tensor(weight, (input + 1, output))?)))
+            Ok((gx, Some(tensor(weight, w.shape().clone())?)))
         })
     }
 }
 
-/// `y = x W + b`.
-pub(crate) fn affine(y: &mut [f32], x: &[f32], w: &[f32], rows: usize, input: usize, output: usize) -> Result<()> {
-    let (weight, bias) = w.split_at(input * output);
-    product(y, Matrix::new(x, rows, input), Matrix::new(weight, input, output), 1.0, 0.0, Some(bias))
+/// A matrix `[rows, columns]` in a storage.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    storage: &'a CpuStorage,
+    offset: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// A contiguous matrix.
+    pub(crate) fn of(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
+        let (rows, columns) = layout.shape().dims2()?;
+        slice(storage, layout)?;
+        Ok(Self { storage, offset: layout.start_offset(), rows, columns })
+    }
+
+    /// A whole storage, whose length the caller guarantees.
+    pub(crate) fn whole(storage: &'a CpuStorage, rows: usize, columns: usize) -> Self {
+        Self { storage, offset: 0, rows, columns }
+    }
+
+    /// The first rows as an operand.
+    fn first(self, rows: usize) -> Operand<'a> {
+        Operand::new(self.storage, self.offset, rows, self.columns)
+    }
+
+    fn all(self) -> Operand<'a> {
+        self.first(self.rows)
+    }
+
+    fn values(self) -> Result<&'a [f32]> {
+        Ok(&self.storage.as_slice::<f32>()?[self.offset..self.offset + self.rows * self.columns])
+    }
+
+    /// The last row: a bias.
+    pub(crate) fn bias(self) -> Result<&'a [f32]> {
+        Ok(&self.values()?[(self.rows - 1) * self.columns..])
+    }
+}
+
+/// Calls `read` with a CPU matrix.
+pub(crate) fn with_rows<R>(tensor: &Tensor, read: impl FnOnce(Rows<'_>) -> Result<R>) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => read(Rows::of(storage, layout)?),
+        _ => Err(Error::Msg("an operand is not on the CPU".into())),
+    }
+}
+
+/// `x W`, the bias left out.
+fn map(x: Rows<'_>, w: Rows<'_>) -> Result<Vec<f32>> {
+    multiply(x.all(), w.first(w.rows - 1))
+}
+
+/// `x W + b`.
+pub(crate) fn affine(x: Rows<'_>, w: Rows<'_>) -> Result<Vec<f32>> {
+    let mut y = map(x, w)?;
+    add_bias(&mut y, w.bias()?);
+    Ok(y)
 }
 
 /// The gradient of a weight with its bias row, from inputs and gradients of outputs.
-pub(crate) fn weight_gradient(x: &[f32], grad: &[f32], rows: usize, input: usize, output: usize) -> Result<Vec<f32>> {
-    let mut gradient = vec![0.0; (input + 1) * output];
-    let (weight, bias) = gradient.split_at_mut(input * output);
-    product(weight, Matrix::new(x, rows, input).t(), Matrix::new(grad, rows, output), 1.0, 0.0, None)?;
-    add_column_sums(grad, output, bias);
+pub(crate) fn weight_gradient(x: Rows<'_>, grad: Rows<'_>) -> Result<Vec<f32>> {
+    let mut gradient = multiply(x.all().t()?, grad.all())?;
+    let weights = gradient.len();
+    gradient.resize(weights + grad.columns, 0.0);
+    add_column_sums(grad.values()?, grad.columns, &mut gradient[weights..]);
     Ok(gradient)
 }
 
 /// The gradient of the inputs.
-pub(crate) fn input_gradient(grad: &[f32], w: &[f32], rows: usize, input: usize, output: usize) -> Result<Vec<f32>> {
-    let mut gradient = vec![0.0; rows * input];
-    let weight = Matrix::new(&w[..input * output], input, output).t();
-    product(&mut gradient, Matrix::new(grad, rows, output), weight, 1.0, 0.0, None)?;
-    Ok(gradient)
+pub(crate) fn input_gradient(grad: Rows<'_>, w: Rows<'_>) -> Result<Vec<f32>> {
+    multiply(grad.all(), w.first(w.rows - 1).t()?)
 }
 
 /// GELU of every element.
@@ -115,10 +165,10 @@ pub(crate) struct Mlp {
 
 /// What the gradient needs.
 struct Saved {
-    normal: Vec<f32>,
+    normal: CpuStorage,
     inverse: Vec<f32>,
     before: Vec<f32>,
-    after: Vec<f32>,
+    after: CpuStorage,
 }
 
 impl Mlp {
@@ -142,17 +192,26 @@ impl CustomOp3 for Mlp {
         down: &CpuStorage,
         dl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let ((rows, width), (_, hidden)) = (xl.shape().dims2()?, ul.shape().dims2()?);
-        let (x, up, down) = (slice(x, xl)?, slice(up, ul)?, slice(down, dl)?);
+        let (up, down) = (Rows::of(up, ul)?, Rows::of(down, dl)?);
+        let ((rows, width), hidden) = (xl.shape().dims2()?, up.columns);
+        let x = slice(x, xl)?;
         let (normal, inverse) = normalise_rows(x, width);
-        let mut before = vec![0.0; rows * hidden];
-        affine(&mut before, &normal, up, rows, width, hidden)?;
-        let mut after = vec![0.0; rows * hidden];
-        zip_chunks(&mut after, &before, gelu_chunk);
-        let mut y = x.to_vec();
-        let (weight, bias) = down.split_at(hidden * width);
-        let (a, b) = (Matrix::new(&after, rows, hidden), Matrix::new(weight, hidden, width));
-        product(&mut y, a, b, 1.0, 1.0, Some(bias))?;
+        let normal = CpuStorage::F32(normal);
+        let mut before = affine(Rows::whole(&normal, rows, width), up)?;
+        let after = match self.keep {
+            true => {
+                let mut after = vec![0.0; rows * hidden];
+                zip_chunks(&mut after, &before, gelu_chunk);
+                after
+            }
+            false => {
+                change_chunks(&mut before, |values| values.iter_mut().for_each(|value| *value = simd::gelu(*value)));
+                std::mem::take(&mut before)
+            }
+        };
+        let after = CpuStorage::F32(after);
+        let mut y = affine(Rows::whole(&after, rows, hidden), down)?;
+        zip_chunks(&mut y, x, add_chunk);
         if self.keep {
             *super::lock(&self.saved) = Some(Saved { normal, inverse, before, after });
         }
@@ -169,23 +228,29 @@ impl CustomOp3 for Mlp {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let ((rows, width), (_, hidden)) = (x.dims2()?, up.dims2()?);
         let Saved { normal, inverse, before, after } = kept(&self.saved, self.name())?;
-        with_slice(grad, |grad| {
-            let g_down = weight_gradient(&after, grad, rows, hidden, width)?;
-            let mut g_hidden = with_slice(down, |down| input_gradient(grad, down, rows, hidden, width))?;
+        with_rows(grad, |grad| {
+            let g_down = weight_gradient(Rows::whole(&after, rows, hidden), grad)?;
+            let mut g_hidden = with_rows(down, |down| input_gradient(grad, down))?;
             zip_chunks(&mut g_hidden, &before, slope_chunk);
-            let g_up = weight_gradient(&normal, &g_hidden, rows, width, hidden)?;
-            let mut gx = with_slice(up, |up| input_gradient(&g_hidden, up, rows, width, hidden))?;
-            normalise_backward(&mut gx, &normal, &inverse, width);
-            zip_chunks(&mut gx, grad, |gx, grad| {
-                for (gx, grad) in gx.iter_mut().zip(grad) {
-                    *gx += grad;
-                }
-            });
+            let g_hidden = CpuStorage::F32(g_hidden);
+            let g_hidden = Rows::whole(&g_hidden, rows, hidden);
+            let normal_rows = Rows::whole(&normal, rows, width);
+            let g_up = weight_gradient(normal_rows, g_hidden)?;
+            let mut gx = with_rows(up, |up| input_gradient(g_hidden, up))?;
+            normalise_backward(&mut gx, normal_rows.values()?, &inverse, width);
+            zip_chunks(&mut gx, grad.values()?, add_chunk);
             Ok((
                 Some(tensor(gx, (rows, width))?),
                 Some(tensor(g_up, (width + 1, hidden))?),
                 Some(tensor(g_down, (hidden + 1, width))?),
             ))
         })
+    }
+}
+
+#[inline(always)]
+fn add_chunk(out: &mut [f32], other: &[f32]) {
+    for (out, other) in out.iter_mut().zip(other) {
+        *out += other;
     }
 }
