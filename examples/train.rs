@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use masf::data::Dataset;
-use masf::{ByteSize, Config, Detector, DeviceChoice, Method, Preset, SaveOptions, Size};
+use masf::{Branch, ByteSize, Checkpoints, Config, Detector, DeviceChoice, Method, Preset, SaveOptions, Size};
 use masf_examples::{Common, progress, run};
 
 /// Learn from defect-free images and save a model.
@@ -60,6 +60,18 @@ struct Args {
     /// Share of good images that may be called anomalous [default: 0.05]
     #[arg(long, value_name = "RATE")]
     false_alarm_rate: Option<f64>,
+    /// What is learned: memory, distill or memory,distill [default: memory]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    branches: Vec<Branch>,
+    /// Passes of the student over the images [default: as many as `distill.passes` images make up]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Where the training of the student keeps checkpoints
+    #[arg(long, value_name = "DIR")]
+    checkpoint_dir: Option<PathBuf>,
+    /// Go on from the checkpoint in this folder, and keep further ones there (or in --checkpoint-dir)
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
     /// Leave out images that cannot be read, and list them, instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
@@ -104,7 +116,21 @@ impl Args {
         if let Some(rate) = self.false_alarm_rate {
             config.threshold.false_alarm_rate = rate;
         }
+        if !self.branches.is_empty() {
+            config.branches.clone_from(&self.branches);
+        }
+        if self.epochs.is_some() {
+            config.distill.epochs = self.epochs;
+        }
         Ok(config)
+    }
+
+    fn checkpoints(&self) -> Option<Checkpoints> {
+        let checkpoints = Checkpoints::new(self.checkpoint_dir.as_ref().or(self.resume.as_ref())?);
+        Some(match &self.resume {
+            Some(folder) => checkpoints.resume_from(folder),
+            None => checkpoints,
+        })
     }
 }
 
@@ -117,9 +143,11 @@ fn main() -> ExitCode {
         let config = args.config()?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         let images = Dataset::training(&args.data)?;
-        let (detector, report) = Detector::builder()
-            .config(config)
-            .backbone(backbone)
+        let mut builder = Detector::builder().config(config).backbone(backbone);
+        if let Some(checkpoints) = args.checkpoints() {
+            builder = builder.checkpoints(checkpoints);
+        }
+        let (detector, report) = builder
             .skip_bad(args.skip_bad)
             .progress(progress)
             .fit_with_report(images.samples.iter().map(|sample| &sample.path))?;

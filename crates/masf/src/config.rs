@@ -7,6 +7,7 @@ use masf_baselines::{PadimFit, PadimParams, PatchCoreFit, PatchCoreParams};
 use masf_core::Normalisation;
 use masf_core::{DeviceChoice, Error, Result};
 use masf_data::{Preprocess, Resize, Size};
+use masf_distill::StudentParams;
 use masf_fusion::FusionParams;
 use masf_memory::{MemoryBankParams, Reduction, Search, Standardisation};
 use masf_tta::ViewParams;
@@ -41,6 +42,8 @@ pub struct Config {
     pub memory_budget: ByteSize,
     /// What is learned: masf itself, or one of the baselines.
     pub method: Method,
+    /// What is learned, in the order of the score maps; at least one, each once.
+    pub branches: Vec<Branch>,
     /// What the backbone sees.
     pub input: InputConfig,
     /// The feature extractor.
@@ -53,6 +56,8 @@ pub struct Config {
     pub patchcore: PatchCoreConfig,
     /// The method `padim`.
     pub padim: PadimConfig,
+    /// The student; the seed is that of the whole configuration.
+    pub distill: StudentParams,
     /// Calibration and fusion.
     pub fusion: FusionParams,
     /// Thresholds.
@@ -65,14 +70,39 @@ impl Default for Config {
             seed: 0,
             memory_budget: ByteSize::mib(512),
             method: Method::default(),
+            branches: vec![Branch::Memory],
             input: InputConfig::default(),
             backbone: BackboneConfig::default(),
             memory: MemoryConfig::default(),
+            distill: StudentParams::default(),
             views: ViewParams::default(),
             patchcore: PatchCoreConfig::default(),
             padim: PadimConfig::default(),
             fusion: FusionParams::default(),
             threshold: ThresholdConfig::default(),
+        }
+    }
+}
+
+/// A model of normality that scores the positions of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Branch {
+    /// The distance to the nearest normal patch (masf-memory).
+    Memory,
+    /// The error of a student that restores normal features (masf-distill).
+    Distill,
+}
+
+impl std::str::FromStr for Branch {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.trim() {
+            "memory" => Ok(Self::Memory),
+            "distill" => Ok(Self::Distill),
+            other => Err(Error::argument("branch", other, "memory or distill")),
         }
     }
 }
@@ -332,6 +362,12 @@ impl Config {
         if self.backbone.strides.is_empty() {
             return Err(Error::argument("backbone.strides", "empty", "at least one stride, such as [8, 16]"));
         }
+        let repeated = (1..self.branches.len()).any(|index| self.branches[..index].contains(&self.branches[index]));
+        if self.branches.is_empty() || repeated {
+            let value = format!("{:?}", self.branches);
+            return Err(Error::argument("branches", value, "at least one of memory and distill, each once"));
+        }
+        self.student_params().check()?;
         self.input.preprocess(Normalisation::IMAGENET)?;
         for params in self.memory_banks() {
             params.check()?;
@@ -351,6 +387,11 @@ impl Config {
     /// The part of the memory budget for the cache of extracted features.
     pub(crate) fn cache_budget(&self) -> usize {
         self.memory_budget.0 / 4
+    }
+
+    /// The settings of the student.
+    pub(crate) fn student_params(&self) -> StudentParams {
+        StudentParams { seed: self.seed, ..self.distill.clone() }
     }
 
     /// The part of the memory budget for learning.
@@ -506,6 +547,13 @@ mod tests {
         config.method = Method::PatchCore;
         config.input.crop_from = Some(Size::new(300, 290));
         config.fusion.image_score = masf_fusion::ImageScore::TopFraction(0.01);
+        config.branches = vec![Branch::Distill, Branch::Memory];
+        config.distill.epochs = Some(12);
         assert_eq!(Config::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+        for branches in [vec![], vec![Branch::Memory, Branch::Memory]] {
+            let error = Config { branches, ..Config::default() }.check().unwrap_err();
+            assert!(error.to_string().contains("branches"), "{error}");
+        }
+        assert!("samb".parse::<Branch>().unwrap_err().to_string().contains("memory or distill"));
     }
 }
