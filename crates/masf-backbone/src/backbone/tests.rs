@@ -62,3 +62,19 @@ fn the_engine_equals_candle() {
         compare(name, &[(1, 224, 224)]);
     }
 }
+
+/// What the default backbone promises: small, and cheap.
+#[test]
+#[cfg(feature = "embedded")]
+fn the_embedded_network_is_small() {
+    let (_, network) = networks::find("masf-nano").unwrap();
+    let maps: Vec<_> = network.maps().map(|(_, stride)| stride).collect();
+    assert_eq!(maps, [4, 8, 16]);
+    let weights = Weights::embedded("masf-nano").unwrap().unwrap();
+    let graph = network.assemble(&weights, &Device::Cpu).unwrap();
+    let operations = 2 * crate::engine::Engine::new(&graph).unwrap().multiply_adds(256, 256).unwrap();
+    assert!((500_000_000..=600_000_000).contains(&operations), "{operations}");
+    let known = masf_models::find("masf-nano").and_then(|model| model.weights?.sha256);
+    assert_eq!(Some(weights.sha256()), known);
+    assert!(masf_models::embedded("masf-nano").is_some_and(|file| file.len() <= 4 << 20));
+}
