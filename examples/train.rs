@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use masf::data::Dataset;
-use masf::{ByteSize, Config, Detector, SaveOptions, Size};
+use masf::{ByteSize, Config, Detector, DeviceChoice, Preset, SaveOptions, Size};
 use masf_examples::{Common, progress, run};
 
 /// Learn from defect-free images and save a model.
@@ -21,17 +21,25 @@ struct Args {
     /// Where the model goes; an existing file is replaced when the new one is complete
     #[arg(long, value_name = "M.masf")]
     out: PathBuf,
+    /// Settings to begin with: fast, balanced (the default) or accurate (docs/fusion.md says what each is)
+    #[arg(long, value_name = "PRESET", conflicts_with = "config")]
+    preset: Option<Preset>,
     /// Settings; the options below override them (docs/masf.toml lists all)
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
     /// Feature extractor: masf-nano (the default; its weights are part of the program), scattering (has no weights),
-    /// mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34, resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2
+    /// mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34, resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2;
+    /// with the feature vit: dinov2-vits14, dinov2-vitb14, dinov2-vits14-reg4 or dinov2-vitb14-reg4
     #[arg(long, value_name = "NAME")]
     backbone: Option<String>,
     /// Weights of the backbone; without this option those of others than masf-nano come from the hub, if built with the feature `hub`
     #[arg(long, value_name = "FILE.safetensors")]
     weights: Option<PathBuf>,
-    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256]
+    /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that
+    /// name [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
+    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256; 252 for dinov2]
     #[arg(long, value_name = "SIZE")]
     image_size: Option<Size>,
     /// Seed of everything random [default: 0]
@@ -55,12 +63,16 @@ struct Args {
 
 impl Args {
     fn config(&self) -> masf::Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::from_file(path)?,
-            None => Config::default(),
+        let mut config = match (&self.config, &self.backbone) {
+            (Some(path), _) => Config::from_file(path)?,
+            (None, Some(name)) => Config::preset_for(self.preset.unwrap_or_default(), name),
+            (None, None) => Config::preset(self.preset.unwrap_or_default()),
         };
         if let Some(name) = &self.backbone {
             config.backbone.name.clone_from(name);
+        }
+        if let Some(device) = self.device {
+            config.backbone.device = device;
         }
         if let Some(size) = self.image_size {
             config.input.size = size;
@@ -104,6 +116,12 @@ fn main() -> ExitCode {
             started.elapsed().as_secs_f64(),
             report.skipped.len(),
         );
+        for map in &report.precisions {
+            println!(
+                "weight {:.3} of {} (synthetic defects: image AUROC {:.3}, pixel AUROC {:.3})",
+                map.weight, map.name, map.image_auroc, map.pixel_auroc
+            );
+        }
         println!("threshold {}", detector.threshold());
         Ok(ExitCode::SUCCESS)
     })

@@ -53,7 +53,7 @@ impl Network {
         for step in blueprint.steps() {
             nodes.push(match step {
                 Step::Input => Node::Input,
-                Step::Conv { input, spec, residual } if spec.groups == 1 => {
+                Step::Conv { input, conv: spec, residual } if spec.groups == 1 => {
                     layers.push(Layer::new(spec, residual.is_some(), seed)?);
                     Node::Conv { input: *input, layer: layers.len() - 1, residual: *residual }
                 }
@@ -63,7 +63,7 @@ impl Network {
                 }
             });
         }
-        let taps = blueprint.maps().filter_map(|(name, _)| blueprint.map(name)).map(|tap| tap.node).collect();
+        let taps = blueprint.maps().iter().filter_map(|name| blueprint.layer(name)).map(|layer| layer.order).collect();
         Ok(Self { nodes, layers, taps })
     }
 
