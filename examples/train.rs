@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use masf::data::Dataset;
-use masf::{ByteSize, Config, Detector, Method, SaveOptions, Size};
+use masf::{ByteSize, Config, Detector, Method, Preset, SaveOptions, Size};
 use masf_examples::{Common, progress, run};
 
 /// Learn from defect-free images and save a model.
@@ -21,6 +21,9 @@ struct Args {
     /// Where the model goes; an existing file is replaced when the new one is complete
     #[arg(long, value_name = "M.masf")]
     out: PathBuf,
+    /// Settings to begin with: fast, balanced (the default) or accurate (docs/fusion.md says what each is)
+    #[arg(long, value_name = "PRESET", conflicts_with = "config")]
+    preset: Option<Preset>,
     /// Settings; the options below override them (docs/masf.toml lists all)
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
@@ -66,7 +69,7 @@ impl Args {
     fn config(&self) -> masf::Result<Config> {
         let mut config = match &self.config {
             Some(path) => Config::from_file(path)?,
-            None => Config::default(),
+            None => Config::preset(self.preset.unwrap_or_default()),
         };
         if let Some(method) = self.method {
             config.method = method;
@@ -122,6 +125,12 @@ fn main() -> ExitCode {
             started.elapsed().as_secs_f64(),
             report.skipped.len(),
         );
+        for map in &report.precisions {
+            println!(
+                "weight {:.3} of {} (synthetic defects: image AUROC {:.3}, pixel AUROC {:.3})",
+                map.weight, map.name, map.image_auroc, map.pixel_auroc
+            );
+        }
         println!("threshold {}", detector.threshold());
         Ok(ExitCode::SUCCESS)
     })

@@ -62,8 +62,19 @@ fn train_evaluate_and_inspect() {
     let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
 
     let json = fixture.path("metrics.json");
-    let measured = run("evaluate", &["--model", path(&model), "--data", path(&data), "--json", path(&json)]);
+    let report = fixture.path("report");
+    let args = ["--model", path(&model), "--data", path(&data), "--json", path(&json), "--report", path(&report)];
+    let measured = run("evaluate", &args);
     assert!(measured.status.success(), "{}", text(&measured.stderr));
+    let page = fs::read_to_string(report.join("report.html")).expect("a page");
+    let images = fs::read_dir(data.join("test"))
+        .expect("kinds")
+        .map(|kind| fs::read_dir(kind.expect("a kind").path()).expect("images").count());
+    assert_eq!(page.matches("<li data-score").count(), images.sum::<usize>());
+    assert!(page.contains("Histogram") && page.contains("PRO") && page.contains("data:image/jpeg;base64,"));
+    for outside in ["src=\"http", "href=\"http", "url(", "@import"] {
+        assert!(!page.contains(outside), "the page asks for {outside}");
+    }
     assert!(text(&measured.stdout).contains("image AUROC"));
     let metrics: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
     for key in

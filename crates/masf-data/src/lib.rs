@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod anomaly;
 pub mod decode;
 mod error;
 mod geometry;

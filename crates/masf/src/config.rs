@@ -8,6 +8,7 @@ use masf_core::{Error, Result};
 use masf_data::{Preprocess, Resize, Size};
 use masf_fusion::FusionParams;
 use masf_memory::{MemoryBankParams, Reduction, Standardisation};
+use masf_tta::ViewParams;
 
 use crate::{ByteSize, Method};
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub patchcore: PatchCoreConfig,
     /// The method `padim`.
     pub padim: PadimConfig,
+    /// Test-time views; none by default.
+    pub views: ViewParams,
     /// Calibration and fusion.
     pub fusion: FusionParams,
     /// Thresholds.
@@ -64,6 +67,7 @@ impl Default for Config {
             memory: MemoryConfig::default(),
             patchcore: PatchCoreConfig::default(),
             padim: PadimConfig::default(),
+            views: ViewParams::default(),
             fusion: FusionParams::default(),
             threshold: ThresholdConfig::default(),
         }
@@ -140,6 +144,8 @@ pub struct MemoryConfig {
     pub turns: usize,
     /// Most turned images that are learned from, evenly chosen; bounds the time of fitting.
     pub turned_images: usize,
+    /// One bank for each stride, with a score map of its own, instead of one over all.
+    pub per_level: bool,
 }
 
 impl Default for MemoryConfig {
@@ -153,8 +159,9 @@ impl Default for MemoryConfig {
             candidates,
             projection,
             prototypes,
-            turns: 4,
+            turns: 0,
             turned_images: 1000,
+            per_level: false,
         }
     }
 }
@@ -211,11 +218,13 @@ pub struct ThresholdConfig {
     pub false_alarm_rate: f64,
     /// Parts that the training images are split into; each part is scored by a model of the others. At least 2.
     pub folds: usize,
+    /// The p-value below which a batch of scores is said to differ from the calibration, above 0 and at most 0.5.
+    pub drift_level: f64,
 }
 
 impl Default for ThresholdConfig {
     fn default() -> Self {
-        Self { false_alarm_rate: 0.05, folds: 5 }
+        Self { false_alarm_rate: 0.05, folds: 5, drift_level: 0.001 }
     }
 }
 
@@ -267,16 +276,23 @@ impl Config {
         if !(2..=100).contains(&self.threshold.folds) {
             return Err(Error::argument("threshold.folds", self.threshold.folds, "2 to 100"));
         }
+        let level = self.threshold.drift_level;
+        if !(level > 0.0 && level <= 0.5) {
+            return Err(Error::argument("threshold.drift_level", level, "above 0 and at most 0.5"));
+        }
         if self.backbone.strides.is_empty() {
             return Err(Error::argument("backbone.strides", "empty", "at least one stride, such as [8, 16]"));
         }
         self.input.preprocess(Normalisation::IMAGENET)?;
-        self.memory_params().check()?;
+        for params in self.memory_banks() {
+            params.check()?;
+        }
         self.patchcore()?;
         self.padim()?;
         if self.memory.turns > MOST_TURNS {
             return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
         }
+        self.views.check()?;
         self.fusion.clone().check()?;
         Ok(())
     }
@@ -322,12 +338,22 @@ impl Config {
         Ok(params.check()?)
     }
 
-    /// The settings of the memory bank.
-    pub(crate) fn memory_params(&self) -> MemoryBankParams {
+    /// The settings of the memory banks: one over all strides, or one for each.
+    pub(crate) fn memory_banks(&self) -> Vec<MemoryBankParams> {
+        let strides = &self.backbone.strides;
+        if self.memory.per_level {
+            strides.iter().map(|stride| self.memory_params(vec![*stride])).collect()
+        } else {
+            vec![self.memory_params(strides.clone())]
+        }
+    }
+
+    /// The settings of a memory bank over some levels.
+    fn memory_params(&self, levels: Vec<usize>) -> MemoryBankParams {
         let MemoryConfig { neighbourhood, standardise, reduction, candidates, projection, prototypes, .. } =
             self.memory;
         MemoryBankParams {
-            levels: self.backbone.strides.clone(),
+            levels,
             neighbourhood,
             standardise,
             reduction,

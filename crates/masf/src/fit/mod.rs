@@ -4,10 +4,13 @@
 //!    a branch learns from them, are further items that know which image they come from.
 //! 2. Cross-fitting: the images are split into folds (like images together), and each fold is scored by branches that were
 //!    fitted on the other folds. These are scores of normal images that the scorer has not seen.
-//! 3. The fusion learns its scales from them, and the thresholds are their conformal quantiles.
+//!    Where there are test-time views, they are scored with it; where weights are learned, so are synthetic defects on a bounded
+//!    number of these images.
+//! 3. The fusion learns its scales, weights and gate from them, and the thresholds are their conformal quantiles.
 //! 4. The branches are fitted on all images.
 
 mod folds;
+mod held_out;
 mod turned;
 
 use candle_core::Tensor;
@@ -15,10 +18,11 @@ use masf_core::{
     AnomalyMap, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
     Scorer, Scores, Subset,
 };
-use masf_fusion::{Threshold, conformal_threshold};
+use masf_fusion::{CalibratedFusion, DefectMaps, FusionValidParams, Threshold, conformal_threshold};
 
-use crate::pipeline;
+use crate::pipeline::{self, ViewScores};
 use folds::Signatures;
+pub(crate) use held_out::{DefectScores, HeldOut};
 use turned::{Joined, Turned};
 
 /// The least number of images to fit on: one to learn from, one to score.
@@ -126,45 +130,91 @@ impl Extracted {
     }
 }
 
-/// The scores of normal images by branches that did not learn from them.
+/// Scores by branches that did not learn from the images.
+pub(crate) struct CrossFitted {
+    /// One for each normal image, in order.
+    pub(crate) normals: Vec<ViewScores>,
+    /// Those of synthetic defects; none where a single map has nothing to be weighed against.
+    pub(crate) defects: Vec<DefectScores>,
+}
+
+/// The scores of normal images, and of synthetic defects on them, by branches that did not learn from them.
 pub(crate) fn cross_fit(
     branches: &[Box<dyn FitBranch>],
     extracted: &Extracted,
+    held: &HeldOut<'_>,
     folds: usize,
-    seed: u64,
     progress: &dyn Progress,
-) -> Result<Vec<Scores>> {
+) -> Result<CrossFitted> {
     let count = extracted.cache.len();
     let folds = folds.min(count);
-    let fold_of = extracted.signatures.folds(folds, seed);
-    let mut scores: Vec<Option<Scores>> = vec![None; count];
+    let fold_of = extracted.signatures.folds(folds, held.seed);
+    let mut scores: Vec<Option<ViewScores>> = vec![None; count];
+    let mut defects = Vec::new();
     for fold in 0..folds {
         let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == fold).collect();
         let fitted = extracted.fit_all(branches, |image| fold_of[image] != fold, progress)?;
         progress.start(&format!("calibration {}/{folds}", fold + 1), held_out.len() as u64);
         for image in held_out {
             progress.check()?;
-            scores[image] = Some(pipeline::score(&fitted, &extracted.cache.batch(&[image])?)?);
+            let found = held.score(&fitted, image, &extracted.cache.batch(&[image])?)?;
+            if found.first.maps.len() > 1 {
+                defects.extend(held.score_defects(&fitted, image)?);
+            }
+            scores[image] = Some(found);
             progress.step(1);
         }
         progress.finish();
     }
-    Ok(scores.into_iter().flatten().collect())
+    Ok(CrossFitted { normals: scores.into_iter().flatten().collect(), defects })
 }
 
-/// The thresholds for images and for pixels: the same conformal quantile of image scores and of map maxima.
+/// Learns calibration, weights and gate.
+pub(crate) fn fit_fusion(
+    params: &FusionValidParams,
+    scores: &CrossFitted,
+    size: (usize, usize),
+) -> Result<CalibratedFusion> {
+    let normals: Vec<Scores> = scores.normals.iter().map(|normal| normal.first.clone()).collect();
+    let fusion = params.fit(&normals)?;
+    if !fusion.needs_learning() {
+        return Ok(fusion);
+    }
+    let normals =
+        scores.normals.iter().map(|normal| pipeline::calibrate(&fusion, normal)).collect::<Result<Vec<_>>>()?;
+    let defects = scores
+        .defects
+        .iter()
+        .map(|defect| Ok(DefectMaps { maps: pipeline::calibrate(&fusion, &defect.scores)?, mask: defect.mask.clone() }))
+        .collect::<Result<Vec<_>>>()?;
+    fusion.learn(&normals, &defects, size)
+}
+
+/// The thresholds for images and for pixels, and the image scores that the former comes from, ascending.
+pub(crate) struct Thresholds {
+    pub(crate) image: Threshold,
+    pub(crate) pixel: Threshold,
+    pub(crate) image_scores: Vec<f32>,
+}
+
+/// The same conformal quantile of image scores and of map maxima.
 pub(crate) fn thresholds(
     fusion: &dyn Fusion,
-    normals: &[Scores],
+    normals: &[ViewScores],
     size: (usize, usize),
     false_alarm_rate: f64,
-) -> Result<(Threshold, Threshold)> {
+) -> Result<Thresholds> {
     let mut images = Vec::with_capacity(normals.len());
     let mut maxima = Vec::with_capacity(normals.len());
     for scores in normals {
-        let AnomalyMap { map, image_score } = pipeline::fuse(fusion, scores, size)?;
+        let AnomalyMap { map, image_score, .. } = pipeline::fuse(fusion, scores, size)?;
         images.extend(image_score.to_vec1::<f32>()?);
         maxima.push(map.flatten_all()?.max(0)?.to_scalar::<f32>()?);
     }
-    Ok((conformal_threshold(&images, false_alarm_rate)?, conformal_threshold(&maxima, false_alarm_rate)?))
+    images.sort_unstable_by(f32::total_cmp);
+    Ok(Thresholds {
+        image: conformal_threshold(&images, false_alarm_rate)?,
+        pixel: conformal_threshold(&maxima, false_alarm_rate)?,
+        image_scores: images,
+    })
 }
