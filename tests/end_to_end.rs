@@ -216,11 +216,19 @@ fn cancelling_stops_a_fit() -> Result<()> {
 
 #[test]
 fn referenced_weights_are_not_embedded() -> Result<()> {
-    // The training-free backbone has none: both ways of saving must load without a file of weights.
+    // Those of the default backbone are part of the library: both ways of saving must load without a file of weights.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.masf");
-    fitted()?.save_with(&path, SaveOptions { reference_weights: true })?;
-    assert_eq!(Detector::load(&path)?.config().backbone.name, "scattering");
+    let detector = fitted()?;
+    detector.save_with(&path, SaveOptions { reference_weights: true })?;
+    let reloaded = Detector::load(&path)?;
+    assert_eq!(reloaded.config().backbone.name, "masf-nano");
+    let image = &test_images()?[0];
+    assert_eq!(bits(&reloaded.inspect(image)?), bits(&detector.inspect(image)?));
+    let whole = folder.path().join("whole.masf");
+    detector.save_with(&whole, SaveOptions::default())?;
+    let bytes = |path: &std::path::Path| std::fs::metadata(path).map(|data| data.len()).unwrap_or(0);
+    assert!(bytes(&path) + 900_000 < bytes(&whole), "{} and {} bytes", bytes(&path), bytes(&whole));
     Ok(())
 }
 

@@ -109,6 +109,27 @@ fn train_evaluate_and_inspect() {
 }
 
 #[test]
+fn a_student_is_trained_and_goes_on_from_its_checkpoint() {
+    let fixture = Fixture::new();
+    let settings = "input.size = 128\nmemory = { candidates = 1000, prototypes = 100 }\n\
+                    distill = { width = 32, bottleneck = 32, depth = 1 }\n";
+    fs::write(fixture.path("quick.toml"), settings).expect("a file");
+    let folder = fixture.path("checkpoints");
+    let trained = fixture.train(&["--branches", "memory,distill", "--epochs", "2", "--checkpoint-dir", path(&folder)]);
+    assert!(trained.status.success(), "{}", text(&trained.stderr));
+    assert!(folder.join("student.checkpoint").exists());
+    let model = fs::read(fixture.path("model.masf")).expect("a model");
+    let resumed = fixture.train(&["--branches", "memory,distill", "--epochs", "2", "--resume", path(&folder)]);
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    assert!(fs::read(fixture.path("model.masf")).expect("a model") == model);
+    let other = fixture.train(&["--branches", "distill", "--epochs", "3", "--resume", path(&folder)]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text(&other.stderr).contains("does not fit"), "{}", text(&other.stderr));
+    let wrong = fixture.train(&["--branches", "samb"]);
+    assert!(!wrong.status.success() && text(&wrong.stderr).contains("samb"));
+}
+
+#[test]
 fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
     let fixture = Fixture::new();
     assert!(fixture.train(&[]).status.success());
@@ -139,6 +160,25 @@ fn wrong_usage_is_exit_code_2_and_help_is_there() {
     let size = run("train", &["--data", "d", "--out", "m", "--image-size", "wide"]);
     assert_eq!(size.status.code(), Some(2));
     assert!(text(&size.stderr).contains("wide"));
+}
+
+#[cfg(not(any(feature = "cuda", feature = "metal")))]
+#[test]
+fn a_device_that_is_not_built_in_is_refused_with_its_feature() {
+    let fixture = Fixture::new();
+    let refused = fixture.train(&["--device", "cuda:1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("feature `cuda`"), "{}", text(&refused.stderr));
+    assert!(fixture.train(&["--device", "cpu"]).status.success());
+    let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
+    for (name, rest) in [("evaluate", ["--data", path(&data)].as_slice()), ("inspect", &[path(&data)])] {
+        let refused = run(name, &[["--model", path(&model), "--device", "metal"].as_slice(), rest].concat());
+        assert_eq!(refused.status.code(), Some(1), "{name}");
+        assert!(text(&refused.stderr).contains("feature `metal`"), "{name}: {}", text(&refused.stderr));
+    }
+    let unknown = run("inspect", &["--model", path(&model), "--device", "gpu", path(&data)]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("cuda:INDEX"));
 }
 
 #[test]

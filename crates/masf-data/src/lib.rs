@@ -10,6 +10,7 @@ pub mod layout;
 pub mod loader;
 mod mask;
 mod preprocess;
+pub mod procedural;
 mod size;
 pub mod synthetic;
 mod turn;

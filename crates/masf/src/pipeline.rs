@@ -14,10 +14,10 @@ pub(crate) struct ViewScores {
     pub(crate) others: Vec<RealignedScores>,
 }
 
-/// The raw scores of every branch for the images of a pyramid, in the order of the branches.
+/// The raw scores of every branch for the images of a pyramid, in the order of the branches. Image scores of a branch's own
+/// count where it is the only one.
 ///
-/// Maps of the same name are told apart by a number: `memory`, `memory.2`. Image scores of a branch's own count where it is
-/// the only one.
+/// Maps of the same name are told apart by a number: `memory`, `memory.2`.
 pub(crate) fn score(branches: &[Box<dyn Scorer>], pyramid: &FeaturePyramid) -> Result<Scores> {
     if let [branch] = branches {
         return branch.score(pyramid);
@@ -70,13 +70,11 @@ pub(crate) fn calibrate(fusion: &dyn Fusion, scores: &ViewScores) -> Result<Vec<
 }
 
 /// Anomaly maps of the size of the model's input, from raw scores.
-///
-/// Image scores of a branch's own replace those of the fused map where there are no views, which would make them uncertain.
 pub(crate) fn fuse(fusion: &dyn Fusion, scores: &ViewScores, size: (usize, usize)) -> Result<AnomalyMap> {
     let fused = fusion.fuse(&calibrate(fusion, scores)?, size)?;
     Ok(match &scores.first.image {
-        Some(image_score) if scores.others.is_empty() => AnomalyMap { image_score: image_score.clone(), ..fused },
-        _ => fused,
+        Some(image_score) => AnomalyMap { image_score: image_score.clone(), ..fused },
+        None => fused,
     })
 }
 
