@@ -205,7 +205,7 @@ impl Default for MemoryConfig {
             anchor_channels: params.anchor_channels,
             anchor_weight: params.anchor_weight,
             per_level: false,
-            turns: 4,
+            turns: 0,
             turned_images: 1000,
         }
     }
