@@ -129,6 +129,24 @@ pub fn find(name: &str) -> Option<&'static Model> {
     MODELS.iter().find(|model| model.name == name)
 }
 
+/// The file of weights (safetensors) that is part of this crate, for a model that has one; needs the feature `embedded`, which is
+/// on by default.
+///
+/// ```
+/// # #[cfg(feature = "embedded")]
+/// assert!(masf_models::embedded("masf-nano").is_some());
+/// assert!(masf_models::embedded("resnet18").is_none());
+/// ```
+pub fn embedded(name: &str) -> Option<&'static [u8]> {
+    EMBEDDED.iter().find(|(model, _)| *model == name).map(|(_, file)| *file)
+}
+
+/// The embedded files by the names of their models.
+#[cfg(feature = "embedded")]
+const EMBEDDED: &[(&str, &[u8])] = &[("masf-nano", include_bytes!("../weights/masf-nano.safetensors"))];
+#[cfg(not(feature = "embedded"))]
+const EMBEDDED: &[(&str, &[u8])] = &[];
+
 /// All names, in the order of [`MODELS`].
 pub fn names() -> impl Iterator<Item = &'static str> {
     MODELS.iter().map(|model| model.name)

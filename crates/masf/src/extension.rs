@@ -45,6 +45,10 @@ impl FitBranch for Extend<'_> {
     fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
         Ok(Box::new(self.bank.extend(&self.fit, source, progress)?))
     }
+
+    fn uses_turned(&self) -> bool {
+        true
+    }
 }
 
 impl Detector {
@@ -69,14 +73,17 @@ impl Detector {
         for (bank, fit) in banks.into_iter().zip(fits) {
             branches.push(Box::new(Extend { bank, fit }));
         }
-        let builder = Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
-        let (extracted, _, added, _) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref())?;
+        let builder =
+            Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
+        let turns = self.config.memory.turns;
+        let (extracted, _, added, _) =
+            builder.extract(images.clone(), self.preprocess, self.backbone.as_ref(), turns)?;
         let (fitted, scores) = if options.calibration.is_empty() {
             let held = self.held_out(&images, options);
             let scores = fit::cross_fit(&branches, &extracted, &held, self.config.threshold.folds, progress)?;
-            (fit::fit_all(&branches, &extracted.cache, progress)?, scores)
+            (extracted.fit_all(&branches, |_| true, progress)?, scores)
         } else {
-            let fitted = fit::fit_all(&branches, &extracted.cache, progress)?;
+            let fitted = extracted.fit_all(&branches, |_| true, progress)?;
             let scores = self.score_calibration(&fitted, options)?;
             (fitted, scores)
         };
@@ -126,9 +133,14 @@ impl Detector {
 
     /// The settings of the memory banks, which must be as many as there are.
     fn bank_fits(&self, banks: usize) -> Result<Vec<MemoryBankFit>> {
-        let fits: Vec<_> = self.config.memory_banks().into_iter().map(|params| params.check()).collect::<Result<_, _>>()?;
+        let fits: Vec<_> =
+            self.config.memory_banks().into_iter().map(|params| params.check()).collect::<Result<_, _>>()?;
         if fits.len() != banks {
-            return Err(Error::argument("branches", banks, format!("the {} memory banks of the configuration", fits.len())));
+            return Err(Error::argument(
+                "branches",
+                banks,
+                format!("the {} memory banks of the configuration", fits.len()),
+            ));
         }
         Ok(fits)
     }
@@ -168,13 +180,19 @@ impl Detector {
     /// The scores of the calibration images.
     fn score_calibration(&self, branches: &[Box<dyn Scorer>], options: &ExtendOptions) -> Result<CrossFitted> {
         let images = &options.calibration;
-        let builder = Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
-        let (extracted, ..) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref())?;
+        let builder =
+            Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
+        let (extracted, ..) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref(), 0)?;
         fit::score_all(branches, &extracted, &self.held_out(images, options), options.progress.as_ref())
     }
 
     /// Takes new branches, and sets from their scores all that depends on scores.
-    fn recalibrate(&mut self, branches: Vec<Box<dyn Scorer>>, scores: &CrossFitted, provenance: Provenance) -> Result<()> {
+    fn recalibrate(
+        &mut self,
+        branches: Vec<Box<dyn Scorer>>,
+        scores: &CrossFitted,
+        provenance: Provenance,
+    ) -> Result<()> {
         let size = (self.preprocess.size().height as usize, self.preprocess.size().width as usize);
         let fusion = fit::fit_fusion(&self.config.fusion.clone().check()?, scores, size)?;
         let thresholds = fit::thresholds(&fusion, &scores.normals, size, self.config.threshold.false_alarm_rate)?;

@@ -8,9 +8,9 @@ mod resnet;
 mod resnet_v2;
 
 pub(crate) use blueprint::Blueprint;
-pub(crate) use network::{Layer, Network};
 #[cfg(feature = "train")]
 pub(crate) use blueprint::{ConvSpec, Offset, Step};
+pub(crate) use network::{Layer, Network};
 
 use masf_models::{Architecture, MODELS, Model, PaddingRule};
 
