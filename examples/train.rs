@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use masf::data::Dataset;
-use masf::{ByteSize, Config, Detector, Preset, SaveOptions, Size};
+use masf::{ByteSize, Config, Detector, DeviceChoice, Preset, SaveOptions, Size};
 use masf_examples::{Common, progress, run};
 
 /// Learn from defect-free images and save a model.
@@ -28,13 +28,18 @@ struct Args {
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
     /// Feature extractor: scattering (needs no weights), mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34,
-    /// resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2
+    /// resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2; with the feature vit: dinov2-vits14, dinov2-vitb14,
+    /// dinov2-vits14-reg4 or dinov2-vitb14-reg4
     #[arg(long, value_name = "NAME")]
     backbone: Option<String>,
     /// Weights of the backbone; without them they come from the hub, if built with the feature `hub`
     #[arg(long, value_name = "FILE.safetensors")]
     weights: Option<PathBuf>,
-    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256]
+    /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that
+    /// name [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
+    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256; 252 for dinov2]
     #[arg(long, value_name = "SIZE")]
     image_size: Option<Size>,
     /// Seed of everything random [default: 0]
@@ -58,12 +63,16 @@ struct Args {
 
 impl Args {
     fn config(&self) -> masf::Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::from_file(path)?,
-            None => Config::preset(self.preset.unwrap_or_default()),
+        let mut config = match (&self.config, &self.backbone) {
+            (Some(path), _) => Config::from_file(path)?,
+            (None, Some(name)) => Config::preset_for(self.preset.unwrap_or_default(), name),
+            (None, None) => Config::preset(self.preset.unwrap_or_default()),
         };
         if let Some(name) = &self.backbone {
             config.backbone.name.clone_from(name);
+        }
+        if let Some(device) = self.device {
+            config.backbone.device = device;
         }
         if let Some(size) = self.image_size {
             config.input.size = size;

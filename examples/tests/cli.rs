@@ -141,6 +141,25 @@ fn wrong_usage_is_exit_code_2_and_help_is_there() {
     assert!(text(&size.stderr).contains("wide"));
 }
 
+#[cfg(not(any(feature = "cuda", feature = "metal")))]
+#[test]
+fn a_device_that_is_not_built_in_is_refused_with_its_feature() {
+    let fixture = Fixture::new();
+    let refused = fixture.train(&["--device", "cuda:1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("feature `cuda`"), "{}", text(&refused.stderr));
+    assert!(fixture.train(&["--device", "cpu"]).status.success());
+    let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
+    for (name, rest) in [("evaluate", ["--data", path(&data)].as_slice()), ("inspect", &[path(&data)])] {
+        let refused = run(name, &[["--model", path(&model), "--device", "metal"].as_slice(), rest].concat());
+        assert_eq!(refused.status.code(), Some(1), "{name}");
+        assert!(text(&refused.stderr).contains("feature `metal`"), "{name}: {}", text(&refused.stderr));
+    }
+    let unknown = run("inspect", &["--model", path(&model), "--device", "gpu", path(&data)]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("cuda:INDEX"));
+}
+
 #[test]
 fn train_stops_at_a_bad_file_unless_told_to_skip_it() {
     let fixture = Fixture::new();

@@ -49,8 +49,28 @@ pub enum Architecture {
         /// Two 3x3 convolutions a block, or a bottleneck.
         block: Block,
     },
+    /// Oquab et al., "DINOv2: Learning robust visual features without supervision" (2024): a vision transformer of 12 blocks with
+    /// layer scale on patches of 14 x 14, heads of 64 channels, under timm's tensor names. Its maps all have stride 14.
+    DinoV2 {
+        /// Channels of a token.
+        width: usize,
+        /// Tokens that belong to no patch (Darcet et al., "Vision transformers need registers", 2024), besides the class token.
+        registers: usize,
+    },
     /// Wavelet scattering, which is computed and not learned.
     Scattering,
+}
+
+impl Architecture {
+    /// The side of the patches, in pixels, that the network cuts images into; none if it does not.
+    ///
+    /// The sides of images must be multiples of it, and it is the stride of all levels.
+    pub fn patch(self) -> Option<usize> {
+        match self {
+            Self::DinoV2 { .. } => Some(14),
+            _ => None,
+        }
+    }
 }
 
 /// Zero padding of 3x3 convolutions.

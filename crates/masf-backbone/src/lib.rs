@@ -6,8 +6,8 @@
 //!
 //! Both implement [`masf_core::FeatureExtractor`] and [`masf_core::Artifact`].
 //!
-//! A network is a [`graph::Graph`] of operations on folded weights. On the CPU the [`engine`] runs it, elsewhere plain Candle
-//! operations do. The features of an image are the same bits in any batch and with any number of threads.
+//! A convolutional network is a [`graph::Graph`] of operations on folded weights. On the CPU the [`engine`] runs it, elsewhere
+//! plain Candle operations do, as they do for vision transformers (feature `vit`). The features of an image are the same bits in any batch and with any number of threads.
 
 #![deny(unsafe_code)]
 
@@ -20,9 +20,12 @@ pub mod graph;
 pub mod hub;
 mod networks;
 mod scattering;
+#[cfg(feature = "vit")]
+mod vit;
 mod weights;
 
 pub use backbone::{Backbone, BackboneBuilder};
+pub use engine::Precision;
 pub use error::{BackboneError, Result};
 pub use scattering::ScatteringBackbone;
 pub use weights::{Problem, Problems, Weights};

@@ -14,6 +14,7 @@
 
 pub mod artifact;
 mod cache;
+mod device;
 mod error;
 pub mod progress;
 mod pyramid;
@@ -24,6 +25,7 @@ mod traits;
 
 pub use artifact::{Artifact, ArtifactReader, ArtifactWriter};
 pub use cache::{FeatureCache, FeatureCacheBuilder};
+pub use device::DeviceChoice;
 pub use error::{Error, Fault, Result};
 pub use progress::{Progress, Silent};
 pub use pyramid::{FeatureLevel, FeaturePyramid, LevelSpec};

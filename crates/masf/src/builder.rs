@@ -177,7 +177,7 @@ impl DetectorBuilder {
     }
 
     /// Reads the images and computes their features; tells which images could be read.
-    fn extract(
+    pub(crate) fn extract(
         &self,
         images: Vec<ImageInput>,
         preprocess: Preprocess,

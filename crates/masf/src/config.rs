@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
+use masf_backbone::Precision;
 use masf_core::Normalisation;
-use masf_core::{Error, Result};
+use masf_core::{DeviceChoice, Error, Result};
 use masf_data::{Preprocess, Resize, Size};
 use masf_fusion::FusionParams;
-use masf_memory::{MemoryBankParams, Reduction, Standardisation};
+use masf_memory::{MemoryBankParams, Reduction, Search, Standardisation};
 use masf_tta::ViewParams;
 
 use crate::ByteSize;
 
 /// All settings, with defaults for each; read from TOML, refused if a key is unknown.
+///
+/// The defaults are the same for all backbones, except where a backbone cannot have them: see [`Config::for_backbone`].
 ///
 /// The file `docs/masf.toml` lists every option with its default and its meaning.
 ///
@@ -104,18 +107,22 @@ impl InputConfig {
 pub struct BackboneConfig {
     /// A name of the registry, such as `resnet18`; `scattering` needs no weights.
     pub name: String,
-    /// The levels to extract, by their strides in pixels.
+    /// The levels to extract, by their strides in pixels; all levels that the network has at a stride.
     pub strides: Vec<usize>,
+    /// Where it computes while fitting. A loaded model computes where [`ReadOptions`](crate::ReadOptions) say.
+    pub device: DeviceChoice,
+    /// How exactly convolutional networks multiply on the CPU; part of the fitted model.
+    pub precision: Precision,
 }
 
 impl Default for BackboneConfig {
     fn default() -> Self {
-        Self { name: "scattering".into(), strides: vec![8, 16] }
+        Self { name: "scattering".into(), strides: vec![8, 16], device: DeviceChoice::Cpu, precision: Precision::F32 }
     }
 }
 
 /// The memory bank; levels, seed and memory budget are those of the whole configuration.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {
     /// Side of the square over which features are averaged around a position, odd; 1 is no averaging.
@@ -130,15 +137,31 @@ pub struct MemoryConfig {
     pub projection: usize,
     /// Most descriptors that the bank keeps.
     pub prototypes: usize,
+    /// How the nearest prototype is found.
+    pub search: Search,
+    /// Random channels of each level that spectral anchors are made of, where they are used.
+    pub anchor_channels: usize,
+    /// The weight of squared distances of spectral anchors beside those of descriptors; 0 leaves them out.
+    pub anchor_weight: f64,
     /// One bank for each stride, with a score map of its own, instead of one over all.
     pub per_level: bool,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        let MemoryBankParams { neighbourhood, standardise, reduction, candidates, projection, prototypes, .. } =
-            MemoryBankParams::default();
-        Self { neighbourhood, standardise, reduction, candidates, projection, prototypes, per_level: false }
+        let params = MemoryBankParams::default();
+        Self {
+            neighbourhood: params.neighbourhood,
+            standardise: params.standardise,
+            reduction: params.reduction,
+            candidates: params.candidates,
+            projection: params.projection,
+            prototypes: params.prototypes,
+            search: params.search,
+            anchor_channels: params.anchor_channels,
+            anchor_weight: params.anchor_weight,
+            per_level: false,
+        }
     }
 }
 
@@ -161,12 +184,32 @@ impl Default for ThresholdConfig {
 }
 
 impl Config {
-    /// Reads a configuration; keys that are left out have their defaults.
+    /// The default settings with a backbone of the registry.
+    ///
+    /// Networks that cut images into patches have no levels at strides 8 and 16, and take sides that are multiples of the patch:
+    /// for them `strides` is the patch's side, and `size` the largest multiple of it up to 256.
+    ///
+    /// ```
+    /// let config = masf::Config::for_backbone("dinov2-vits14");
+    /// assert_eq!((config.backbone.strides, config.input.size.to_string().as_str()), (vec![14], "252x252"));
+    /// ```
+    pub fn for_backbone(name: &str) -> Self {
+        let mut config = Self::default();
+        name.clone_into(&mut config.backbone.name);
+        if let Some(patch) = masf_models::find(name).and_then(|model| model.architecture.patch()) {
+            config.backbone.strides = vec![patch];
+            let whole = |side: u32| (side as usize / patch * patch) as u32;
+            config.input.size = Size::new(whole(config.input.size.height), whole(config.input.size.width));
+        }
+        config
+    }
+
+    /// Reads a configuration; keys that are left out have the defaults of [`for_backbone`](Self::for_backbone).
     ///
     /// # Errors
     /// Text that is not TOML, unknown keys, or values of the wrong type or range.
     pub fn from_toml(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|error| Error::data("configuration", error.to_string()))?;
+        let config = Self::parse(text).map_err(|error| Error::data("configuration", error.to_string()))?;
         config.check()?;
         Ok(config)
     }
@@ -177,9 +220,23 @@ impl Config {
     /// A file that cannot be read, and as [`from_toml`](Self::from_toml); the message names the file.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
-        toml::from_str::<Self>(&text)
+        Self::parse(&text)
             .map_err(|error| Error::data(path.display().to_string(), error.to_string()))
             .and_then(|config| config.check().map(|()| config))
+    }
+
+    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        let mut config: Self = toml::from_str(text)?;
+        let given: toml::Table = toml::from_str(text)?;
+        let given = |section: &str, key: &str| given.get(section).is_some_and(|section| section.get(key).is_some());
+        let defaults = Self::for_backbone(&config.backbone.name);
+        if !given("backbone", "strides") {
+            config.backbone.strides = defaults.backbone.strides;
+        }
+        if !given("input", "size") {
+            config.input.size = defaults.input.size;
+        }
+        Ok(config)
     }
 
     /// The configuration as TOML, with every key.
@@ -243,17 +300,19 @@ impl Config {
 
     /// The settings of a memory bank over some levels.
     fn memory_params(&self, levels: Vec<usize>) -> MemoryBankParams {
-        let MemoryConfig { neighbourhood, standardise, reduction, candidates, projection, prototypes, .. } =
-            self.memory;
+        let memory = &self.memory;
         MemoryBankParams {
             levels,
-            neighbourhood,
-            standardise,
-            reduction,
-            candidates,
+            neighbourhood: memory.neighbourhood,
+            standardise: memory.standardise,
+            reduction: memory.reduction,
+            candidates: memory.candidates,
             memory_budget: self.memory_budget.0 - self.cache_budget(),
-            projection,
-            prototypes,
+            projection: memory.projection,
+            prototypes: memory.prototypes,
+            search: memory.search,
+            anchor_channels: memory.anchor_channels,
+            anchor_weight: memory.anchor_weight,
             seed: self.seed,
             ..MemoryBankParams::default()
         }
@@ -323,6 +382,23 @@ mod tests {
                 assert!(written[key].as_table().is_some_and(|table| table.contains_key(option)), "{key}.{option}");
             }
         }
+    }
+
+    #[test]
+    fn defaults_that_a_backbone_cannot_have_are_replaced() {
+        let plain = Config::from_toml("backbone.name = 'resnet18'").unwrap();
+        assert_eq!((plain.backbone.strides, plain.input.size), (vec![8, 16], Size::square(256)));
+        let patches = Config::from_toml("backbone.name = 'dinov2-vitb14-reg4'").unwrap();
+        assert_eq!(patches, Config::for_backbone("dinov2-vitb14-reg4"));
+        assert_eq!((&patches.backbone.strides, patches.input.size), (&vec![14], Size::square(252)));
+        assert_eq!(Config::from_toml(&patches.to_toml().unwrap()).unwrap(), patches);
+        // What is given stays, even the default of others.
+        let text = "input.size = 256\nbackbone = { name = 'dinov2-vits14', strides = [8, 16], device = 'cuda:1', precision = 'bf16' }";
+        let given = Config::from_toml(text).unwrap();
+        assert_eq!((given.backbone.strides, given.input.size), (vec![8, 16], Size::square(256)));
+        assert_eq!((given.backbone.device, given.backbone.precision), (DeviceChoice::Cuda(1), Precision::Bf16));
+        let error = Config::from_toml("backbone.device = 'gpu'").unwrap_err().to_string();
+        assert!(error.contains("cuda:INDEX"), "{error}");
     }
 
     #[test]

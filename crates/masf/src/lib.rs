@@ -35,6 +35,7 @@ mod detector;
 mod drift;
 mod error;
 mod evaluation;
+mod extension;
 mod fit;
 pub mod heatmap;
 mod inspection;
@@ -51,14 +52,16 @@ pub use config::{BackboneConfig, Config, InputConfig, MemoryConfig, ThresholdCon
 pub use detector::{Detector, default_registry};
 pub use drift::Drift;
 pub use evaluation::{Curves, Evaluated, Evaluation, KindEvaluation, SampleScore};
+pub use extension::ExtendOptions;
 pub use inspection::{Inspection, Region};
+pub use masf_backbone::Precision;
 pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
-pub use masf_core::{Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
+pub use masf_core::{DeviceChoice, Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
 pub use masf_data::{ImageInput, Size};
 pub use masf_fusion::{
     FusionParams, Gate, ImageScore, MapPrecision, NormalisedScore, PositionAware, Threshold, ThresholdSource, Weights,
 };
-pub use masf_memory::{MemoryBankParams, Reduction, Standardisation};
+pub use masf_memory::{CellKeys, MemoryBankParams, Reduction, Search, Standardisation};
 pub use masf_tta::ViewParams;
 pub use open::open_backbone;
 pub use preset::Preset;

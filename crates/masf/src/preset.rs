@@ -62,12 +62,21 @@ impl Config {
     /// assert!(Config::preset(Preset::Accurate).views.noise > 0);
     /// ```
     pub fn preset(preset: Preset) -> Self {
-        let mut config = Self::default();
+        Self::preset_for(preset, &Self::default().backbone.name)
+    }
+
+    /// The configuration of a preset with a backbone of the registry, see [`for_backbone`](Self::for_backbone).
+    ///
+    /// Networks that cut images into patches have no level of stride 4 that `accurate` could add.
+    pub fn preset_for(preset: Preset, backbone: &str) -> Self {
+        let mut config = Self::for_backbone(backbone);
         // The place for further branches: `Fast` turns off what `Config::default` has beside the memory bank, `Accurate` keeps it.
         match preset {
             Preset::Fast | Preset::Balanced => {}
             Preset::Accurate => {
-                config.backbone.strides = vec![4, 8, 16];
+                if config.backbone.strides == [8, 16] {
+                    config.backbone.strides = vec![4, 8, 16];
+                }
                 config.memory.prototypes = 10_000;
                 config.views.noise = 4;
                 config.fusion.weights = Weights::Learned;

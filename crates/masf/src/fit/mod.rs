@@ -75,7 +75,7 @@ pub(crate) struct CrossFitted {
 
 /// The scores of normal images, and of synthetic defects on them, by branches that did not learn from them.
 pub(crate) fn cross_fit(
-    branches: &[Box<dyn FitBranch>],
+    branches: &[Box<dyn FitBranch + '_>],
     extracted: &Extracted,
     held: &HeldOut<'_>,
     folds: usize,
@@ -104,6 +104,28 @@ pub(crate) fn cross_fit(
     Ok(CrossFitted { normals: scores.into_iter().flatten().collect(), defects })
 }
 
+/// As [`cross_fit`], of images that none of the branches learned from.
+pub(crate) fn score_all(
+    branches: &[Box<dyn Scorer>],
+    extracted: &Extracted,
+    held: &HeldOut<'_>,
+    progress: &dyn Progress,
+) -> Result<CrossFitted> {
+    let mut scores = CrossFitted { normals: Vec::new(), defects: Vec::new() };
+    progress.start("calibration", extracted.cache.len() as u64);
+    for image in 0..extracted.cache.len() {
+        progress.check()?;
+        let found = held.score(branches, image, &extracted.cache.batch(&[image])?)?;
+        if found.first.maps.len() > 1 {
+            scores.defects.extend(held.score_defects(branches, image)?);
+        }
+        scores.normals.push(found);
+        progress.step(1);
+    }
+    progress.finish();
+    Ok(scores)
+}
+
 /// Learns calibration, weights and gate.
 pub(crate) fn fit_fusion(
     params: &FusionValidParams,
@@ -127,7 +149,7 @@ pub(crate) fn fit_fusion(
 
 /// Fits every branch on the items of a source.
 pub(crate) fn fit_all(
-    branches: &[Box<dyn FitBranch>],
+    branches: &[Box<dyn FitBranch + '_>],
     source: &dyn PyramidSource,
     progress: &dyn Progress,
 ) -> Result<Vec<Box<dyn Scorer>>> {
