@@ -1,6 +1,8 @@
 //! Detectors that learn more and detectors that become one: what they know, and that nothing about them is stale.
 
-use masf::core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Fit, PyramidSource, ScoreMap, Scorer, Scores};
+use masf::core::{
+    Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Fit, PyramidSource, ScoreMap, Scorer, Scores,
+};
 use masf::data::Dataset;
 use masf::{Config, Detector, Error, ExtendOptions, Fault, ImageInput, Progress, Result, Search, ThresholdSource};
 use masf_tests::{dataset, quick_config, training_images};

@@ -7,6 +7,7 @@ use masf::core::{
     Normalisation, PyramidSource, ScoreMap, Scorer, Scores,
 };
 use masf::data::Dataset;
+use masf::data::synthetic::{SyntheticConfig, SyntheticSet};
 use masf::{
     Config, Detector, DetectorBuilder, Gate, ImageInput, Inspection, MemoryBankParams, Progress, ReadOptions, Result,
     Silent, Weights,
@@ -226,6 +227,36 @@ fn drift_is_reported_for_other_light_and_not_for_images_like_the_calibration() -
 }
 
 #[test]
+fn a_large_image_in_tiles_scores_like_the_whole() -> Result<()> {
+    let set = SyntheticConfig { size: Size::new(512, 768), train: 6, test_good: 0, test_per_kind: 1, seed: 1 };
+    let (train, test): (Vec<_>, Vec<_>) = SyntheticSet::new(set)?.iter().partition(|image| image.mask.is_none());
+    let images: Vec<ImageInput> = train.into_iter().map(|image| image.image.into()).collect();
+    let mut config = everything();
+    config.input.size = Size::new(512, 768);
+    config.views.shifts = 0;
+    config.fusion.synthetic_defects = 8;
+    let whole = builder(config.clone()).fit(images.clone())?;
+    config.input.tile = Some(Size::new(128, 256));
+    config.input.tile_overlap = 32;
+    let tiled = builder(config).fit(images)?;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("tiled.masf");
+    tiled.save(&path)?;
+    let reloaded = Detector::load_with(&path, &registry(), ReadOptions::default())?;
+    assert_eq!(reloaded.config().input.tile, Some(Size::new(128, 256)));
+    for image in test {
+        let found = tiled.inspect(image.image.clone())?;
+        assert_eq!(found.anomaly_map.dim(), (512, 768));
+        assert_eq!(bits(&reloaded.inspect(image.image.clone())?), bits(&found));
+        // The features of blocks do not see the border of a tile, so only rounding differs.
+        let of_whole = whole.inspect(image.image)?;
+        let change = (&found.anomaly_map - &of_whole.anomaly_map).mapv(f32::abs).mean().unwrap_or(f32::NAN);
+        assert!(change < 0.05, "{change}");
+    }
+    Ok(())
+}
+
+#[test]
 fn settings_of_views_and_fusion_are_checked() {
     for (text, name) in [
         ("views.noise = 100", "views.noise"),
@@ -234,6 +265,7 @@ fn settings_of_views_and_fusion_are_checked() {
         ("fusion.weights = 'best'", "best"),
         ("fusion.synthetic_defects = 1", "synthetic_defects"),
         ("threshold.drift_level = 0.0", "drift_level"),
+        ("input.tile = 100", "input.tile"),
     ] {
         let error = Config::from_toml(text).expect_err(text).to_string();
         assert!(error.contains(name), "{text}: {error}");

@@ -118,6 +118,7 @@ impl DetectorBuilder {
             Some(backbone) => backbone,
             None => crate::open_backbone(&self.config.backbone, None, self.progress.as_ref())?,
         };
+        let backbone = crate::tiles::wrap(backbone, &self.config.input)?;
         let mut branches = std::mem::take(&mut self.branches);
         if branches.is_empty() {
             for params in self.config.memory_banks() {

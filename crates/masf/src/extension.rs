@@ -69,7 +69,8 @@ impl Detector {
         for (bank, fit) in banks.into_iter().zip(fits) {
             branches.push(Box::new(Extend { bank, fit }));
         }
-        let builder = Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
+        let builder =
+            Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
         let (extracted, _, added, _) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref())?;
         let (fitted, scores) = if options.calibration.is_empty() {
             let held = self.held_out(&images, options);
@@ -126,9 +127,14 @@ impl Detector {
 
     /// The settings of the memory banks, which must be as many as there are.
     fn bank_fits(&self, banks: usize) -> Result<Vec<MemoryBankFit>> {
-        let fits: Vec<_> = self.config.memory_banks().into_iter().map(|params| params.check()).collect::<Result<_, _>>()?;
+        let fits: Vec<_> =
+            self.config.memory_banks().into_iter().map(|params| params.check()).collect::<Result<_, _>>()?;
         if fits.len() != banks {
-            return Err(Error::argument("branches", banks, format!("the {} memory banks of the configuration", fits.len())));
+            return Err(Error::argument(
+                "branches",
+                banks,
+                format!("the {} memory banks of the configuration", fits.len()),
+            ));
         }
         Ok(fits)
     }
@@ -168,13 +174,19 @@ impl Detector {
     /// The scores of the calibration images.
     fn score_calibration(&self, branches: &[Box<dyn Scorer>], options: &ExtendOptions) -> Result<CrossFitted> {
         let images = &options.calibration;
-        let builder = Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
+        let builder =
+            Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
         let (extracted, ..) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref())?;
         fit::score_all(branches, &extracted, &self.held_out(images, options), options.progress.as_ref())
     }
 
     /// Takes new branches, and sets from their scores all that depends on scores.
-    fn recalibrate(&mut self, branches: Vec<Box<dyn Scorer>>, scores: &CrossFitted, provenance: Provenance) -> Result<()> {
+    fn recalibrate(
+        &mut self,
+        branches: Vec<Box<dyn Scorer>>,
+        scores: &CrossFitted,
+        provenance: Provenance,
+    ) -> Result<()> {
         let size = (self.preprocess.size().height as usize, self.preprocess.size().width as usize);
         let fusion = fit::fit_fusion(&self.config.fusion.clone().check()?, scores, size)?;
         let thresholds = fit::thresholds(&fusion, &scores.normals, size, self.config.threshold.false_alarm_rate)?;
