@@ -10,7 +10,7 @@ use masf::data::Dataset;
 use masf::data::synthetic::{SyntheticConfig, SyntheticSet};
 use masf::{
     Config, Detector, DetectorBuilder, Gate, ImageInput, Inspection, MemoryBankParams, Progress, ReadOptions, Result,
-    Silent, Weights,
+    Silent, Size, Weights,
 };
 use masf_tests::{dataset, quick_config, training_images};
 
