@@ -47,6 +47,17 @@ const fn dinov2(name: &'static str, repository: &'static str, width: usize, regi
 pub const MODELS: &[Model] = &[
     model("scattering", Architecture::Scattering, SYMMETRIC, None),
     model(
+        "masf-nano",
+        Architecture::Nano,
+        IMAGENET,
+        Some(Weights {
+            sha256: Some("62cff4ba60003be54c878aa9d455bf62991ec7a215926f2301ae3beaf500b66a"),
+            hub: None,
+            licence: "MIT OR Apache-2.0",
+            origin: "this project: trained from scratch on procedural images, distilled from resnet50-v2 and mobilenet-v2",
+        }),
+    ),
+    model(
         "mobilenet-v2",
         Architecture::MobileNetV2 { padding: PaddingRule::Symmetric },
         IMAGENET,

@@ -1,7 +1,7 @@
 //! Frozen feature extractors: images in, feature pyramids out.
 //!
 //! - [`Backbone`]: a network of the registry (`masf-models`) with weights from a safetensors file, or from the Hugging Face hub
-//!   with the feature `hub`.
+//!   with the feature `hub`. The weights of `masf-nano` are part of `masf-models`.
 //! - [`ScatteringBackbone`]: wavelet scattering, which needs no weights.
 //!
 //! Both implement [`masf_core::FeatureExtractor`] and [`masf_core::Artifact`].
@@ -20,6 +20,8 @@ pub mod graph;
 pub mod hub;
 mod networks;
 mod scattering;
+#[cfg(feature = "train")]
+pub mod train;
 #[cfg(feature = "vit")]
 mod vit;
 mod weights;

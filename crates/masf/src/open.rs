@@ -9,8 +9,9 @@ use crate::BackboneConfig;
 
 /// Opens the backbone of a configuration, on its device.
 ///
-/// `weights` is a safetensors file. Without one, the weights are fetched from the hub if the feature `hub` is on (and kept in
-/// its cache). The scattering backbone needs none.
+/// `weights` is a safetensors file. Without one, `masf-nano` takes the weights that are part of the library (feature `embedded`, on
+/// by default), and for other networks they are fetched from the hub if the feature `hub` is on (and kept in its cache). The
+/// scattering backbone needs none.
 ///
 /// # Errors
 /// An unknown name, levels that the network does not have, a device that is not built in, weights that are missing, unreadable or of another network.
@@ -40,6 +41,7 @@ pub fn open_backbone(
     let builder = builder.precision(config.precision);
     match weights {
         Some(path) => Ok(Box::new(builder.load(path)?)),
+        None if masf_models::embedded(&config.name).is_some() => Ok(Box::new(builder.embedded()?)),
         None => download(&config.name, builder, progress),
     }
 }

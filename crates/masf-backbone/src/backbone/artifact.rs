@@ -66,18 +66,21 @@ impl Artifact for Backbone {
             let weights = Weights::from_parts(tensors, settings.weights_sha256, "the model file".into());
             return Ok(builder.restore(weights)?);
         }
-        let Some(path) = &reader.options().weights else {
+        let weights = match &reader.options().weights {
+            Some(path) => Some(Weights::read(path)?),
+            None => Weights::embedded(&settings.name)?,
+        };
+        let Some(weights) = weights else {
             return Err(ModelFileError::Weights(format!(
                 "the model was saved without the weights of `{}`; give their file (SHA-256 {})",
                 settings.name, settings.weights_sha256
             ))
             .into());
         };
-        let weights = Weights::read(path)?;
         if weights.sha256() != settings.weights_sha256 {
             return Err(ModelFileError::Weights(format!(
                 "{}: SHA-256 is {}, but the model was fitted with weights of `{}` whose SHA-256 is {}",
-                path.display(),
+                weights.origin(),
                 weights.sha256(),
                 settings.name,
                 settings.weights_sha256

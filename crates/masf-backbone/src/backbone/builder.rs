@@ -89,6 +89,26 @@ impl BackboneBuilder {
         self.build(Weights::read(path)?)
     }
 
+    /// Takes the weights that are part of `masf-models`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded")] {
+    /// let backbone = masf_backbone::Backbone::builder("masf-nano")?.strides(&[8, 16]).embedded()?;
+    /// # }
+    /// # Ok::<(), masf_backbone::BackboneError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`BackboneError::Argument`] for a model whose weights are not embedded, and as [`build`](Self::build).
+    pub fn embedded(self) -> Result<Backbone> {
+        self.check_choices()?;
+        let name = self.model.name;
+        let weights = Weights::embedded(name)?.ok_or_else(|| {
+            BackboneError::argument("weights", format!("missing for `{name}`"), "a file of weights; none are embedded")
+        })?;
+        self.build(weights)
+    }
+
     /// Downloads the weights from the hub, or takes them from the cache.
     ///
     /// # Errors

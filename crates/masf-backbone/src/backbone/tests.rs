@@ -90,7 +90,7 @@ const SIZES: [(usize, usize); 4] = [(224, 224), (256, 256), (320, 320), (257, 19
 /// The networks of each kind that are small, at every size.
 #[test]
 fn the_engine_equals_candle_at_every_size() {
-    let small = ["resnet18", "resnet50-v2", "mobilenet-v2", "mobilenet-v2-tf"];
+    let small = ["masf-nano", "resnet18", "resnet50-v2", "mobilenet-v2", "mobilenet-v2-tf"];
     for (name, network) in registered().filter(|(name, _)| small.contains(name)) {
         let pair = Pair::new(name, &network);
         SIZES.into_iter().for_each(|size| pair.check(size, 2));
@@ -126,4 +126,20 @@ fn the_engine_equals_candle_on_the_full_product() {
             let _ = writeln!(std::io::stderr(), "{name}, {size:?}: equal");
         }
     }
+}
+
+/// What the default backbone promises: small, and cheap.
+#[test]
+#[cfg(feature = "embedded")]
+fn the_embedded_network_is_small() {
+    let (_, network) = registered().find(|(name, _)| *name == "masf-nano").unwrap();
+    let maps: Vec<_> = network.maps().map(|(_, stride)| stride).collect();
+    assert_eq!(maps, [4, 8, 16]);
+    let weights = Weights::embedded("masf-nano").unwrap().unwrap();
+    let graph = network.assemble(&weights, &Device::Cpu).unwrap();
+    let operations = 2 * crate::engine::Engine::new(&graph).unwrap().multiply_adds(256, 256).unwrap();
+    assert!((500_000_000..=600_000_000).contains(&operations), "{operations}");
+    let known = masf_models::find("masf-nano").and_then(|model| model.weights?.sha256);
+    assert_eq!(Some(weights.sha256()), known);
+    assert!(masf_models::embedded("masf-nano").is_some_and(|file| file.len() <= 4 << 20));
 }

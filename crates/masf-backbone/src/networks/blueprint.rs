@@ -41,7 +41,7 @@ pub(crate) struct ConvSpec {
 }
 
 /// An operation; the tensors of an affine map are `{name}.scale` and `{name}.shift`.
-type Step = Op<ConvSpec, String>;
+pub(crate) type Step = Op<ConvSpec, String>;
 
 #[derive(Debug, Clone)]
 struct Node {
@@ -71,6 +71,12 @@ impl Blueprint {
 
     /// The input node.
     pub(crate) const INPUT: NodeId = 0;
+
+    /// The operations, in order.
+    #[cfg(feature = "train")]
+    pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.nodes.iter().map(|node| &node.step)
+    }
 
     /// Channels of a node's value.
     pub(crate) fn channels(&self, node: NodeId) -> usize {

@@ -2,11 +2,14 @@
 
 mod blueprint;
 mod mobilenet_v2;
+mod nano;
 mod network;
 mod resnet;
 mod resnet_v2;
 
 pub(crate) use blueprint::Blueprint;
+#[cfg(feature = "train")]
+pub(crate) use blueprint::{ConvSpec, Offset, Step};
 pub(crate) use network::{Layer, Network};
 
 use masf_models::{Architecture, MODELS, Model, PaddingRule};
@@ -30,18 +33,23 @@ pub(crate) fn find(name: &str) -> Result<(&'static Model, Network)> {
 
 /// The network of an architecture; none for those that are computed otherwise or are not built in.
 fn network(architecture: Architecture) -> Option<Network> {
-    let convolutional = match architecture {
-        Architecture::MobileNetV2 { padding: PaddingRule::Same } => mobilenet_v2::blueprint(Padding::Same),
-        Architecture::MobileNetV2 { .. } => mobilenet_v2::blueprint(Padding::Symmetric(1)),
-        Architecture::ResNet50V2 => resnet_v2::blueprint(),
-        Architecture::ResNet { blocks, block } => resnet::blueprint(blocks, block),
-        #[cfg(feature = "vit")]
-        Architecture::DinoV2 { width, registers } => {
-            return Some(Network::Transformer(crate::vit::Blueprint::dinov2(width, registers)));
-        }
-        _ => return None,
-    };
-    Some(Network::Convolutional(convolutional))
+    #[cfg(feature = "vit")]
+    if let Architecture::DinoV2 { width, registers } = architecture {
+        return Some(Network::Transformer(crate::vit::Blueprint::dinov2(width, registers)));
+    }
+    blueprint(architecture).map(Network::Convolutional)
+}
+
+/// The convolutional network of an architecture; none for other kinds.
+pub(crate) fn blueprint(architecture: Architecture) -> Option<Blueprint> {
+    match architecture {
+        Architecture::MobileNetV2 { padding: PaddingRule::Same } => Some(mobilenet_v2::blueprint(Padding::Same)),
+        Architecture::MobileNetV2 { .. } => Some(mobilenet_v2::blueprint(Padding::Symmetric(1))),
+        Architecture::Nano => Some(nano::blueprint()),
+        Architecture::ResNet50V2 => Some(resnet_v2::blueprint()),
+        Architecture::ResNet { blocks, block } => Some(resnet::blueprint(blocks, block)),
+        _ => None,
+    }
 }
 
 /// The model that weights belong to: by the hash of their file, else the first one whose tensors they are.
