@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use masf::data::Dataset;
-use masf::{ByteSize, Config, Detector, DeviceChoice, Preset, SaveOptions, Size};
+use masf::{Branch, ByteSize, Checkpoints, Config, Detector, DeviceChoice, Method, Preset, SaveOptions, Size};
 use masf_examples::{Common, progress, run};
 
 /// Learn from defect-free images and save a model.
@@ -27,6 +27,9 @@ struct Args {
     /// Settings; the options below override them (docs/masf.toml lists all)
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
+    /// What is learned: masf, or a baseline to compare with: patchcore or padim [default: masf]
+    #[arg(long, value_name = "NAME")]
+    method: Option<Method>,
     /// Feature extractor: masf-nano (the default; its weights are part of the program), scattering (has no weights),
     /// mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34, resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2;
     /// with the feature vit: dinov2-vits14, dinov2-vitb14, dinov2-vits14-reg4 or dinov2-vitb14-reg4
@@ -39,18 +42,39 @@ struct Args {
     /// name [default: cpu]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
+    /// Levels of the backbone to use, by their strides in pixels; padim wants 4,8,16 [default: 8,16]
+    #[arg(long, value_name = "STRIDES", value_delimiter = ',')]
+    strides: Option<Vec<usize>>,
     /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256; 252 for dinov2]
     #[arg(long, value_name = "SIZE")]
     image_size: Option<Size>,
+    /// Let the backbone see large images in tiles of this size: SIDE or HEIGHTxWIDTH
+    #[arg(long, value_name = "SIZE")]
+    tile: Option<Size>,
     /// Seed of everything random [default: 0]
     #[arg(long)]
     seed: Option<u64>,
+    /// Angles at which the memory bank sees every training image: 0 (upright only), 4 or 8 [default: 0]
+    #[arg(long, value_name = "COUNT")]
+    turns: Option<usize>,
     /// Memory for features while fitting, such as 512MiB or 2GiB [default: 512MiB]
     #[arg(long, value_name = "SIZE")]
     memory_budget: Option<ByteSize>,
     /// Share of good images that may be called anomalous [default: 0.05]
     #[arg(long, value_name = "RATE")]
     false_alarm_rate: Option<f64>,
+    /// What is learned: memory, distill or memory,distill [default: memory]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    branches: Vec<Branch>,
+    /// Passes of the student over the images [default: as many as `distill.passes` images make up]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Where the training of the student keeps checkpoints
+    #[arg(long, value_name = "DIR")]
+    checkpoint_dir: Option<PathBuf>,
+    /// Go on from the checkpoint in this folder, and keep further ones there (or in --checkpoint-dir)
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
     /// Leave out images that cannot be read, and list them, instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
@@ -68,6 +92,15 @@ impl Args {
             (None, Some(name)) => Config::preset_for(self.preset.unwrap_or_default(), name),
             (None, None) => Config::preset(self.preset.unwrap_or_default()),
         };
+        if let Some(method) = self.method {
+            config.method = method;
+        }
+        if let Some(strides) = &self.strides {
+            config.backbone.strides.clone_from(strides);
+        }
+        if let Some(turns) = self.turns {
+            config.memory.turns = turns;
+        }
         if let Some(name) = &self.backbone {
             config.backbone.name.clone_from(name);
         }
@@ -76,6 +109,9 @@ impl Args {
         }
         if let Some(size) = self.image_size {
             config.input.size = size;
+        }
+        if self.tile.is_some() {
+            config.input.tile = self.tile;
         }
         if let Some(seed) = self.seed {
             config.seed = seed;
@@ -86,7 +122,21 @@ impl Args {
         if let Some(rate) = self.false_alarm_rate {
             config.threshold.false_alarm_rate = rate;
         }
+        if !self.branches.is_empty() {
+            config.branches.clone_from(&self.branches);
+        }
+        if self.epochs.is_some() {
+            config.distill.epochs = self.epochs;
+        }
         Ok(config)
+    }
+
+    fn checkpoints(&self) -> Option<Checkpoints> {
+        let checkpoints = Checkpoints::new(self.checkpoint_dir.as_ref().or(self.resume.as_ref())?);
+        Some(match &self.resume {
+            Some(folder) => checkpoints.resume_from(folder),
+            None => checkpoints,
+        })
     }
 }
 
@@ -99,9 +149,11 @@ fn main() -> ExitCode {
         let config = args.config()?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         let images = Dataset::training(&args.data)?;
-        let (detector, report) = Detector::builder()
-            .config(config)
-            .backbone(backbone)
+        let mut builder = Detector::builder().config(config).backbone(backbone);
+        if let Some(checkpoints) = args.checkpoints() {
+            builder = builder.checkpoints(checkpoints);
+        }
+        let (detector, report) = builder
             .skip_bad(args.skip_bad)
             .progress(progress)
             .fit_with_report(images.samples.iter().map(|sample| &sample.path))?;

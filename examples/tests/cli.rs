@@ -109,6 +109,27 @@ fn train_evaluate_and_inspect() {
 }
 
 #[test]
+fn a_student_is_trained_and_goes_on_from_its_checkpoint() {
+    let fixture = Fixture::new();
+    let settings = "input.size = 128\nmemory = { candidates = 1000, prototypes = 100 }\n\
+                    distill = { width = 32, bottleneck = 32, depth = 1 }\n";
+    fs::write(fixture.path("quick.toml"), settings).expect("a file");
+    let folder = fixture.path("checkpoints");
+    let trained = fixture.train(&["--branches", "memory,distill", "--epochs", "2", "--checkpoint-dir", path(&folder)]);
+    assert!(trained.status.success(), "{}", text(&trained.stderr));
+    assert!(folder.join("student.checkpoint").exists());
+    let model = fs::read(fixture.path("model.masf")).expect("a model");
+    let resumed = fixture.train(&["--branches", "memory,distill", "--epochs", "2", "--resume", path(&folder)]);
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    assert!(fs::read(fixture.path("model.masf")).expect("a model") == model);
+    let other = fixture.train(&["--branches", "distill", "--epochs", "3", "--resume", path(&folder)]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text(&other.stderr).contains("does not fit"), "{}", text(&other.stderr));
+    let wrong = fixture.train(&["--branches", "samb"]);
+    assert!(!wrong.status.success() && text(&wrong.stderr).contains("samb"));
+}
+
+#[test]
 fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
     let fixture = Fixture::new();
     assert!(fixture.train(&[]).status.success());

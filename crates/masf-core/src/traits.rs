@@ -69,6 +69,12 @@ pub trait Fit {
     /// # Errors
     /// Too few items, values that are not finite, or [`Error::Cancelled`].
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Self::Scorer>;
+
+    /// Whether learning takes so long that it should be done once: scores of unseen images, from which thresholds are set, then
+    /// come from images that are held out for good, not from fitting again on parts of the images.
+    fn is_expensive(&self) -> bool {
+        false
+    }
 }
 
 /// Pyramids of single images that can be read again and again, in any order.

@@ -13,6 +13,7 @@ mod preprocess;
 pub mod procedural;
 mod size;
 pub mod synthetic;
+mod turn;
 
 pub use decode::{Limits, decode_image, read_image};
 pub use error::{DataError, ImageProblem, Result};
@@ -25,3 +26,4 @@ pub use masf_core::Normalisation;
 pub use mask::Mask;
 pub use preprocess::{Preprocess, ResizeFilter};
 pub use size::Size;
+pub use turn::turn;

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use masf_backbone::Precision;
+use masf_baselines::{PadimFit, PadimParams, PatchCoreFit, PatchCoreParams};
 use masf_core::Normalisation;
 use masf_core::{DeviceChoice, Error, Result};
 use masf_data::{Preprocess, Resize, Size};
+use masf_distill::StudentParams;
 use masf_fusion::FusionParams;
 use masf_memory::{MemoryBankParams, Reduction, Search, Standardisation};
 use masf_tta::ViewParams;
 
-use crate::ByteSize;
+use crate::{ByteSize, Method};
 
 /// All settings, with defaults for each; read from TOML, refused if a key is unknown.
 ///
@@ -38,14 +40,24 @@ pub struct Config {
     /// Bytes that fitting may use for features: three quarters for the memory bank's candidates, a quarter for the cache
     /// of extracted features, which continues in a temporary file.
     pub memory_budget: ByteSize,
+    /// What is learned: masf itself, or one of the baselines.
+    pub method: Method,
+    /// What is learned, in the order of the score maps; at least one, each once.
+    pub branches: Vec<Branch>,
     /// What the backbone sees.
     pub input: InputConfig,
     /// The feature extractor.
     pub backbone: BackboneConfig,
-    /// The memory bank.
+    /// The memory bank of the method `masf`.
     pub memory: MemoryConfig,
     /// Test-time views; none by default.
     pub views: ViewParams,
+    /// The method `patchcore`.
+    pub patchcore: PatchCoreConfig,
+    /// The method `padim`.
+    pub padim: PadimConfig,
+    /// The student; the seed is that of the whole configuration.
+    pub distill: StudentParams,
     /// Calibration and fusion.
     pub fusion: FusionParams,
     /// Thresholds.
@@ -57,12 +69,40 @@ impl Default for Config {
         Self {
             seed: 0,
             memory_budget: ByteSize::mib(512),
+            method: Method::default(),
+            branches: vec![Branch::Memory],
             input: InputConfig::default(),
             backbone: BackboneConfig::default(),
             memory: MemoryConfig::default(),
+            distill: StudentParams::default(),
             views: ViewParams::default(),
+            patchcore: PatchCoreConfig::default(),
+            padim: PadimConfig::default(),
             fusion: FusionParams::default(),
             threshold: ThresholdConfig::default(),
+        }
+    }
+}
+
+/// A model of normality that scores the positions of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Branch {
+    /// The distance to the nearest normal patch (masf-memory).
+    Memory,
+    /// The error of a student that restores normal features (masf-distill).
+    Distill,
+}
+
+impl std::str::FromStr for Branch {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.trim() {
+            "memory" => Ok(Self::Memory),
+            "distill" => Ok(Self::Distill),
+            other => Err(Error::argument("branch", other, "memory or distill")),
         }
     }
 }
@@ -79,15 +119,43 @@ pub struct InputConfig {
     pub crop_from: Option<Size>,
     /// How many bits of 16-bit images the camera fills, 8 to 16.
     pub significant_bits: u8,
+    /// The backbone sees tiles of this size instead of the whole `size`; whole images by default.
+    #[serde(with = "optional_size_text", skip_serializing_if = "Option::is_none")]
+    pub tile: Option<Size>,
+    /// Least overlap of neighbouring tiles in pixels, below both sides of a tile.
+    pub tile_overlap: u32,
 }
 
 impl Default for InputConfig {
     fn default() -> Self {
-        Self { size: Size::square(256), crop_from: None, significant_bits: 16 }
+        Self { size: Size::square(256), crop_from: None, significant_bits: 16, tile: None, tile_overlap: 64 }
     }
 }
 
 impl InputConfig {
+    /// Checks the tiles, if there are any, for a backbone of a largest stride.
+    pub(crate) fn check_tiles(&self, largest_stride: usize) -> Result<()> {
+        let Some(tile) = self.tile else { return Ok(()) };
+        let divides = |size: Size| {
+            [size.height, size.width].iter().all(|side| *side > 0 && (*side as usize).is_multiple_of(largest_stride))
+        };
+        let expected = format!("sides that are multiples of the largest stride, {largest_stride}");
+        if !divides(tile) {
+            return Err(Error::argument("input.tile", tile, expected));
+        }
+        if !divides(self.size) {
+            return Err(Error::argument("input.size (with tiles)", self.size, expected));
+        }
+        if tile.height > self.size.height || tile.width > self.size.width {
+            return Err(Error::argument("input.tile", tile, format!("at most the input's size, {}", self.size)));
+        }
+        if self.tile_overlap >= tile.height.min(tile.width) {
+            let expected = format!("below both sides of a tile, {tile}");
+            return Err(Error::argument("input.tile_overlap", self.tile_overlap, expected));
+        }
+        Ok(())
+    }
+
     /// The preprocessing for a backbone's normalisation.
     ///
     /// # Errors
@@ -145,6 +213,10 @@ pub struct MemoryConfig {
     pub anchor_weight: f64,
     /// One bank for each stride, with a score map of its own, instead of one over all.
     pub per_level: bool,
+    /// Angles at which training images are learned from, evenly spread over the full circle: 0 or 1 is upright only, up to 36.
+    pub turns: usize,
+    /// Most turned images that are learned from, evenly chosen; bounds the time of fitting.
+    pub turned_images: usize,
 }
 
 impl Default for MemoryConfig {
@@ -161,9 +233,55 @@ impl Default for MemoryConfig {
             anchor_channels: params.anchor_channels,
             anchor_weight: params.anchor_weight,
             per_level: false,
+            turns: 0,
+            turned_images: 1000,
         }
     }
 }
+
+/// The method `patchcore`; levels, seed and memory budget are those of the whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PatchCoreConfig {
+    /// Side of the square over which features are averaged around a position, odd.
+    pub neighbourhood: usize,
+    /// Most patch descriptors that are sampled from the training images; fewer where the memory budget is tighter.
+    pub candidates: usize,
+    /// Dimensions of the random projection in which the coreset is chosen; 0 is none.
+    pub projection: usize,
+    /// Size of the coreset.
+    pub prototypes: usize,
+    /// Neighbours that weigh the image score; 0 takes the largest value of the map.
+    pub reweight_neighbours: usize,
+}
+
+impl Default for PatchCoreConfig {
+    fn default() -> Self {
+        let PatchCoreParams { neighbourhood, candidates, projection, prototypes, reweight_neighbours, .. } =
+            PatchCoreParams::default();
+        Self { neighbourhood, candidates, projection, prototypes, reweight_neighbours }
+    }
+}
+
+/// The method `padim`; levels, seed and memory budget are those of the whole configuration.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PadimConfig {
+    /// Channels that are kept, drawn at random from those of all levels.
+    pub dimensions: usize,
+    /// What is added to the diagonal of every covariance.
+    pub regularisation: f64,
+}
+
+impl Default for PadimConfig {
+    fn default() -> Self {
+        let PadimParams { dimensions, regularisation, .. } = PadimParams::default();
+        Self { dimensions, regularisation }
+    }
+}
+
+/// Most angles: every ten degrees.
+const MOST_TURNS: usize = 36;
 
 /// Thresholds from normal images.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -272,11 +390,23 @@ impl Config {
         if self.backbone.strides.is_empty() {
             return Err(Error::argument("backbone.strides", "empty", "at least one stride, such as [8, 16]"));
         }
+        let repeated = (1..self.branches.len()).any(|index| self.branches[..index].contains(&self.branches[index]));
+        if self.branches.is_empty() || repeated {
+            let value = format!("{:?}", self.branches);
+            return Err(Error::argument("branches", value, "at least one of memory and distill, each once"));
+        }
+        self.student_params().check()?;
         self.input.preprocess(Normalisation::IMAGENET)?;
+        self.input.check_tiles(self.backbone.strides.iter().copied().max().unwrap_or(1).max(1))?;
         for params in self.memory_banks() {
             params.check()?;
         }
         self.views.check()?;
+        self.patchcore()?;
+        self.padim()?;
+        if self.memory.turns > MOST_TURNS {
+            return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
+        }
         self.fusion.clone().check()?;
         Ok(())
     }
@@ -286,6 +416,45 @@ impl Config {
     /// The part of the memory budget for the cache of extracted features.
     pub(crate) fn cache_budget(&self) -> usize {
         self.memory_budget.0 / 4
+    }
+
+    /// The settings of the student.
+    pub(crate) fn student_params(&self) -> StudentParams {
+        StudentParams { seed: self.seed, ..self.distill.clone() }
+    }
+
+    /// The part of the memory budget for learning.
+    fn learning_budget(&self) -> usize {
+        self.memory_budget.0 - self.cache_budget()
+    }
+
+    /// The learner of the method `patchcore`.
+    pub(crate) fn patchcore(&self) -> Result<PatchCoreFit> {
+        let PatchCoreConfig { neighbourhood, candidates, projection, prototypes, reweight_neighbours } = self.patchcore;
+        let params = PatchCoreParams {
+            levels: self.backbone.strides.clone(),
+            neighbourhood,
+            candidates,
+            projection,
+            prototypes,
+            reweight_neighbours,
+            memory_budget: self.learning_budget(),
+            seed: self.seed,
+        };
+        Ok(params.check()?)
+    }
+
+    /// The learner of the method `padim`.
+    pub(crate) fn padim(&self) -> Result<PadimFit> {
+        let PadimConfig { dimensions, regularisation } = self.padim;
+        let params = PadimParams {
+            levels: self.backbone.strides.clone(),
+            dimensions,
+            regularisation,
+            memory_budget: self.learning_budget(),
+            seed: self.seed,
+        };
+        Ok(params.check()?)
     }
 
     /// The settings of the memory banks: one over all strides, or one for each.
@@ -307,7 +476,7 @@ impl Config {
             standardise: memory.standardise,
             reduction: memory.reduction,
             candidates: memory.candidates,
-            memory_budget: self.memory_budget.0 - self.cache_budget(),
+            memory_budget: self.learning_budget(),
             projection: memory.projection,
             prototypes: memory.prototypes,
             search: memory.search,
@@ -404,8 +573,16 @@ mod tests {
     #[test]
     fn toml_round_trip() {
         let mut config = Config { seed: 3, memory_budget: ByteSize(1_234_567), ..Config::default() };
+        config.method = Method::PatchCore;
         config.input.crop_from = Some(Size::new(300, 290));
         config.fusion.image_score = masf_fusion::ImageScore::TopFraction(0.01);
+        config.branches = vec![Branch::Distill, Branch::Memory];
+        config.distill.epochs = Some(12);
         assert_eq!(Config::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+        for branches in [vec![], vec![Branch::Memory, Branch::Memory]] {
+            let error = Config { branches, ..Config::default() }.check().unwrap_err();
+            assert!(error.to_string().contains("branches"), "{error}");
+        }
+        assert!("samb".parse::<Branch>().unwrap_err().to_string().contains("memory or distill"));
     }
 }

@@ -227,6 +227,8 @@ impl Detector {
             count => reader.tensor(CALIBRATION_SCORES, DType::F32, &[Some(count)])?.to_vec1::<f32>()?,
         };
         let backbone = registry.backbone(&reader.child("backbone")?)?;
+        let backbone =
+            crate::tiles::wrap(backbone, &config.input).map_err(|error| reader.invalid(error.to_string()))?;
         let views = build_views(&config, backbone.as_ref()).map_err(|error| reader.invalid(error.to_string()))?;
         Ok(Self {
             backbone,
@@ -329,6 +331,9 @@ pub fn default_registry() -> Registry {
         .with_backbone::<masf_backbone::Backbone>(masf_backbone::Backbone::TAG)
         .with_backbone::<masf_backbone::ScatteringBackbone>(masf_backbone::ScatteringBackbone::TAG)
         .with_scorer::<masf_memory::MemoryBank>(masf_memory::MemoryBank::TAG)
+        .with_scorer::<masf_baselines::PatchCore>(masf_baselines::PatchCore::TAG)
+        .with_scorer::<masf_baselines::Padim>(masf_baselines::Padim::TAG)
+        .with_scorer::<masf_distill::MaskedStudent>(masf_distill::MaskedStudent::TAG)
         .with_fusion::<masf_fusion::CalibratedFusion>(masf_fusion::CalibratedFusion::TAG)
 }
 

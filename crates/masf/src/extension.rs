@@ -45,6 +45,10 @@ impl FitBranch for Extend<'_> {
     fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
         Ok(Box::new(self.bank.extend(&self.fit, source, progress)?))
     }
+
+    fn uses_turned(&self) -> bool {
+        true
+    }
 }
 
 impl Detector {
@@ -71,13 +75,15 @@ impl Detector {
         }
         let builder =
             Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
-        let (extracted, _, added, _) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref())?;
+        let turns = self.config.memory.turns;
+        let (extracted, _, added, _) =
+            builder.extract(images.clone(), self.preprocess, self.backbone.as_ref(), turns)?;
         let (fitted, scores) = if options.calibration.is_empty() {
             let held = self.held_out(&images, options);
             let scores = fit::cross_fit(&branches, &extracted, &held, self.config.threshold.folds, progress)?;
-            (fit::fit_all(&branches, &extracted.cache, progress)?, scores)
+            (extracted.fit_all(&branches, |_| true, progress)?, scores)
         } else {
-            let fitted = fit::fit_all(&branches, &extracted.cache, progress)?;
+            let fitted = extracted.fit_all(&branches, |_| true, progress)?;
             let scores = self.score_calibration(&fitted, options)?;
             (fitted, scores)
         };
@@ -176,7 +182,7 @@ impl Detector {
         let images = &options.calibration;
         let builder =
             Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
-        let (extracted, ..) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref())?;
+        let (extracted, ..) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref(), 0)?;
         fit::score_all(branches, &extracted, &self.held_out(images, options), options.progress.as_ref())
     }
 

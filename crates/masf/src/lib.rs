@@ -21,8 +21,9 @@
 //! ```
 //!
 //! The way of an image: file -> [`data`] (decode, resize, normalise) -> [`backbone`] (feature pyramid) ->
-//! scorers ([memory bank](masf_memory)) -> [fusion](masf_fusion) (calibrated map, image score) -> [`Inspection`]; [views](masf_tta) of
-//! the image go the same way as far as the calibrated maps, whose mean is fused.
+//! scorers ([memory bank](masf_memory), [student](masf_distill), or a [baseline](masf_baselines)) -> [fusion](masf_fusion)
+//! (calibrated map, image score) -> [`Inspection`]; [views](masf_tta) of the image go the same way as far as the calibrated maps, whose
+//! mean is fused.
 //! `pipeline.rs` holds it in one page, and everything goes through it: a saved and reloaded model, a batch of images, and
 //! any number of threads give the same bits as the fitted model on one image.
 
@@ -39,16 +40,20 @@ mod extension;
 mod fit;
 pub mod heatmap;
 mod inspection;
+mod method;
 mod open;
 mod pipeline;
 mod preset;
 mod provenance;
 #[cfg(feature = "report")]
 pub mod report;
+mod tiles;
 
 pub use builder::{DetectorBuilder, FitReport};
 pub use bytes::ByteSize;
-pub use config::{BackboneConfig, Config, InputConfig, MemoryConfig, ThresholdConfig};
+pub use config::{
+    BackboneConfig, Branch, Config, InputConfig, MemoryConfig, PadimConfig, PatchCoreConfig, ThresholdConfig,
+};
 pub use detector::{Detector, default_registry};
 pub use drift::Drift;
 pub use evaluation::{Curves, Evaluated, Evaluation, KindEvaluation, SampleScore};
@@ -58,11 +63,13 @@ pub use masf_backbone::Precision;
 pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
 pub use masf_core::{DeviceChoice, Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
 pub use masf_data::{ImageInput, Size};
+pub use masf_distill::{Checkpoints, Positions, StudentParams, Targets};
 pub use masf_fusion::{
     FusionParams, Gate, ImageScore, MapPrecision, NormalisedScore, PositionAware, Threshold, ThresholdSource, Weights,
 };
 pub use masf_memory::{CellKeys, MemoryBankParams, Reduction, Search, Standardisation};
 pub use masf_tta::ViewParams;
+pub use method::Method;
 pub use open::open_backbone;
 pub use preset::Preset;
 pub use provenance::Provenance;

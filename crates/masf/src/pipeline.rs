@@ -14,10 +14,14 @@ pub(crate) struct ViewScores {
     pub(crate) others: Vec<RealignedScores>,
 }
 
-/// The raw scores of every branch for the images of a pyramid, in the order of the branches.
+/// The raw scores of every branch for the images of a pyramid, in the order of the branches. Image scores of a branch's own
+/// count where it is the only one.
 ///
 /// Maps of the same name are told apart by a number: `memory`, `memory.2`.
 pub(crate) fn score(branches: &[Box<dyn Scorer>], pyramid: &FeaturePyramid) -> Result<Scores> {
+    if let [branch] = branches {
+        return branch.score(pyramid);
+    }
     let mut maps: Vec<masf_core::ScoreMap> = Vec::with_capacity(branches.len());
     for branch in branches {
         for mut map in branch.score(pyramid)?.maps {
@@ -67,7 +71,11 @@ pub(crate) fn calibrate(fusion: &dyn Fusion, scores: &ViewScores) -> Result<Vec<
 
 /// Anomaly maps of the size of the model's input, from raw scores.
 pub(crate) fn fuse(fusion: &dyn Fusion, scores: &ViewScores, size: (usize, usize)) -> Result<AnomalyMap> {
-    fusion.fuse(&calibrate(fusion, scores)?, size)
+    let fused = fusion.fuse(&calibrate(fusion, scores)?, size)?;
+    Ok(match &scores.first.image {
+        Some(image_score) => AnomalyMap { image_score: image_score.clone(), ..fused },
+        None => fused,
+    })
 }
 
 /// Anomaly maps of preprocessed images `[B, 3, H, W]`.
