@@ -62,8 +62,19 @@ fn train_evaluate_and_inspect() {
     let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
 
     let json = fixture.path("metrics.json");
-    let measured = run("evaluate", &["--model", path(&model), "--data", path(&data), "--json", path(&json)]);
+    let report = fixture.path("report");
+    let args = ["--model", path(&model), "--data", path(&data), "--json", path(&json), "--report", path(&report)];
+    let measured = run("evaluate", &args);
     assert!(measured.status.success(), "{}", text(&measured.stderr));
+    let page = fs::read_to_string(report.join("report.html")).expect("a page");
+    let images = fs::read_dir(data.join("test"))
+        .expect("kinds")
+        .map(|kind| fs::read_dir(kind.expect("a kind").path()).expect("images").count());
+    assert_eq!(page.matches("<li data-score").count(), images.sum::<usize>());
+    assert!(page.contains("Histogram") && page.contains("PRO") && page.contains("data:image/jpeg;base64,"));
+    for outside in ["src=\"http", "href=\"http", "url(", "@import"] {
+        assert!(!page.contains(outside), "the page asks for {outside}");
+    }
     assert!(text(&measured.stdout).contains("image AUROC"));
     let metrics: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
     for key in
@@ -149,6 +160,25 @@ fn wrong_usage_is_exit_code_2_and_help_is_there() {
     let size = run("train", &["--data", "d", "--out", "m", "--image-size", "wide"]);
     assert_eq!(size.status.code(), Some(2));
     assert!(text(&size.stderr).contains("wide"));
+}
+
+#[cfg(not(any(feature = "cuda", feature = "metal")))]
+#[test]
+fn a_device_that_is_not_built_in_is_refused_with_its_feature() {
+    let fixture = Fixture::new();
+    let refused = fixture.train(&["--device", "cuda:1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("feature `cuda`"), "{}", text(&refused.stderr));
+    assert!(fixture.train(&["--device", "cpu"]).status.success());
+    let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
+    for (name, rest) in [("evaluate", ["--data", path(&data)].as_slice()), ("inspect", &[path(&data)])] {
+        let refused = run(name, &[["--model", path(&model), "--device", "metal"].as_slice(), rest].concat());
+        assert_eq!(refused.status.code(), Some(1), "{name}");
+        assert!(text(&refused.stderr).contains("feature `metal`"), "{name}: {}", text(&refused.stderr));
+    }
+    let unknown = run("inspect", &["--model", path(&model), "--device", "gpu", path(&data)]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("cuda:INDEX"));
 }
 
 #[test]

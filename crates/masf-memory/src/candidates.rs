@@ -4,7 +4,8 @@ use masf_core::{Progress, PyramidSource, random_stream};
 use rand::seq::index::sample;
 use rayon::prelude::*;
 
-use crate::{MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result};
+use crate::patches::Space;
+use crate::{MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result, SpectralAnchors};
 
 /// Images that are read at once.
 const IMAGES_PER_BATCH: usize = 4;
@@ -15,25 +16,47 @@ const ROWS_PER_TASK: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Candidates {
     pub(crate) embedding: PatchEmbedding,
+    /// Where the parameters ask for anchors.
+    pub(crate) anchors: Option<SpectralAnchors>,
     pub(crate) rows: Vec<f32>,
+    /// Anchors beside the rows; empty without.
+    pub(crate) anchor_rows: Vec<f32>,
 }
 
-/// What learning holds at most, in bytes, with `candidates` descriptors in the pool; the formula of the crate's first page.
-pub(crate) fn memory(params: &MemoryBankParams, dimensions: usize, candidates: usize) -> usize {
+/// What learning holds at most, in bytes, with `candidates` descriptors in the pool and anchors of `anchor` entries; the
+/// formula of the crate's first page.
+pub(crate) fn memory(params: &MemoryBankParams, dimensions: usize, anchor: usize, candidates: usize) -> usize {
+    let each = candidates.saturating_mul(each(params, dimensions, anchor));
+    each.saturating_add(fixed(params, dimensions, anchor)).max(building(params, dimensions, anchor))
+}
+
+/// The bytes of a candidate: its descriptor, its projection or reduction, its anchor, its place in the coreset.
+fn each(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
     let reduced = params.reduction.output().unwrap_or(0);
-    let values = dimensions.saturating_add(projected(params, dimensions).max(reduced)).saturating_add(8);
-    let each = candidates.saturating_mul(size_of::<f32>()).saturating_mul(values);
-    each.saturating_add(fixed(params, dimensions))
+    let values = dimensions.saturating_add(projected(params, dimensions).max(reduced)).saturating_add(anchor);
+    values.saturating_add(8).saturating_mul(size_of::<f32>())
 }
 
 /// The share of [`memory`] that does not depend on the number of candidates: the prototypes beside the pool (or, before,
 /// the centres in the projection, which are no larger), the projection, row by row and packed, and the reduction.
-fn fixed(params: &MemoryBankParams, dimensions: usize) -> usize {
+fn fixed(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
     let kept = params.reduction.output().unwrap_or(dimensions);
     let projection = 2 * kept * projected(params, dimensions);
     let reduction = params.reduction.memory(dimensions);
-    let values = params.prototypes.saturating_mul(kept).saturating_add(projection).saturating_add(reduction);
-    values.saturating_mul(size_of::<f32>()).saturating_add(SLACK)
+    let prototypes = params.prototypes.saturating_mul(kept + anchor);
+    prototypes
+        .saturating_add(projection)
+        .saturating_add(reduction)
+        .saturating_mul(size_of::<f32>())
+        .saturating_add(SLACK)
+}
+
+/// What it takes to build the search when the pool is gone: the prototypes, plain and packed (twice where distances leave
+/// the anchors out), short keys, and the directions that they are made with.
+fn building(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
+    let kept = params.reduction.output().unwrap_or(dimensions) + anchor;
+    let prototypes = params.prototypes.saturating_mul(if anchor > 0 { 4 * kept } else { 2 * kept } + 200);
+    prototypes.saturating_add(3000 * kept).saturating_mul(size_of::<f32>()).saturating_add(SLACK)
 }
 
 /// Room for what is small or fixed: the buffers of the threads, the descriptors' positions.
@@ -45,23 +68,33 @@ fn projected(params: &MemoryBankParams, dimensions: usize) -> usize {
     if params.projection < kept { params.projection } else { 0 }
 }
 
-/// How many candidates the parameters allow for descriptors of some length.
-fn allowed(params: &MemoryBankParams, dimensions: usize) -> Result<usize> {
-    let one = memory(params, dimensions, 1) - fixed(params, dimensions);
-    let within = params.memory_budget.saturating_sub(fixed(params, dimensions)) / one.max(1);
-    let least = params.prototypes.min(params.candidates);
-    if within < least {
-        let least = memory(params, dimensions, least);
+/// How many candidates the parameters allow for descriptors of some length beside `held` patches of a bank: by budget,
+/// and in all.
+pub(crate) fn allowed(
+    params: &MemoryBankParams,
+    dimensions: usize,
+    anchor: usize,
+    held: usize,
+) -> Result<(usize, usize)> {
+    let room = params.memory_budget.saturating_sub(fixed(params, dimensions, anchor));
+    let within = (room / each(params, dimensions, anchor).max(1)).saturating_sub(held);
+    let least = if held > 0 { 1 } else { params.prototypes.min(params.candidates) };
+    let too_small = building(params, dimensions, anchor) > params.memory_budget;
+    if within < least || too_small {
+        let least = memory(params, dimensions, anchor, least.saturating_add(held));
         let MemoryBankParams { memory_budget: budget, prototypes, .. } = *params;
         return Err(MemoryError::Budget { budget, least, prototypes, dimensions });
     }
-    Ok(within.min(params.candidates))
+    Ok((within, within.min(params.candidates)))
 }
 
 /// Samples the same number of positions from every image (the quotas differ by at most one), all where there are fewer.
+///
+/// For a bank that holds patches already: in its space, and beside so many.
 pub(crate) fn collect(
     params: &MemoryBankParams,
     source: &dyn PyramidSource,
+    bank: Option<(&Space, usize)>,
     progress: &dyn Progress,
 ) -> masf_core::Result<Candidates> {
     let images = source.len();
@@ -76,11 +109,29 @@ pub(crate) fn collect(
                 let embedding = PatchEmbedding::of_pyramid(&pyramid, &params.levels, params.neighbourhood)?;
                 let dimensions = embedding.dimensions();
                 params.reduction.check_input(dimensions)?;
-                let most = allowed(params, dimensions)?;
+                let (anchors, held) = match bank {
+                    Some((space, held)) => {
+                        if embedding != space.embedding {
+                            let found = format!("{:?}", embedding.levels());
+                            let own = format!("{:?}", space.embedding.levels());
+                            return Err(
+                                MemoryError::Unlike(format!("the images have levels {found}, the bank {own}")).into()
+                            );
+                        }
+                        (space.anchors.as_ref().map(|anchors| anchors.maps.clone()), held)
+                    }
+                    None if params.uses_anchors() => {
+                        (Some(SpectralAnchors::random(&embedding, params.anchor_channels, params.seed)?), 0)
+                    }
+                    None => (None, 0),
+                };
+                let anchor = anchors.as_ref().map_or(0, SpectralAnchors::dimensions);
+                let (_, most) = allowed(params, dimensions, anchor, held)?;
                 // Images of one size give so many; reserving more would only look like use.
                 let expected = most.min(images.saturating_mul(embedding.open(&pyramid)?.positions()));
                 let rows = Vec::with_capacity(expected * dimensions);
-                pool.insert((Candidates { embedding, rows }, most))
+                let anchor_rows = Vec::with_capacity(expected * anchor);
+                pool.insert((Candidates { embedding, anchors, rows, anchor_rows }, most))
             }
         };
         let maps = candidates.embedding.open(&pyramid)?;
@@ -88,6 +139,12 @@ pub(crate) fn collect(
             let quota = share(image + 1, images, *most) - share(image, images, *most);
             let positions = choose(params.seed, image, maps.positions(), quota);
             describe(&maps, slot, &positions, candidates.embedding.dimensions(), &mut candidates.rows)?;
+            if let Some(anchors) = &candidates.anchors {
+                let (all, length) = (anchors.describe(&pyramid, slot)?, anchors.dimensions());
+                for position in &positions {
+                    candidates.anchor_rows.extend_from_slice(&all[position * length..][..length]);
+                }
+            }
         }
         progress.step(batch.len() as u64);
     }

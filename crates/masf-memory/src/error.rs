@@ -89,6 +89,12 @@ pub enum MemoryError {
     /// The matrix product refused; this is a defect of this crate.
     #[error("matrix product failed: {0}")]
     MatrixProduct(String),
+    /// The spectral anchors could not be computed.
+    #[error("spectral anchors: {0}")]
+    Spectral(#[from] masf_spectral::Error),
+    /// Two banks do not fit together.
+    #[error("the banks cannot be joined: {0}")]
+    Unlike(String),
     /// The tensor library failed.
     #[error("tensor computation failed: {0}")]
     Backend(#[from] candle_core::Error),
@@ -103,9 +109,9 @@ impl MemoryError {
     /// Who is at fault.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Parameter { .. } | Self::Budget { .. } | Self::Dimensions { .. } => Fault::Argument,
+            Self::Parameter { .. } | Self::Budget { .. } | Self::Dimensions { .. } | Self::Unlike(_) => Fault::Argument,
             Self::NoImages | Self::Level { .. } | Self::NonFinite { .. } | Self::Magnitude { .. } => Fault::Data,
-            Self::MatrixProduct(_) | Self::Backend(_) => Fault::Backend,
+            Self::MatrixProduct(_) | Self::Spectral(_) | Self::Backend(_) => Fault::Backend,
         }
     }
 }

@@ -1,12 +1,11 @@
 //! Learning a memory bank.
 
-use masf_core::{Fit, Progress, PyramidSource, random_stream};
-use rand::Rng;
+use masf_core::{Fit, Progress, PyramidSource};
 
-use crate::candidates::{Candidates, collect};
-use crate::coreset::{check_magnitude, greedy_k_centre};
-use crate::standardise::Standardiser;
-use crate::{ExactSearch, LinearMap, MemoryBank, MemoryBankParams, MemoryError};
+use crate::candidates::collect;
+use crate::patches::Space;
+use crate::search::Backend;
+use crate::{MemoryBank, MemoryBankParams, MemoryError};
 
 /// Learns a [`MemoryBank`]; made by [`MemoryBankParams::check`].
 ///
@@ -36,54 +35,11 @@ impl Fit for MemoryBankFit {
             return Err(MemoryError::NoImages.into());
         }
         progress.start("sampling patches", source.len() as u64);
-        let candidates = collect(params, source, progress);
+        let candidates = collect(params, source, None, progress);
         progress.finish();
-        let Candidates { embedding, mut rows } = candidates?;
-        let dimensions = embedding.dimensions();
-        check_magnitude("descriptor", &rows, dimensions)?;
-        let standardiser = Standardiser::learn(params.standardise, &rows, embedding.levels());
-        if let Some(standardiser) = &standardiser {
-            standardiser.apply(&mut rows);
-            check_magnitude("standardised descriptor", &rows, dimensions)?;
-        }
-        let reduction = params.reduction.learn(&rows, dimensions, params.seed)?;
-        let mut kept = dimensions;
-        if let Some(reduction) = &reduction {
-            rows = reduction.apply(&rows)?;
-            kept = reduction.output();
-            check_magnitude("reduced descriptor", &rows, kept)?;
-        }
-        let prototypes = choose(params, rows, kept, progress)?;
-        let search = ExactSearch::new(prototypes, kept)?;
-        Ok(MemoryBank::new(embedding, standardiser, reduction, search, params.reweight_neighbours))
+        let (space, patches) = Space::learn(params, candidates?)?;
+        let rows = patches.reduce(params, None, progress)?;
+        let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
+        Ok(MemoryBank::new(space, search, params.search, params.reweight_neighbours))
     }
-}
-
-/// The rows of the coreset, in the order of choice; all rows where there are no more than are wanted.
-fn choose(
-    params: &MemoryBankParams,
-    rows: Vec<f32>,
-    dimensions: usize,
-    progress: &dyn Progress,
-) -> masf_core::Result<Vec<f32>> {
-    let total = rows.len() / dimensions;
-    if total <= params.prototypes {
-        return Ok(rows);
-    }
-    let first = random_stream(params.seed, "memory.coreset").random_range(0..total as u64) as usize;
-    progress.start("choosing prototypes", params.prototypes as u64);
-    let coreset = if (1..dimensions).contains(&params.projection) {
-        let projection = LinearMap::random(dimensions, params.projection, params.seed, "memory.projection")?;
-        let points = projection.apply(&rows)?;
-        greedy_k_centre(&points, projection.output(), params.prototypes, first, progress)
-    } else {
-        greedy_k_centre(&rows, dimensions, params.prototypes, first, progress)
-    };
-    progress.finish();
-    let indices = coreset?.indices;
-    let mut prototypes = Vec::with_capacity(indices.len() * dimensions);
-    for index in indices {
-        prototypes.extend_from_slice(&rows[index * dimensions..(index + 1) * dimensions]);
-    }
-    Ok(prototypes)
 }

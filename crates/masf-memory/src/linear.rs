@@ -97,6 +97,20 @@ impl LinearMap {
         Ok(out)
     }
 
+    /// Maps `input` columns of rows of length `dimensions`, from column `first` on.
+    pub(crate) fn apply_to_columns(
+        &self,
+        rows: &[f32],
+        dimensions: usize,
+        first: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let rows = NdTensorView::from_data([rows.len() / dimensions, dimensions], rows);
+        let rows = rows.slice((.., first..first + self.input));
+        let (a, b) = (GemmInputA::Unpacked(rows), GemmInputB::Packed(&self.packed));
+        Ok(GemmExecutor::<f32>::new().gemm(out, a, b, GemmOptions::default())?)
+    }
+
     /// Maps whole rows to an `out` of the fitting length.
     pub(crate) fn apply_to(&self, rows: &[f32], out: &mut [f32]) -> Result<()> {
         let rows = NdTensorView::from_data([rows.len() / self.input, self.input], rows);

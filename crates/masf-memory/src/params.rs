@@ -1,6 +1,7 @@
 //! The hyper-parameters of a memory bank, and their check.
 
-use crate::{MemoryBankFit, MemoryError, Reduction, Result, Standardisation};
+use crate::anchors::check_channels;
+use crate::{MemoryBankFit, MemoryError, Reduction, Result, Search, Standardisation};
 
 /// Hyper-parameters of a [`MemoryBank`](crate::MemoryBank), not yet checked; [`check`](Self::check) makes them fit to learn with.
 ///
@@ -14,7 +15,8 @@ use crate::{MemoryBankFit, MemoryError, Reduction, Result, Standardisation};
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MemoryBankParams {
-    /// Strides of the pyramid levels that make up a descriptor, ascending; the first gives the grid. Default `[8, 16]`.
+    /// Strides of the pyramid levels that make up a descriptor, ascending; the first gives the grid. All levels of a stride
+    /// are taken. Default `[8, 16]`.
     pub levels: Vec<usize>,
     /// Side of the square over which features are averaged around a position, odd, 1 to 15; 1 is no averaging. Default 3.
     pub neighbourhood: usize,
@@ -34,6 +36,14 @@ pub struct MemoryBankParams {
     /// Neighbours of the nearest prototype that weigh the image score as in PatchCore; 0 gives no image score of the
     /// bank's own, otherwise 2 to 64. Default 0.
     pub reweight_neighbours: usize,
+    /// How the nearest prototype is found. Default exact.
+    pub search: Search,
+    /// Random channels of each level that spectral anchors are made of, 1 to 64. Default 4. Anchors are made only where
+    /// `anchor_weight` is above 0 or cells are keyed by them.
+    pub anchor_channels: usize,
+    /// The weight of squared distances of anchors beside squared distances of descriptors, 0 to 1000; at 1 both vary alike.
+    /// Default 0.
+    pub anchor_weight: f64,
     /// The seed of all random choices. Not part of the serialised form: a program has one seed for all its parts.
     #[serde(skip)]
     pub seed: u64,
@@ -51,13 +61,16 @@ impl Default for MemoryBankParams {
             projection: 128,
             prototypes: 4000,
             reweight_neighbours: 0,
+            search: Search::default(),
+            anchor_channels: 4,
+            anchor_weight: 0.0,
             seed: 0,
         }
     }
 }
 
 /// Most candidates and prototypes: their indices are kept in 32 bits.
-const MOST_ROWS: usize = 1 << 30;
+pub(crate) const MOST_ROWS: usize = 1 << 30;
 /// Most dimensions of the random projection.
 const MOST_PROJECTED: usize = 4096;
 /// Widest neighbourhood.
@@ -94,8 +107,25 @@ impl MemoryBankParams {
         range("memory_budget", self.memory_budget, 1, usize::MAX)?;
         range("projection", self.projection, 0, MOST_PROJECTED)?;
         self.reduction.check()?;
+        self.search.check()?;
+        check_channels(self.anchor_channels)?;
+        check_weight(self.anchor_weight)?;
         Ok(MemoryBankFit::new(self))
     }
+}
+
+impl MemoryBankParams {
+    /// Whether descriptors come with anchors.
+    pub(crate) fn uses_anchors(&self) -> bool {
+        self.anchor_weight > 0.0 || self.search.uses_anchors()
+    }
+}
+
+pub(crate) fn check_weight(weight: f64) -> Result<()> {
+    if (0.0..=1000.0).contains(&weight) {
+        return Ok(());
+    }
+    Err(MemoryError::parameter("anchor_weight", weight, "0 (off) to 1000"))
 }
 
 pub(crate) fn check_neighbourhood(side: usize) -> Result<()> {

@@ -82,6 +82,46 @@ pub(crate) fn principal_components<'a>(
     Ok((LinearMap::new(matrix, dimensions, components)?, variances))
 }
 
+/// Rows that the leading directions are learned from.
+const DIRECTION_ROWS: usize = 2048;
+/// Multiplications by the covariance for them: they need not be exact.
+const DIRECTION_ITERATIONS: usize = 3;
+
+/// Orthonormal directions of (nearly) the largest variance around `mean`, in descending order, as a matrix
+/// `[dimensions, count]`; zero where there is no further variance. Orthogonal iteration on evenly spaced rows; `scale` brings
+/// their norms to about 1.
+pub(crate) fn leading_directions(rows: &[f32], mean: &[f32], scale: f32, count: usize) -> Result<Vec<f32>> {
+    let dimensions = mean.len();
+    let total = rows.len() / dimensions;
+    let kept = total.min(DIRECTION_ROWS);
+    let mut centred = Vec::with_capacity(kept * dimensions);
+    for part in 0..kept {
+        let row = &rows[part * total / kept * dimensions..][..dimensions];
+        centred.extend(row.iter().zip(mean).map(|(value, mean)| scale * (value - mean)));
+    }
+    let mut directions: Vec<f32> = LinearMap::random(count, dimensions, 0, "memory.directions")?.matrix().to_vec();
+    let rows = NdTensorView::from_data([kept, dimensions], centred.as_slice());
+    let product = GemmExecutor::<f32>::new();
+    let mut shares = vec![0f32; count * kept];
+    for _ in 0..DIRECTION_ITERATIONS {
+        let view = NdTensorView::from_data([count, dimensions], directions.as_slice());
+        let (a, b) = (GemmInputA::Unpacked(view), GemmInputB::Unpacked(rows.transposed()));
+        product.gemm(&mut shares, a, b, GemmOptions::default())?;
+        let view = NdTensorView::from_data([count, kept], shares.as_slice());
+        product.gemm(
+            &mut directions,
+            GemmInputA::Unpacked(view),
+            GemmInputB::Unpacked(rows),
+            GemmOptions::default(),
+        )?;
+        let mut exact: Vec<f64> = directions.iter().copied().map(f64::from).collect();
+        orthonormalise(&mut exact, dimensions);
+        directions = exact.into_iter().map(|value| value as f32).collect();
+    }
+    let column = |axis: usize| (0..count).map(move |index| index * dimensions + axis);
+    Ok((0..dimensions).flat_map(column).map(|index| directions[index]).collect())
+}
+
 /// The covariance of rows, divided by their number.
 fn covariance<'a>(rows: impl Iterator<Item = &'a [f32]> + Clone, dimensions: usize) -> Result<Vec<f32>> {
     let mut count = 0f64;

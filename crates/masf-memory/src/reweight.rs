@@ -5,11 +5,13 @@
 //! The exponentials are taken relative to the largest, so none overflows.
 
 use crate::lanes::squared_distance;
-use crate::{ExactSearch, PrototypeSearch, Result};
+use crate::search::prototype;
+use crate::{PrototypeSearch, Result};
 
-/// The score of a query whose nearest prototype is `nearest`, at `distance`; the plain distance in a bank of one prototype.
+/// `measured` entries of a row count, from the first on. The score of a query whose nearest prototype is `nearest`, at `distance`; the plain distance in a bank of one prototype.
 pub(crate) fn weighed(
-    search: &ExactSearch,
+    search: &dyn PrototypeSearch,
+    measured: usize,
     query: &[f32],
     nearest: u32,
     distance: f32,
@@ -19,11 +21,11 @@ pub(crate) fn weighed(
     if k < 2 {
         return Ok(distance);
     }
-    let around = search.nearest(search.prototype(nearest), k)?;
+    let around = search.nearest(prototype(search, nearest), k)?;
     let distances: Vec<f64> = around
         .indices
         .iter()
-        .map(|index| f64::from(squared_distance(query, search.prototype(*index)).sqrt()))
+        .map(|index| f64::from(squared_distance(&query[..measured], &prototype(search, *index)[..measured]).sqrt()))
         .collect();
     let distance = f64::from(distance);
     let largest = distances.iter().copied().fold(distance, f64::max);

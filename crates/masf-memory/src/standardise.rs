@@ -70,6 +70,17 @@ impl Standardiser {
     }
 }
 
+impl Standardiser {
+    /// Undoes [`apply`](Self::apply), up to rounding.
+    pub(crate) fn undo(&self, rows: &mut [f32]) {
+        for row in rows.chunks_exact_mut(self.mean.len().max(1)) {
+            for ((value, mean), factor) in row.iter_mut().zip(&self.mean).zip(&self.factor) {
+                *value = *value / factor + mean;
+            }
+        }
+    }
+}
+
 /// The sum over rows of `term(column, value)` for every column.
 fn column_sums(rows: &[f32], dimensions: usize, term: impl Fn(usize, f64) -> f64 + Sync) -> Vec<f64> {
     let partial: Vec<Vec<f64>> = rows

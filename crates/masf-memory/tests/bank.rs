@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use common::{Images, batch, image, pyramid};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
 use masf_core::{Artifact, Error, Fault, FeaturePyramid, Fit, Progress, Result, Scorer, Scores, Silent};
-use masf_memory::{MemoryBank, MemoryBankParams, MemoryError, Reduction, Standardisation};
+use masf_memory::{CellKeys, MemoryBank, MemoryBankParams, MemoryError, Reduction, Search, Standardisation};
 
 fn images(count: u64) -> Result<Images> {
     Ok(Images((0..count).map(|seed| image((6, 10), 8, seed)).collect::<Result<_>>()?))
@@ -227,6 +227,19 @@ fn parameters_out_of_range_are_named() {
     refused(MemoryBankParams { prototypes: 0, ..default() }, "prototypes");
     refused(MemoryBankParams { memory_budget: 0, ..default() }, "memory_budget");
     refused(MemoryBankParams { projection: 5000, ..default() }, "projection");
+    refused(MemoryBankParams { anchor_channels: 0, ..default() }, "anchor_channels");
+    for anchor_weight in [-1.0, f64::NAN, 1e9] {
+        refused(MemoryBankParams { anchor_weight, ..default() }, "anchor_weight");
+    }
+    let search = Search::Cells { cells: 0, visited: 0, keys: CellKeys::Both };
+    refused(MemoryBankParams { search, ..default() }, "visited");
+    let search = Search::Cells { cells: usize::MAX, visited: 1, keys: CellKeys::Both };
+    refused(MemoryBankParams { search, ..default() }, "cells");
+    let search = Search::Hnsw { connections: 1, construction: 1, search: 1 };
+    refused(
+        MemoryBankParams { search, ..default() },
+        if cfg!(feature = "hnsw") { "hnsw connections" } else { "search" },
+    );
 }
 
 #[test]
@@ -241,6 +254,18 @@ fn parameters_read_from_toml_with_defaults_and_refuse_unknown_keys() {
     };
     assert_eq!(params, expected);
     assert!(toml::from_str::<MemoryBankParams>("prototype = 9").is_err());
+    for (text, expected) in [
+        ("search = 'exact'", Search::Exact),
+        ("search = { cells = {} }", Search::Cells { cells: 0, visited: 16, keys: CellKeys::Descriptors }),
+        (
+            "search = { cells = { visited = 3, keys = 'both' } }",
+            Search::Cells { cells: 0, visited: 3, keys: CellKeys::Both },
+        ),
+        ("search = { hnsw = {} }", Search::Hnsw { connections: 32, construction: 200, search: 64 }),
+    ] {
+        assert_eq!(toml::from_str::<MemoryBankParams>(text).unwrap().search, expected);
+    }
+    assert!(toml::from_str::<MemoryBankParams>("search = { cells = { visit = 3 } }").is_err());
 }
 
 /// A bank's model file with other settings and tensors.
@@ -319,6 +344,46 @@ fn hostile_model_files_are_refused() -> Result<()> {
         let error = read(&good, tensors).unwrap_err();
         assert_eq!(error.fault(), Fault::Model, "{tensors:?}: {error}");
     }
+    // Cells and anchors, which older files do not have.
+    let mut celled = good.clone();
+    celled["search"] = serde_json::json!({ "cells": { "cells": 2, "visited": 1, "keys": "both" } });
+    celled["anchors"] = serde_json::json!({ "channels": 1, "weight": 0.5 });
+    let rows: Entry = ("prototypes", &[4, 21], 1.0);
+    let (projection, factors): (Entry, Entry) = (("anchor_projection", &[5, 1], 1.0), ("anchor_factor", &[2], 1.0));
+    let centres: Entry = ("centres", &[2, 21], 1.0);
+    assert_eq!(read(&celled, &[rows, mean, factor, projection, factors, centres])?.search().count(), 4);
+    let bad: [&[Entry]; 7] = [
+        &[rows, mean, factor, projection, factors],
+        &[rows, mean, factor, projection, factors, ("centres", &[2, 5], 1.0)],
+        &[rows, mean, factor, projection, factors, ("centres", &[0, 21], 1.0)],
+        &[rows, mean, factor, projection, factors, ("centres", &[99, 21], 1.0)],
+        &[rows, mean, factor, projection, ("anchor_factor", &[2], 0.0), centres],
+        &[rows, mean, factor, ("anchor_projection", &[4, 1], 1.0), factors, centres],
+        &[prototypes, mean, factor, projection, factors, centres],
+    ];
+    for tensors in bad {
+        let error = read(&celled, tensors).unwrap_err();
+        assert_eq!(error.fault(), Fault::Model, "{tensors:?}: {error}");
+    }
+    for (key, value) in [
+        ("search", serde_json::json!("exactly")),
+        ("search", serde_json::json!({ "cells": { "cells": 2, "visited": 0, "keys": "both" } })),
+        ("anchors", serde_json::json!(null)),
+        ("anchors", serde_json::json!({ "channels": 0, "weight": 0.5 })),
+        ("anchors", serde_json::json!({ "channels": 1u64 << 50, "weight": 0.5 })),
+        ("anchors", serde_json::json!({ "channels": 1, "weight": -0.5 })),
+    ] {
+        let mut settings = celled.clone();
+        settings[key] = value;
+        let error = read(&settings, &[rows, mean, factor, projection, factors, centres]).unwrap_err();
+        assert_eq!(error.fault(), Fault::Model, "{key}: {error}");
+    }
+    let mut unused = celled.clone();
+    unused["search"] = serde_json::json!("exact");
+    unused["anchors"]["weight"] = serde_json::json!(0.0);
+    assert!(
+        read(&unused, &[rows, mean, factor, projection, factors]).unwrap_err().to_string().contains("nothing uses")
+    );
     let mut reduced = good.clone();
     reduced["reduced"] = serde_json::json!(0);
     let error = read(&reduced, &[("prototypes", &[4, 0], 1.0), ("reduction", &[5, 0], 1.0), mean, factor]).unwrap_err();

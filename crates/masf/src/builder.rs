@@ -5,16 +5,17 @@ use std::sync::Arc;
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
 use masf_data::{ImageInput, Limits, LoadOptions, Loader, Preprocess};
 use masf_distill::{Checkpoints, MaskedStudentFit};
+use masf_fusion::{MapPrecision, Weights};
 
-use crate::detector::BATCH;
-use crate::fit::{self, Extracted, Extraction, FitBranch, MIN_IMAGES};
+use crate::detector::{BATCH, build_views};
+use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES, OnTurned};
 use crate::provenance::ImageDigest;
-use crate::{Branch, Config, Detector, Provenance};
+use crate::{Branch, Config, Detector, Method, Provenance};
 
 /// Gathers what a fit needs; made by [`Detector::builder`].
 ///
-/// Everything has a default: the configuration's, the training-free scattering backbone, and the branches that the
-/// configuration names (the memory bank).
+/// Everything has a default: the configuration's, the backbone `masf-nano`, whose weights are part of the library, and the branches
+/// that the configuration names.
 pub struct DetectorBuilder {
     config: Config,
     backbone: Option<Box<dyn FeatureExtractor>>,
@@ -47,6 +48,8 @@ pub struct FitReport {
     pub skipped: Vec<Error>,
     /// The number of images whose features did not fit into memory and went to a temporary file.
     pub spilled: usize,
+    /// How well each score map tells synthetic defects from normal images, and its weight; empty where all weigh alike.
+    pub precisions: Vec<MapPrecision>,
 }
 
 impl DetectorBuilder {
@@ -128,34 +131,71 @@ impl DetectorBuilder {
         };
         let mut branches = std::mem::take(&mut self.branches);
         if branches.is_empty() {
-            for branch in &self.config.branches {
-                branches.push(match branch {
-                    Branch::Memory => Box::new(self.config.memory_params().check()?),
-                    Branch::Distill => Box::new(self.student()?),
-                });
+            match self.config.method {
+                Method::Masf => {
+                    for branch in &self.config.branches {
+                        match branch {
+                            Branch::Memory => {
+                                for params in self.config.memory_banks() {
+                                    branches.push(Box::new(OnTurned(params.check()?)));
+                                }
+                            }
+                            Branch::Distill => branches.push(Box::new(self.student()?)),
+                        }
+                    }
+                }
+                Method::PatchCore => branches.push(Box::new(self.config.patchcore()?)),
+                Method::Padim => branches.push(Box::new(self.config.padim()?)),
             }
         }
         let config = self.config.clone();
         let progress = self.progress.clone();
         let preprocess = config.input.preprocess(backbone.normalisation())?;
         let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
-        let (extracted, provenance, mut report) = self.extract(images, preprocess, backbone.as_ref())?;
+        let views = build_views(&config, backbone.as_ref())?;
+        let defects = match config.fusion.weights {
+            Weights::Learned => config.fusion.synthetic_defects,
+            _ => 0,
+        };
+        // The images are read again for views and synthetic defects only.
+        let again = if views.is_some() || defects > 0 { images.clone() } else { Vec::new() };
+        let turns = if branches.iter().any(|branch| branch.uses_turned()) { config.memory.turns } else { 0 };
+        let (extracted, learned, provenance, mut report) =
+            self.extract(images, preprocess, backbone.as_ref(), turns)?;
+        // `learned` ascends.
+        let again: Vec<ImageInput> = again
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| learned.binary_search(index).is_ok())
+            .map(|(_, image)| image)
+            .collect();
 
         let size = (preprocess.size().height as usize, preprocess.size().width as usize);
-        let (branches, normals) =
-            fit::fit_and_score(&branches, &extracted, config.threshold.folds, config.seed, progress.as_ref())?;
-        let fusion = config.fusion.clone().check()?.fit(&normals)?;
-        let (image_threshold, pixel_threshold) =
-            fit::thresholds(&fusion, &normals, size, config.threshold.false_alarm_rate)?;
+        let held = HeldOut {
+            images: &again,
+            preprocess,
+            limits: self.limits,
+            backbone: backbone.as_ref(),
+            views: views.as_deref(),
+            defects,
+            seed: config.seed,
+        };
+        let (branches, scores) =
+            fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())?;
+        let fusion = fit::fit_fusion(&config.fusion.clone().check()?, &scores, size)?;
+        report.precisions = fusion.precisions().unwrap_or_default().to_vec();
+        let thresholds = fit::thresholds(&fusion, &scores.normals, size, config.threshold.false_alarm_rate)?;
         report.spilled = extracted.cache.spilled();
         let detector = Detector {
             config,
             preprocess,
             backbone,
             branches,
+            views,
             fusion: Box::new(fusion),
-            image_threshold,
-            pixel_threshold,
+            image_threshold: thresholds.image,
+            pixel_threshold: thresholds.pixel,
+            calibration_scores: thresholds.image_scores,
             provenance,
         };
         Ok((detector, report))
@@ -170,21 +210,23 @@ impl DetectorBuilder {
         })
     }
 
-    /// Reads the images and computes their features.
-    fn extract(
+    /// Reads the images and computes their features; tells which images could be read.
+    pub(crate) fn extract(
         &self,
         images: Vec<ImageInput>,
         preprocess: Preprocess,
         backbone: &dyn FeatureExtractor,
-    ) -> Result<(Extracted, Provenance, FitReport)> {
+        turns: usize,
+    ) -> Result<(Extracted, Vec<usize>, Provenance, FitReport)> {
         let progress = self.progress.as_ref();
         let total = images.len();
         let options = LoadOptions { limits: self.limits, ..LoadOptions::default() };
         let mut loader = Loader::new(images, preprocess, options, progress);
-        let mut extraction = Extraction::new(self.config.cache_budget());
+        let mut extraction =
+            Extraction::new(self.config.cache_budget()).with_turned(turns, total, self.config.memory.turned_images);
         let mut digest = ImageDigest::default();
         let mut report = FitReport::default();
-        let mut learned = 0;
+        let mut learned = Vec::with_capacity(total);
         progress.start("features", total as u64);
         while let Some(batch) = loader.next_batch(BATCH)? {
             for failed in batch.failed {
@@ -197,22 +239,25 @@ impl DetectorBuilder {
             if let Some(tensor) = batch.tensor {
                 digest.update(&tensor)?;
                 extraction.push(backbone, &tensor)?;
-                learned += batch.images.len();
+                let indices: Vec<usize> = batch.images.iter().map(|image| image.index).collect();
+                extraction.push_turned(backbone, &tensor, &indices)?;
+                learned.extend(indices);
             }
             progress.step(BATCH as u64);
         }
         progress.finish();
-        if learned < MIN_IMAGES {
+        if learned.len() < MIN_IMAGES {
+            let found = learned.len();
             let problem =
-                format!("{learned} can be used; at least {MIN_IMAGES} are needed, and 20 or more are advisable");
+                format!("{found} can be used; at least {MIN_IMAGES} are needed, and 20 or more are advisable");
             return Err(Error::data("training images", problem));
         }
         let provenance = Provenance {
             masf_version: env!("CARGO_PKG_VERSION").to_owned(),
-            images: learned,
+            images: learned.len(),
             skipped: report.skipped.len(),
             images_sha256: digest.finish(),
         };
-        Ok((extraction.finish()?, provenance, report))
+        Ok((extraction.finish()?, learned, provenance, report))
     }
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use rand::Rng;
 
 use super::*;
+use crate::lanes::squared_distance;
 
 /// All direct distances, sorted.
 fn naive(prototypes: &[f32], dimensions: usize, queries: &[f32], k: usize) -> Neighbours {
@@ -59,6 +60,134 @@ fn batches_and_threads_change_no_bit() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Clustered rows of a low inner dimension, with some noise everywhere: short keys rule out most of them.
+fn clustered(count: usize, dimensions: usize, seed: u64) -> Vec<f32> {
+    let mut shapes = random_stream(7, "test");
+    let sheets: Vec<f32> = (0..6 * 4 * dimensions).map(|_| shapes.random_range(-1f32..1.0)).collect();
+    let centres: Vec<f32> = (0..6 * dimensions).map(|_| shapes.random_range(-3f32..3.0)).collect();
+    let mut stream = random_stream(seed, "test");
+    let mut rows = Vec::with_capacity(count * dimensions);
+    for _ in 0..count {
+        let cluster = stream.random_range(0..6);
+        let place: [f32; 4] = std::array::from_fn(|_| stream.random_range(-2.0..2.0));
+        for axis in 0..dimensions {
+            let sheet: f32 = (0..4).map(|k| place[k] * sheets[(cluster * 4 + k) * dimensions + axis]).sum();
+            rows.push(centres[cluster * dimensions + axis] + sheet + stream.random_range(-0.1..0.1));
+        }
+    }
+    rows
+}
+
+#[test]
+fn short_keys_change_no_bit() -> Result<()> {
+    for (dimensions, scale, offset) in [(192, 1.0, 0.0), (320, 1e-12, 0.0), (130, 1e14, 0.0), (256, 1.0, 500.0)] {
+        let rows = |count, seed| clustered(count, dimensions, seed).into_iter().map(|x| scale * x + offset).collect();
+        let (prototypes, mut queries): (Vec<f32>, Vec<f32>) = (rows(1500, 1), rows(90, 2));
+        // Some equal a prototype, some lie far from all: the second kind is searched for by the plain product.
+        queries[..dimensions].copy_from_slice(&prototypes[7 * dimensions..8 * dimensions]);
+        for (index, value) in queries.iter_mut().enumerate().skip(80 * dimensions) {
+            *value = offset + scale * 40.0 * ((index * 37 % 101) as f32 / 50.0 - 1.0);
+        }
+        let search = ExactSearch::new(prototypes.clone(), dimensions)?;
+        assert!(search.has_short_keys(), "{dimensions}");
+        for k in [1, 5] {
+            assert_eq!(search.nearest(&queries, k)?, naive(&prototypes, dimensions, &queries, k), "{dimensions}, {k}");
+        }
+    }
+    Ok(())
+}
+
+fn cells(cells: usize, visited: usize, distance: std::ops::Range<usize>, key: std::ops::Range<usize>) -> CellParams {
+    CellParams { cells, visited, distance, key, seed: 3 }
+}
+
+#[test]
+fn all_cells_visited_is_the_exact_search_bit_for_bit() -> Result<()> {
+    let dimensions = 96;
+    let (prototypes, queries) = (clustered(1200, dimensions, 1), clustered(150, dimensions, 2));
+    let expected = ExactSearch::new(prototypes.clone(), dimensions)?.nearest(&queries, 3)?;
+    for key in [0..96, 80..96, 3..9] {
+        let search = CellSearch::new(prototypes.clone(), dimensions, cells(20, 20, 0..96, key))?;
+        assert_eq!(search.nearest(&queries, 3)?, expected);
+    }
+    // Distances of a part of the rows: the search in that part alone.
+    let part = |rows: &[f32]| rows.chunks_exact(dimensions).flat_map(|row| row[..80].to_vec()).collect::<Vec<f32>>();
+    let expected = ExactSearch::new(part(&prototypes), 80)?.nearest(&part(&queries), 2)?;
+    let search = CellSearch::new(prototypes.clone(), dimensions, cells(9, 100, 0..80, 80..96))?;
+    assert_eq!(search.nearest(&queries, 2)?, expected);
+    assert_eq!(search.prototypes(), prototypes);
+    Ok(())
+}
+
+#[test]
+fn few_cells_find_most_and_batches_and_threads_change_no_bit() -> Result<()> {
+    let dimensions = 64;
+    let (prototypes, queries) = (clustered(3000, dimensions, 1), clustered(200, dimensions, 2));
+    let expected = ExactSearch::new(prototypes.clone(), dimensions)?.nearest(&queries, 1)?;
+    let search = CellSearch::new(prototypes.clone(), dimensions, cells(0, 6, 0..64, 0..64))?;
+    assert_eq!(search.cells(), 54);
+    let found = search.nearest(&queries, 1)?;
+    let equal = found.indices.iter().zip(&expected.indices).filter(|(a, b)| a == b).count();
+    assert!(equal >= 190, "{equal} of 200");
+    assert!(found.distances.iter().zip(&expected.distances).all(|(a, b)| a >= b));
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let again = pool.install(|| CellSearch::new(prototypes.clone(), dimensions, cells(0, 6, 0..64, 0..64)))?;
+        for batch in [1, 7, 64] {
+            let parts = queries.chunks(batch * dimensions).map(|part| pool.install(|| again.nearest(part, 1)));
+            assert_eq!(
+                Neighbours::join(1, parts.collect::<Result<_>>()?),
+                found,
+                "{threads} threads, {batch} at a time"
+            );
+        }
+    }
+    // More cells find no fewer.
+    let mut before = 0;
+    for visited in [1, 3, 12, 54] {
+        let found =
+            CellSearch::new(prototypes.clone(), dimensions, cells(0, visited, 0..64, 0..64))?.nearest(&queries, 1)?;
+        let equal = found.indices.iter().zip(&expected.indices).filter(|(a, b)| a == b).count();
+        assert!(equal >= before);
+        before = equal;
+    }
+    assert_eq!(before, 200);
+    Ok(())
+}
+
+#[test]
+fn empty_cells_and_large_k_are_answered_in_full() -> Result<()> {
+    // Equal prototypes leave all cells but one empty.
+    let search = CellSearch::new(vec![2.0; 40 * 3], 3, cells(8, 1, 0..3, 0..3))?;
+    let found = search.nearest(&[2.0, 2.0, 2.0, 9.0, 9.0, 9.0], 40)?;
+    assert_eq!(found.indices[..40], (0..40).collect::<Vec<u32>>());
+    assert_eq!(found.indices[..40], found.indices[40..]);
+    // One visited cell holds fewer prototypes than are asked for.
+    let prototypes = clustered(500, 8, 4);
+    let search = CellSearch::new(prototypes.clone(), 8, cells(50, 1, 0..8, 0..8))?;
+    let found = search.nearest(&prototypes[..80], 400)?;
+    assert_eq!(found.indices.len(), 4000);
+    assert!(found.distances.chunks(400).all(|d| d[0] == 0.0 && d.windows(2).all(|pair| pair[0] <= pair[1])));
+    assert!(search.nearest(&prototypes[..8], 501).is_err());
+    // A bank of one prototype.
+    let single = CellSearch::new(vec![1.0, 2.0], 2, cells(0, 5, 0..2, 0..1))?;
+    assert_eq!(single.nearest(&[1.0, 2.0], 1)?.distances, [0.0]);
+    Ok(())
+}
+
+#[test]
+fn cells_name_bad_arguments() {
+    let message = |params| CellSearch::new(vec![1.0; 12], 3, params).unwrap_err().to_string();
+    assert!(message(cells(2, 0, 0..3, 0..3)).contains("visited is 0"));
+    assert!(message(cells(2, 1, 0..4, 0..3)).contains("distance is 0..4"));
+    assert!(message(cells(2, 1, 0..3, 2..2)).contains("key is 2..2"));
+    assert!(CellSearch::new(vec![f32::NAN; 3], 3, cells(1, 1, 0..3, 0..3)).is_err());
+    let search = CellSearch::new(vec![1.0; 12], 3, cells(2, 1, 0..3, 0..3)).unwrap();
+    assert!(search.nearest(&[f32::NAN, 0.0, 0.0], 1).unwrap_err().to_string().contains("query 0"));
+    assert!(search.nearest(&[0.0; 4], 1).is_err());
+    assert!(search.nearest(&[0.0; 3], 0).is_err());
 }
 
 #[test]

@@ -1,0 +1,177 @@
+//! The choice among the ways to search, and the search of a bank.
+
+use super::{CellParams, CellSearch, ExactSearch, PrototypeSearch};
+use crate::{MemoryError, Result};
+
+/// How a bank finds the nearest prototype.
+///
+/// In TOML: `search = "exact"`, `search = { cells = { visited = 16, keys = "both" } }` or
+/// `search = { hnsw = { connections = 32 } }`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Search {
+    /// Compared with all prototypes ([`ExactSearch`]).
+    #[default]
+    Exact,
+    /// Compared with the prototypes of the nearest cells ([`CellSearch`]).
+    Cells {
+        /// The number of cells; 0 (the default) is the square root of the number of prototypes.
+        #[serde(default)]
+        cells: usize,
+        /// Cells that a query visits, at least 1. Default 16.
+        #[serde(default = "visited")]
+        visited: usize,
+        /// What the cells are keyed by. Default descriptors.
+        #[serde(default)]
+        keys: CellKeys,
+    },
+    /// A navigable graph (`HnswSearch`); needs the feature `hnsw`.
+    Hnsw {
+        /// Edges of a prototype and layer, 2 to 128. Default 32.
+        #[serde(default = "connections")]
+        connections: usize,
+        /// Candidates that are kept while a prototype is inserted, 1 to 4096. Default 200.
+        #[serde(default = "construction")]
+        construction: usize,
+        /// Candidates that are kept while searching, 1 to 65,536. Default 64.
+        #[serde(default = "search")]
+        search: usize,
+    },
+}
+
+fn visited() -> usize {
+    16
+}
+
+fn connections() -> usize {
+    32
+}
+
+fn construction() -> usize {
+    200
+}
+
+fn search() -> usize {
+    64
+}
+
+/// What the cells of a [`Search::Cells`] are keyed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CellKeys {
+    /// The descriptors (reduced, where they are).
+    #[default]
+    Descriptors,
+    /// The spectral anchors: turned patches are looked for in the same cells.
+    Anchors,
+    /// Descriptors and anchors side by side.
+    Both,
+}
+
+impl Search {
+    /// Whether the cells are keyed by anchors.
+    pub(crate) fn uses_anchors(self) -> bool {
+        matches!(self, Self::Cells { keys: CellKeys::Anchors | CellKeys::Both, .. })
+    }
+
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Exact => Ok(()),
+            Self::Cells { cells, visited, .. } => {
+                let most = crate::params::MOST_ROWS;
+                if cells > most {
+                    return Err(MemoryError::parameter("cells", cells, format!("0 (by the prototypes) to {most}")));
+                }
+                if !(1..=most).contains(&visited) {
+                    return Err(MemoryError::parameter("visited", visited, format!("1 to {most}")));
+                }
+                Ok(())
+            }
+            #[cfg(feature = "hnsw")]
+            Self::Hnsw { connections, construction, search } => {
+                super::HnswParams { connections, construction, search }.check()
+            }
+            #[cfg(not(feature = "hnsw"))]
+            Self::Hnsw { .. } => {
+                Err(MemoryError::parameter("search", "hnsw", "exact or cells, or a build with the feature `hnsw`"))
+            }
+        }
+    }
+}
+
+/// How the entries of a row divide: descriptor, then anchor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Columns {
+    pub(crate) descriptor: usize,
+    pub(crate) anchor: usize,
+    /// Whether distances are taken of the anchors, too.
+    pub(crate) anchors_count: bool,
+}
+
+impl Columns {
+    /// All entries.
+    pub(crate) fn all(self) -> usize {
+        self.descriptor + self.anchor
+    }
+
+    /// The entries that cells are keyed by.
+    pub(crate) fn key(self, keys: CellKeys) -> std::ops::Range<usize> {
+        match keys {
+            CellKeys::Descriptors => 0..self.descriptor,
+            CellKeys::Anchors => self.descriptor..self.all(),
+            CellKeys::Both => 0..self.all(),
+        }
+    }
+
+    /// The entries that distances are taken of, from the first on.
+    pub(crate) fn measured(self) -> usize {
+        if self.anchors_count { self.all() } else { self.descriptor }
+    }
+}
+
+/// The search of a bank.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    Exact(ExactSearch),
+    Cells(CellSearch),
+    #[cfg(feature = "hnsw")]
+    Hnsw(super::HnswSearch),
+}
+
+impl Backend {
+    /// The search among rows; the centres of cells may be known already.
+    pub(crate) fn build(
+        rows: Vec<f32>,
+        columns: Columns,
+        search: Search,
+        seed: u64,
+        centres: Option<Vec<f32>>,
+    ) -> Result<Self> {
+        search.check()?;
+        let dimensions = columns.all();
+        match search {
+            Search::Exact => Ok(Self::Exact(ExactSearch::new(rows, dimensions)?)),
+            Search::Cells { cells, visited, keys } => {
+                let (distance, key) = (0..columns.measured(), columns.key(keys));
+                let params = CellParams { cells, visited, distance, key, seed };
+                Ok(Self::Cells(CellSearch::with_centres(rows, dimensions, params, centres)?))
+            }
+            #[cfg(feature = "hnsw")]
+            Search::Hnsw { connections, construction, search } => {
+                let params = super::HnswParams { connections, construction, search };
+                Ok(Self::Hnsw(super::HnswSearch::new(rows, dimensions, params)?))
+            }
+            #[cfg(not(feature = "hnsw"))]
+            Search::Hnsw { .. } => Err(MemoryError::parameter("search", "hnsw", "exact or cells")),
+        }
+    }
+
+    pub(crate) fn get(&self) -> &dyn PrototypeSearch {
+        match self {
+            Self::Exact(search) => search,
+            Self::Cells(search) => search,
+            #[cfg(feature = "hnsw")]
+            Self::Hnsw(search) => search,
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Views, several branches, learned weights, the gate, uncertainty and drift, over the whole way of an image.
+
+use candle_core::Tensor;
+use masf::core::{
+    Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Fit, PyramidSource, ScoreMap, Scorer, Scores,
+};
+use masf::data::Dataset;
+use masf::{
+    Config, Detector, Gate, ImageInput, Inspection, MemoryBankParams, Progress, ReadOptions, Result, Silent, Weights,
+};
+use masf_tests::{dataset, fitted, quick_config, training_images};
+
+fn test_images() -> Result<Vec<std::path::PathBuf>> {
+    Ok(Dataset::test(dataset())?.samples.into_iter().map(|sample| sample.path).collect())
+}
+
+fn bits(found: &Inspection) -> (u32, u32, Vec<u32>, Vec<u32>) {
+    let scores = found.anomaly_map.iter().map(|score| score.to_bits()).collect();
+    let deviations = found.uncertainty_map.iter().map(|deviation| deviation.to_bits()).collect();
+    (found.image_score.to_bits(), found.uncertainty.to_bits(), scores, deviations)
+}
+
+/// Two banks, views, learned weights and the gate.
+fn everything() -> Config {
+    let mut config = quick_config();
+    config.memory.per_level = true;
+    config.views.noise = 1;
+    config.views.shifts = 1;
+    config.fusion.weights = Weights::Learned;
+    config.fusion.synthetic_defects = 15;
+    config.fusion.gate = Gate { views: 1.0, disagreement: 1.0 };
+    config
+}
+
+#[test]
+fn with_everything_on_a_reloaded_model_gives_the_same_bits_in_any_batch() -> Result<()> {
+    let (detector, report) = Detector::builder().config(everything()).fit_with_report(training_images()?)?;
+    let names: Vec<&str> = report.precisions.iter().map(|map| map.name.as_str()).collect();
+    assert_eq!(names, ["memory", "memory.2"]);
+    let sum: f64 = report.precisions.iter().map(|map| map.weight).sum();
+    assert!((sum - 1.0).abs() < 1e-9 && report.precisions.iter().all(|map| map.image_auroc > 0.5), "{report:?}");
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.masf");
+    detector.save(&path)?;
+    let reloaded = Detector::load(&path)?;
+    assert_eq!(reloaded.config(), detector.config());
+    let images = test_images()?;
+    let batch = reloaded.inspect_batch(&images);
+    for (image, batched) in images.iter().zip(batch) {
+        let found = detector.inspect(image)?;
+        assert_eq!(bits(&reloaded.inspect(image)?), bits(&found));
+        assert_eq!(bits(&batched?), bits(&found), "in a batch");
+        assert!(found.uncertainty_map.iter().all(|deviation| deviation.is_finite() && *deviation >= 0.0));
+        assert!(found.uncertainty_map.iter().any(|deviation| *deviation > 0.0));
+        assert!((0.0..=1.0).contains(&found.uncertainty));
+    }
+    let again = folder.path().join("again.masf");
+    reloaded.save(&again)?;
+    assert!(std::fs::read(&path).ok() == std::fs::read(&again).ok(), "two writes of a model differ");
+    Ok(())
+}
+
+#[test]
+fn views_change_scores_a_little_and_their_absence_not_at_all() -> Result<()> {
+    let plain = fitted()?;
+    let mut config = quick_config();
+    // Settings without views have no effect.
+    config.views.limit = 0.3;
+    config.views.margin = 8;
+    let without = Detector::builder().config(config.clone()).fit(training_images()?)?;
+    config.views.noise = 2;
+    let with = Detector::builder().config(config).fit(training_images()?)?;
+    for image in test_images()? {
+        let [plain, without, with] = [plain.inspect(&image)?, without.inspect(&image)?, with.inspect(&image)?];
+        assert_eq!(bits(&plain), bits(&without));
+        assert!(plain.uncertainty_map.iter().all(|deviation| *deviation == 0.0));
+        assert!(with.uncertainty_map.iter().any(|deviation| *deviation > 0.0));
+        let change = (&with.anomaly_map - &plain.anomaly_map).mapv(f32::abs).mean().unwrap_or(f32::NAN);
+        assert!(change > 0.0 && change < 1.0, "{change}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_branch_that_fails_loses_its_weight() -> Result<()> {
+    let config = everything();
+    let memory = MemoryBankParams { levels: vec![8, 16], candidates: 2000, prototypes: 200, ..Default::default() };
+    let (detector, report) = Detector::builder()
+        .config(Config { views: Default::default(), ..config })
+        .branch(memory.check()?)
+        .branch(Noise)
+        .fit_with_report(training_images()?)?;
+    let [memory, noise] = &report.precisions[..] else { panic!("{report:?}") };
+    assert!(memory.weight > 0.9 && noise.weight < 0.1, "{report:?}");
+    // The model with a branch of its own kind loads with its reader.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("noise.masf");
+    detector.save(&path)?;
+    let registry = masf::default_registry().with_scorer::<Noise>("test.noise");
+    let reloaded = Detector::load_with(&path, &registry, ReadOptions::default())?;
+    let image = &test_images()?[0];
+    assert_eq!(bits(&reloaded.inspect(image)?), bits(&detector.inspect(image)?));
+    Ok(())
+}
+
+/// A branch that knows nothing: scores that depend on the features like the digits of a hash.
+#[derive(Clone, Copy)]
+struct Noise;
+
+impl Fit for Noise {
+    type Scorer = Self;
+
+    fn fit(&self, _: &dyn PyramidSource, _: &dyn Progress) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Scorer for Noise {
+    fn score(&self, pyramid: &FeaturePyramid) -> Result<Scores> {
+        let map = pyramid.levels()[0].map.sum(1)?;
+        let values: Vec<f32> = map
+            .flatten_all()?
+            .to_vec1::<f32>()?
+            .into_iter()
+            .map(|value| (value.to_bits().wrapping_mul(2_654_435_761) >> 16) as f32 / 65_536.0)
+            .collect();
+        let values = Tensor::from_vec(values, map.shape(), map.device())?;
+        Ok(Scores { maps: vec![ScoreMap { name: "noise".into(), values }], image: None })
+    }
+}
+
+impl Artifact for Noise {
+    fn tag(&self) -> &'static str {
+        "test.noise"
+    }
+
+    fn write(&self, writer: &mut ArtifactWriter) -> Result<()> {
+        writer.section(&())
+    }
+
+    fn read(_: &ArtifactReader<'_>) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+#[test]
+fn drift_is_reported_for_other_light_and_not_for_images_like_the_calibration() -> Result<()> {
+    let detector = fitted()?;
+    let good = training_images()?;
+    let scores = |images: Vec<ImageInput>| -> Result<Vec<f32>> {
+        detector.inspect_batch(images).into_iter().map(|found| Ok(found?.image_score)).collect()
+    };
+    let mut dark = Vec::new();
+    for path in &good {
+        let image = masf::data::read_image(path, &masf::data::Limits::default())?;
+        dark.push(ImageInput::from(image.brighten(-90)));
+    }
+    let dark = detector.drift(&scores(dark)?)?;
+    assert!(dark.is_suspected(), "{dark:?}");
+    let calm = detector.drift(&[1.0; 3])?;
+    assert!(!calm.is_suspected() && calm.p_value.is_none(), "three images prove nothing: {calm:?}");
+    // Found defects are no drift as long as they are few.
+    let evaluation = detector.evaluate(&Dataset::test(dataset())?.samples, &Silent)?;
+    assert_eq!(evaluation.drift.images, 4);
+    let json = serde_json::to_value(&evaluation).expect("JSON");
+    assert!(json["drift"]["p_value"].is_null() && json["error_rate"].is_number());
+    assert!(evaluation.error_rate_of_certain <= evaluation.error_rate + 0.1);
+    Ok(())
+}
+
+#[test]
+fn settings_of_views_and_fusion_are_checked() {
+    for (text, name) in [
+        ("views.noise = 100", "views.noise"),
+        ("views.band = [0.5, 0.1]", "views.band"),
+        ("fusion.gate.views = -1.0", "fusion.gate.views"),
+        ("fusion.weights = 'best'", "best"),
+        ("fusion.synthetic_defects = 1", "synthetic_defects"),
+        ("threshold.drift_level = 0.0", "drift_level"),
+    ] {
+        let error = Config::from_toml(text).expect_err(text).to_string();
+        assert!(error.contains(name), "{text}: {error}");
+    }
+}
