@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use candle_core::{Device, Tensor};
 use clap::Parser;
-use masf::core::{FeatureCacheBuilder, FeatureExtractor as _, Fit as _};
+use masf::core::{FeatureCacheBuilder, Fit as _};
 use masf::data::{Dataset, LoadOptions, Loader};
 use masf::{BackboneConfig, Config, ImageInput, MemoryBankParams, Reduction, Silent};
 use masf_examples::{Common, run};

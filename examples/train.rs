@@ -48,6 +48,9 @@ struct Args {
     /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256; 252 for dinov2]
     #[arg(long, value_name = "SIZE")]
     image_size: Option<Size>,
+    /// Let the backbone see large images in tiles of this size: SIDE or HEIGHTxWIDTH
+    #[arg(long, value_name = "SIZE")]
+    tile: Option<Size>,
     /// Seed of everything random [default: 0]
     #[arg(long)]
     seed: Option<u64>,
@@ -106,6 +109,9 @@ impl Args {
         }
         if let Some(size) = self.image_size {
             config.input.size = size;
+        }
+        if self.tile.is_some() {
+            config.input.tile = self.tile;
         }
         if let Some(seed) = self.seed {
             config.seed = seed;

@@ -1,14 +1,18 @@
-//! Views, several branches, learned weights, the gate, uncertainty and drift, over the whole way of an image.
+//! Views, several branches, learned weights, the gate, uncertainty and drift, over the whole way of an image; with a backbone
+//! that costs next to nothing.
 
 use candle_core::Tensor;
 use masf::core::{
-    Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Fit, PyramidSource, ScoreMap, Scorer, Scores,
+    Artifact, ArtifactReader, ArtifactWriter, FeatureExtractor, FeatureLevel, FeaturePyramid, Fit, LevelSpec,
+    Normalisation, PyramidSource, ScoreMap, Scorer, Scores,
 };
 use masf::data::Dataset;
+use masf::data::synthetic::{SyntheticConfig, SyntheticSet};
 use masf::{
-    Config, Detector, Gate, ImageInput, Inspection, MemoryBankParams, Progress, ReadOptions, Result, Silent, Weights,
+    Config, Detector, DetectorBuilder, Gate, ImageInput, Inspection, MemoryBankParams, Progress, ReadOptions, Result,
+    Silent, Size, Weights,
 };
-use masf_tests::{dataset, fitted, quick_config, training_images};
+use masf_tests::{dataset, quick_config, training_images};
 
 fn test_images() -> Result<Vec<std::path::PathBuf>> {
     Ok(Dataset::test(dataset())?.samples.into_iter().map(|sample| sample.path).collect())
@@ -18,6 +22,18 @@ fn bits(found: &Inspection) -> (u32, u32, Vec<u32>, Vec<u32>) {
     let scores = found.anomaly_map.iter().map(|score| score.to_bits()).collect();
     let deviations = found.uncertainty_map.iter().map(|deviation| deviation.to_bits()).collect();
     (found.image_score.to_bits(), found.uncertainty.to_bits(), scores, deviations)
+}
+
+fn builder(config: Config) -> DetectorBuilder {
+    Detector::builder().config(config).backbone(Box::new(Blocks) as Box<dyn FeatureExtractor>)
+}
+
+fn fitted(config: Config) -> Result<Detector> {
+    builder(config).fit(training_images()?)
+}
+
+fn registry() -> masf::Registry {
+    masf::default_registry().with_backbone::<Blocks>("test.blocks").with_scorer::<Noise>("test.noise")
 }
 
 /// Two banks, views, learned weights and the gate.
@@ -34,7 +50,7 @@ fn everything() -> Config {
 
 #[test]
 fn with_everything_on_a_reloaded_model_gives_the_same_bits_in_any_batch() -> Result<()> {
-    let (detector, report) = Detector::builder().config(everything()).fit_with_report(training_images()?)?;
+    let (detector, report) = builder(everything()).fit_with_report(training_images()?)?;
     let names: Vec<&str> = report.precisions.iter().map(|map| map.name.as_str()).collect();
     assert_eq!(names, ["memory", "memory.2"]);
     let sum: f64 = report.precisions.iter().map(|map| map.weight).sum();
@@ -43,7 +59,7 @@ fn with_everything_on_a_reloaded_model_gives_the_same_bits_in_any_batch() -> Res
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.masf");
     detector.save(&path)?;
-    let reloaded = Detector::load(&path)?;
+    let reloaded = Detector::load_with(&path, &registry(), ReadOptions::default())?;
     assert_eq!(reloaded.config(), detector.config());
     let images = test_images()?;
     let batch = reloaded.inspect_batch(&images);
@@ -63,14 +79,14 @@ fn with_everything_on_a_reloaded_model_gives_the_same_bits_in_any_batch() -> Res
 
 #[test]
 fn views_change_scores_a_little_and_their_absence_not_at_all() -> Result<()> {
-    let plain = fitted()?;
+    let plain = fitted(quick_config())?;
     let mut config = quick_config();
     // Settings without views have no effect.
     config.views.limit = 0.3;
     config.views.margin = 8;
-    let without = Detector::builder().config(config.clone()).fit(training_images()?)?;
+    let without = fitted(config.clone())?;
     config.views.noise = 2;
-    let with = Detector::builder().config(config).fit(training_images()?)?;
+    let with = fitted(config)?;
     for image in test_images()? {
         let [plain, without, with] = [plain.inspect(&image)?, without.inspect(&image)?, with.inspect(&image)?];
         assert_eq!(bits(&plain), bits(&without));
@@ -86,8 +102,7 @@ fn views_change_scores_a_little_and_their_absence_not_at_all() -> Result<()> {
 fn a_branch_that_fails_loses_its_weight() -> Result<()> {
     let config = everything();
     let memory = MemoryBankParams { levels: vec![8, 16], candidates: 2000, prototypes: 200, ..Default::default() };
-    let (detector, report) = Detector::builder()
-        .config(Config { views: Default::default(), ..config })
+    let (detector, report) = builder(Config { views: Default::default(), ..config })
         .branch(memory.check()?)
         .branch(Noise)
         .fit_with_report(training_images()?)?;
@@ -97,11 +112,53 @@ fn a_branch_that_fails_loses_its_weight() -> Result<()> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("noise.masf");
     detector.save(&path)?;
-    let registry = masf::default_registry().with_scorer::<Noise>("test.noise");
-    let reloaded = Detector::load_with(&path, &registry, ReadOptions::default())?;
+    let reloaded = Detector::load_with(&path, &registry(), ReadOptions::default())?;
     let image = &test_images()?[0];
     assert_eq!(bits(&reloaded.inspect(image)?), bits(&detector.inspect(image)?));
     Ok(())
+}
+
+/// Mean and deviation of the colours of blocks of 8 and of 16 pixels.
+struct Blocks;
+
+const LEVELS: [LevelSpec; 2] = [LevelSpec { stride: 8, channels: 6 }, LevelSpec { stride: 16, channels: 6 }];
+
+impl FeatureExtractor for Blocks {
+    fn levels(&self) -> &[LevelSpec] {
+        &LEVELS
+    }
+
+    fn normalisation(&self) -> Normalisation {
+        Normalisation::SYMMETRIC
+    }
+
+    fn name(&self) -> &str {
+        "blocks"
+    }
+
+    fn extract(&self, images: &Tensor) -> Result<FeaturePyramid> {
+        let (_, _, height, width) = images.dims4()?;
+        let level = |spec: LevelSpec| -> Result<FeatureLevel> {
+            let mean = images.avg_pool2d(spec.stride)?;
+            let variance = (images.sqr()?.avg_pool2d(spec.stride)? - mean.sqr()?)?;
+            Ok(FeatureLevel { spec, map: Tensor::cat(&[mean, variance.relu()?.sqrt()?], 1)? })
+        };
+        FeaturePyramid::new(LEVELS.into_iter().map(level).collect::<Result<_>>()?, (height, width))
+    }
+}
+
+impl Artifact for Blocks {
+    fn tag(&self) -> &'static str {
+        "test.blocks"
+    }
+
+    fn write(&self, writer: &mut ArtifactWriter) -> Result<()> {
+        writer.section(&())
+    }
+
+    fn read(_: &ArtifactReader<'_>) -> Result<Self> {
+        Ok(Self)
+    }
 }
 
 /// A branch that knows nothing: scores that depend on the features like the digits of a hash.
@@ -146,7 +203,7 @@ impl Artifact for Noise {
 
 #[test]
 fn drift_is_reported_for_other_light_and_not_for_images_like_the_calibration() -> Result<()> {
-    let detector = fitted()?;
+    let detector = fitted(quick_config())?;
     let good = training_images()?;
     let scores = |images: Vec<ImageInput>| -> Result<Vec<f32>> {
         detector.inspect_batch(images).into_iter().map(|found| Ok(found?.image_score)).collect()
@@ -170,6 +227,36 @@ fn drift_is_reported_for_other_light_and_not_for_images_like_the_calibration() -
 }
 
 #[test]
+fn a_large_image_in_tiles_scores_like_the_whole() -> Result<()> {
+    let set = SyntheticConfig { size: Size::new(512, 768), train: 6, test_good: 0, test_per_kind: 1, seed: 1 };
+    let (train, test): (Vec<_>, Vec<_>) = SyntheticSet::new(set)?.iter().partition(|image| image.mask.is_none());
+    let images: Vec<ImageInput> = train.into_iter().map(|image| image.image.into()).collect();
+    let mut config = everything();
+    config.input.size = Size::new(512, 768);
+    config.views.shifts = 0;
+    config.fusion.synthetic_defects = 8;
+    let whole = builder(config.clone()).fit(images.clone())?;
+    config.input.tile = Some(Size::new(128, 256));
+    config.input.tile_overlap = 32;
+    let tiled = builder(config).fit(images)?;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("tiled.masf");
+    tiled.save(&path)?;
+    let reloaded = Detector::load_with(&path, &registry(), ReadOptions::default())?;
+    assert_eq!(reloaded.config().input.tile, Some(Size::new(128, 256)));
+    for image in test {
+        let found = tiled.inspect(image.image.clone())?;
+        assert_eq!(found.anomaly_map.dim(), (512, 768));
+        assert_eq!(bits(&reloaded.inspect(image.image.clone())?), bits(&found));
+        // The features of blocks do not see the border of a tile, so only rounding differs.
+        let of_whole = whole.inspect(image.image)?;
+        let change = (&found.anomaly_map - &of_whole.anomaly_map).mapv(f32::abs).mean().unwrap_or(f32::NAN);
+        assert!(change < 0.05, "{change}");
+    }
+    Ok(())
+}
+
+#[test]
 fn settings_of_views_and_fusion_are_checked() {
     for (text, name) in [
         ("views.noise = 100", "views.noise"),
@@ -178,6 +265,7 @@ fn settings_of_views_and_fusion_are_checked() {
         ("fusion.weights = 'best'", "best"),
         ("fusion.synthetic_defects = 1", "synthetic_defects"),
         ("threshold.drift_level = 0.0", "drift_level"),
+        ("input.tile = 100", "input.tile"),
     ] {
         let error = Config::from_toml(text).expect_err(text).to_string();
         assert!(error.contains(name), "{text}: {error}");

@@ -1,6 +1,6 @@
 //! The rows of the ablation: what each changes in the full configuration.
 
-use masf::{Config, Gate, PositionAware, Preset, Weights};
+use masf::{Branch, Config, Gate, PositionAware, Preset, Weights};
 
 /// A row: the full configuration with one part off, or another baseline.
 pub(crate) struct Row {
@@ -22,6 +22,24 @@ pub(crate) const ROWS: &[Row] = &[
         what: "the memory bank alone: preset `fast`",
         trains_again: false,
         change: |config| keep_input(config, Config::preset(Preset::Fast)),
+    },
+    Row {
+        name: "no-student",
+        what: "without the distilled student (AMFD)",
+        trains_again: false,
+        change: |config| config.branches = vec![Branch::Memory],
+    },
+    Row {
+        name: "student-only",
+        what: "without the memory bank (SAMB)",
+        trains_again: false,
+        change: |config| config.branches = vec![Branch::Distill],
+    },
+    Row {
+        name: "no-turns",
+        what: "the memory bank learns from upright images only",
+        trains_again: true,
+        change: |config| config.memory.turns = 0,
     },
     Row {
         name: "equal-weights",

@@ -236,3 +236,28 @@ fn ctrl_c_leaves_no_half_written_file() {
         .collect();
     assert!(left.is_empty(), "temporary files were left: {left:?}");
 }
+
+/// The embedded backbone teaches a student of its own kind for a few steps.
+#[test]
+fn train_backbone_stops_resumes_and_writes_weights() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let teacher = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/weights/masf-nano.safetensors");
+    let (out, run_folder) = (folder.path().join("student.safetensors"), folder.path().join("run"));
+    let train = |side: &str, more: &[&str]| {
+        let fixed = ["--teacher", "masf-nano", "--teacher-weights", teacher, "--side", side, "--images", "8"];
+        let places = ["--batch", "4", "--out", path(&out), "--checkpoint-dir", path(&run_folder)];
+        run("train_backbone", &[&fixed[..], &places, more].concat())
+    };
+    let first = train("32", &["--steps", "2"]);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let weights = fs::read(&out).expect("the weights");
+    let again = train("32", &["--steps", "4"]);
+    assert!(!again.status.success() && text(&again.stderr).contains("--resume"), "{}", text(&again.stderr));
+    let resumed = train("32", &["--steps", "4", "--resume"]);
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    assert_ne!(fs::read(&out).expect("the weights"), weights);
+    let student = masf::backbone::Backbone::builder("masf-nano").expect("a known name").load(&out);
+    assert!(student.is_ok(), "{:?}", student.err());
+    let odd = train("40", &["--steps", "4", "--resume"]);
+    assert!(!odd.status.success() && text(&odd.stderr).contains("multiple of 16"), "{}", text(&odd.stderr));
+}

@@ -129,6 +129,7 @@ impl DetectorBuilder {
             Some(backbone) => backbone,
             None => crate::open_backbone(&self.config.backbone, None, self.progress.as_ref())?,
         };
+        let backbone = crate::tiles::wrap(backbone, &self.config.input)?;
         let mut branches = std::mem::take(&mut self.branches);
         if branches.is_empty() {
             match self.config.method {

@@ -119,15 +119,43 @@ pub struct InputConfig {
     pub crop_from: Option<Size>,
     /// How many bits of 16-bit images the camera fills, 8 to 16.
     pub significant_bits: u8,
+    /// The backbone sees tiles of this size instead of the whole `size`; whole images by default.
+    #[serde(with = "optional_size_text", skip_serializing_if = "Option::is_none")]
+    pub tile: Option<Size>,
+    /// Least overlap of neighbouring tiles in pixels, below both sides of a tile.
+    pub tile_overlap: u32,
 }
 
 impl Default for InputConfig {
     fn default() -> Self {
-        Self { size: Size::square(256), crop_from: None, significant_bits: 16 }
+        Self { size: Size::square(256), crop_from: None, significant_bits: 16, tile: None, tile_overlap: 64 }
     }
 }
 
 impl InputConfig {
+    /// Checks the tiles, if there are any, for a backbone of a largest stride.
+    pub(crate) fn check_tiles(&self, largest_stride: usize) -> Result<()> {
+        let Some(tile) = self.tile else { return Ok(()) };
+        let divides = |size: Size| {
+            [size.height, size.width].iter().all(|side| *side > 0 && (*side as usize).is_multiple_of(largest_stride))
+        };
+        let expected = format!("sides that are multiples of the largest stride, {largest_stride}");
+        if !divides(tile) {
+            return Err(Error::argument("input.tile", tile, expected));
+        }
+        if !divides(self.size) {
+            return Err(Error::argument("input.size (with tiles)", self.size, expected));
+        }
+        if tile.height > self.size.height || tile.width > self.size.width {
+            return Err(Error::argument("input.tile", tile, format!("at most the input's size, {}", self.size)));
+        }
+        if self.tile_overlap >= tile.height.min(tile.width) {
+            let expected = format!("below both sides of a tile, {tile}");
+            return Err(Error::argument("input.tile_overlap", self.tile_overlap, expected));
+        }
+        Ok(())
+    }
+
     /// The preprocessing for a backbone's normalisation.
     ///
     /// # Errors
@@ -205,7 +233,7 @@ impl Default for MemoryConfig {
             anchor_channels: params.anchor_channels,
             anchor_weight: params.anchor_weight,
             per_level: false,
-            turns: 4,
+            turns: 0,
             turned_images: 1000,
         }
     }
@@ -369,6 +397,7 @@ impl Config {
         }
         self.student_params().check()?;
         self.input.preprocess(Normalisation::IMAGENET)?;
+        self.input.check_tiles(self.backbone.strides.iter().copied().max().unwrap_or(1).max(1))?;
         for params in self.memory_banks() {
             params.check()?;
         }

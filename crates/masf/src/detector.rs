@@ -227,6 +227,8 @@ impl Detector {
             count => reader.tensor(CALIBRATION_SCORES, DType::F32, &[Some(count)])?.to_vec1::<f32>()?,
         };
         let backbone = registry.backbone(&reader.child("backbone")?)?;
+        let backbone =
+            crate::tiles::wrap(backbone, &config.input).map_err(|error| reader.invalid(error.to_string()))?;
         let views = build_views(&config, backbone.as_ref()).map_err(|error| reader.invalid(error.to_string()))?;
         Ok(Self {
             backbone,

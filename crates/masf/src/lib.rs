@@ -47,6 +47,7 @@ mod preset;
 mod provenance;
 #[cfg(feature = "report")]
 pub mod report;
+mod tiles;
 
 pub use builder::{DetectorBuilder, FitReport};
 pub use bytes::ByteSize;

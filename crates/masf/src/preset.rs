@@ -6,7 +6,7 @@ use std::str::FromStr;
 use masf_core::Error;
 use masf_fusion::{Gate, Weights};
 
-use crate::Config;
+use crate::{Branch, Config};
 
 /// A ready-made configuration; see [`Config::preset`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -17,7 +17,7 @@ pub enum Preset {
     /// The default configuration.
     #[default]
     Balanced,
-    /// The most accurate configuration: a finer and larger bank, views, learned weights and the gate.
+    /// Both branches, a finer and larger bank, views, learned weights and the gate.
     Accurate,
 }
 
@@ -53,8 +53,8 @@ impl FromStr for Preset {
 impl Config {
     /// The configuration of a preset.
     ///
-    /// `balanced` is [`Config::default`]. Today its only branch is the memory bank, so `fast` is the same; `accurate` adds
-    /// the level of stride 4, prototypes and views.
+    /// `balanced` is [`Config::default`]. Its only branch is the memory bank as yet, so `fast` is the same; `accurate` adds the student,
+    /// the level of stride 4, prototypes and views, and learns weights and gate.
     ///
     /// ```
     /// use masf::{Config, Preset};
@@ -70,10 +70,12 @@ impl Config {
     /// Networks that cut images into patches have no level of stride 4 that `accurate` could add.
     pub fn preset_for(preset: Preset, backbone: &str) -> Self {
         let mut config = Self::for_backbone(backbone);
-        // The place for further branches: `Fast` turns off what `Config::default` has beside the memory bank, `Accurate` keeps it.
+        // The one place that says which branches each preset has. `Balanced` is the default configuration.
         match preset {
-            Preset::Fast | Preset::Balanced => {}
+            Preset::Fast => config.branches = vec![Branch::Memory],
+            Preset::Balanced => {}
             Preset::Accurate => {
+                config.branches = vec![Branch::Memory, Branch::Distill];
                 if config.backbone.strides == [8, 16] {
                     config.backbone.strides = vec![4, 8, 16];
                 }

@@ -20,9 +20,9 @@ use crate::{BackboneError, Result};
 
 /// The model of a name, with its network; fails for unknown names and for those that are not networks.
 pub(crate) fn find(name: &str) -> Result<(&'static Model, Network)> {
-    let model = masf_models::find(name).filter(|model| model.weights.is_some());
-    let model = model.ok_or_else(|| {
-        let known: Vec<_> = MODELS.iter().filter(|m| m.weights.is_some()).map(|m| m.name).collect();
+    let is_network = |model: &&Model| model.architecture != Architecture::Scattering;
+    let model = masf_models::find(name).filter(is_network).ok_or_else(|| {
+        let known: Vec<_> = MODELS.iter().filter(is_network).map(|m| m.name).collect();
         BackboneError::argument("backbone", format!("`{name}`"), format!("one of {}", known.join(", ")))
     })?;
     let network = network(model.architecture).ok_or_else(|| {

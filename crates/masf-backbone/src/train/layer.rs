@@ -122,11 +122,12 @@ impl ConvNorm {
             saved.mean = sums.iter().map(|sum| sum / count).collect();
             saved.variance =
                 squares.iter().zip(&saved.mean).map(|(square, mean)| (square / count - mean * mean).max(0.0)).collect();
-            for c in 0..channels {
-                let factor = f64::from(affine[c]) / (saved.variance[c] + EPSILON).sqrt();
-                scale[c] = factor as f32;
-                shift[c] = (f64::from(affine[channels + c]) - factor * saved.mean[c]) as f32;
-            }
+            let factors: Vec<f64> = (affine.iter().zip(&saved.variance))
+                .map(|(scale, variance)| f64::from(*scale) / (variance + EPSILON).sqrt())
+                .collect();
+            shift =
+                (0..channels).map(|c| (f64::from(affine[channels + c]) - factors[c] * saved.mean[c]) as f32).collect();
+            scale = factors.into_iter().map(|factor| factor as f32).collect();
             saved.raw = out.clone();
         }
         let low = if self.relu { 0.0 } else { f32::NEG_INFINITY };
@@ -186,22 +187,22 @@ impl ConvNorm {
             .collect();
         let count = (gradient.len() / channels).max(1) as f64;
         // dy = gamma / sd (dz - mean(dz) - x mean(dz x)), as a factor of dz, one of the raw value and a constant.
-        let (mut of_gradient, mut of_raw, mut constant) =
-            (vec![0f32; channels], vec![0f32; channels], vec![0f32; channels]);
-        for c in 0..channels {
-            let factor = affine[c] * inverse[c];
-            let slope = (normalised[c] / count) as f32 * inverse[c];
-            of_gradient[c] = factor;
-            of_raw[c] = -factor * slope;
-            constant[c] = factor * (slope * mean[c] - (sums[c] / count) as f32);
-        }
+        let of_gradient: Vec<f32> = affine.iter().zip(&inverse).map(|(scale, inverse)| scale * inverse).collect();
+        let slope: Vec<f32> =
+            normalised.iter().zip(&inverse).map(|(sum, inverse)| (sum / count) as f32 * inverse).collect();
+        let of_raw: Vec<f32> = of_gradient.iter().zip(&slope).map(|(factor, slope)| -factor * slope).collect();
+        let constant: Vec<f32> =
+            (0..channels).map(|c| of_gradient[c] * (slope[c] * mean[c] - (sums[c] / count) as f32)).collect();
         before.par_chunks_exact_mut(output).zip(saved.raw.par_chunks_exact(output)).for_each(|(before, raw)| {
             vectorised(
                 #[inline(always)]
                 || {
                     for (pixel, raw) in before.chunks_exact_mut(channels).zip(raw.chunks_exact(channels)) {
-                        for c in 0..channels {
-                            pixel[c] = of_gradient[c] * pixel[c] + of_raw[c] * raw[c] + constant[c];
+                        let factors = of_gradient.iter().zip(&of_raw).zip(&constant);
+                        for ((gradient, raw), ((of_gradient, of_raw), constant)) in
+                            pixel.iter_mut().zip(raw).zip(factors)
+                        {
+                            *gradient = of_gradient * *gradient + of_raw * raw + constant;
                         }
                     }
                 },

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use pulp::Arch;
 
-use crate::lanes::{squared_distance_below, squared_norm};
+use crate::lanes::{squared_distance, squared_norm};
 use crate::panels::{Panels, Tiles, WIDTH};
 use crate::sieve::{Keys, Sieve};
 use crate::{Neighbours, Result};
@@ -18,10 +18,8 @@ use crate::{Neighbours, Result};
 pub(crate) const QUERIES_PER_TASK: usize = 102;
 /// Unit roundoff of `f32`.
 const U: f64 = f32::EPSILON as f64 / 2.0;
-/// A query is searched for by the plain product if this share of the prototypes seen so far had to be looked at ...
+/// A query is searched for by the plain product if one in so many of the last prototypes had to be looked at.
 const HARD_SHARE: usize = 8;
-/// ... and not fewer than this many.
-const HARD_COUNT: usize = 256;
 /// Panels between two looks for such queries.
 const PANELS_PER_LOOK: usize = 16;
 
@@ -79,8 +77,16 @@ pub(crate) struct Scratch {
     keys: Keys,
     tiles: Tiles,
     out: Vec<f32>,
-    hits: Vec<(f32, u32)>,
+    hits: Vec<Hit>,
     pub(crate) states: Vec<State>,
+}
+
+/// A prototype of a panel that a query may be near to.
+#[derive(Debug, Clone, Copy)]
+struct Hit {
+    place: u8,
+    query: u32,
+    value: f32,
 }
 
 /// What is known of a query.
@@ -91,9 +97,9 @@ pub(crate) struct State {
     /// Products above this are out.
     limit: f32,
     bound: Bound,
-    /// Prototypes seen, and those that were looked at directly.
-    seen: usize,
+    /// Prototypes looked at directly, now and when that was last judged.
     looked: usize,
+    judged: usize,
 }
 
 /// How a distance limits the products.
@@ -133,8 +139,10 @@ impl State {
         }
     }
 
-    fn is_hard(&self) -> bool {
-        self.looked > HARD_COUNT.max(self.seen / HARD_SHARE)
+    /// Whether too many of the last `seen` prototypes had to be looked at.
+    fn is_hard(&mut self, seen: usize) -> bool {
+        let looked = self.looked - std::mem::replace(&mut self.judged, self.looked);
+        looked * HARD_SHARE > seen
     }
 }
 
@@ -198,7 +206,7 @@ impl Store {
         for (state, (key, error)) in scratch.states.iter_mut().zip(keys) {
             state.best.clear();
             state.limit = f32::INFINITY;
-            (state.seen, state.looked) = (0, 0);
+            (state.looked, state.judged) = (0, 0);
             state.bound = self.bound(key, *error, self.reach);
         }
         Ok(())
@@ -228,9 +236,17 @@ impl Store {
         while start < self.panels() && !chosen.is_empty() {
             let end = (start + PANELS_PER_LOOK).min(self.panels());
             self.scan(start..end, queries, &chosen, k, scratch);
-            let (easy, other) = chosen.into_iter().partition(|query| !scratch.states[*query as usize].is_hard());
-            chosen = easy;
-            hard.extend::<Vec<u32>>(other);
+            // Of the first ones many are looked at before the limits fall.
+            if start > 0 {
+                let seen = (end - start) * WIDTH;
+                chosen.retain(|query| {
+                    let is_hard = scratch.states[*query as usize].is_hard(seen);
+                    if is_hard {
+                        hard.push(*query);
+                    }
+                    !is_hard
+                });
+            }
             start = end;
         }
         if hard.is_empty() { Ok(()) } else { self.scan_plain(plain, *reach, queries, &hard, k, scratch) }
@@ -279,6 +295,8 @@ impl Store {
         Ok(())
     }
 
+    /// Looks at the prototypes of a panel that the products do not rule out: the most promising of every query first, then
+    /// the others prototype by prototype, so that each is fetched from memory once.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "parts of the scratch that are borrowed one by one")]
     fn look_at_all(
@@ -289,16 +307,47 @@ impl Store {
         chosen: &[u32],
         k: usize,
         states: &mut [State],
-        hits: &mut Vec<(f32, u32)>,
+        hits: &mut Vec<Hit>,
     ) {
+        hits.clear();
         for (query, values) in chosen.iter().zip(out.as_chunks::<WIDTH>().0) {
-            let query = *query as usize;
-            let state = &mut states[query];
-            let row = &queries[query * self.dimensions..][..self.dimensions];
-            state.seen += WIDTH;
-            if smallest(values) <= state.limit {
-                self.look(values, ids, row, k, state, hits);
+            let state = &mut states[*query as usize];
+            let least = smallest(values);
+            if least > state.limit {
+                continue;
             }
+            let Some(place) = values.iter().position(|value| *value == least) else { continue };
+            self.look(ids[place], *query, queries, k, state);
+            for (value, other) in values.iter().zip(0u8..) {
+                if *value <= state.limit && usize::from(other) != place {
+                    hits.push(Hit { place: other, query: *query, value: *value });
+                }
+            }
+        }
+        hits.sort_unstable_by_key(|hit| (hit.place, hit.query));
+        for hit in hits.iter() {
+            let state = &mut states[hit.query as usize];
+            // The limit may have fallen meanwhile.
+            if hit.value <= state.limit {
+                self.look(ids[usize::from(hit.place)], hit.query, queries, k, state);
+            }
+        }
+    }
+
+    /// Takes in the distance of a prototype.
+    #[inline(always)]
+    fn look(&self, id: u32, query: u32, queries: &[f32], k: usize, state: &mut State) {
+        if id == EMPTY {
+            return;
+        }
+        state.looked += 1;
+        let query = &queries[query as usize * self.dimensions..][..self.dimensions];
+        let worst = state.worst(k);
+        // In full: to stop early would take sums of the lanes on the way, which cost more than they save.
+        let squared = squared_distance(query, self.row(id));
+        if squared <= worst {
+            state.insert(k, squared, id);
+            state.limit = state.limit.min(state.bound.limit(state.worst(k)));
         }
     }
 
@@ -315,36 +364,6 @@ impl Store {
                 #[inline(always)]
                 || self.look_at_all(ids, out, queries, chosen, k, states, hits),
             );
-        }
-    }
-
-    /// Looks at the prototypes of a panel that the products do not rule out.
-    #[inline(always)]
-    fn look(
-        &self,
-        values: &[f32; WIDTH],
-        ids: &[u32],
-        query: &[f32],
-        k: usize,
-        state: &mut State,
-        hits: &mut Vec<(f32, u32)>,
-    ) {
-        hits.clear();
-        let entries = values.iter().zip(ids);
-        hits.extend(entries.filter(|(value, id)| **value <= state.limit && **id != EMPTY).map(|(v, id)| (*v, *id)));
-        hits.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        for &(value, id) in hits.iter() {
-            if value > state.limit {
-                break;
-            }
-            state.looked += 1;
-            let worst = state.worst(k);
-            // Equal distances count: the lower index may come later.
-            let squared = squared_distance_below(query, self.row(id), worst.next_up());
-            if squared <= worst {
-                state.insert(k, squared, id);
-                state.limit = state.limit.min(state.bound.limit(state.worst(k)));
-            }
         }
     }
 }

@@ -40,9 +40,15 @@ impl HeldOut<'_> {
         pipeline::score_views(self.backbone, branches, Some(views), &image, pyramid)
     }
 
-    /// Scores the synthetic defects that fall to a held-out image; `branches` did not learn from it.
-    pub(crate) fn score_defects(&self, branches: &[Box<dyn Scorer>], index: usize) -> Result<Vec<DefectScores>> {
-        let numbers = self.numbers(index);
+    /// Scores the synthetic defects that fall to a held-out image, which is number `place` of `total` that are scored;
+    /// `branches` did not learn from it.
+    pub(crate) fn score_defects(
+        &self,
+        branches: &[Box<dyn Scorer>],
+        index: usize,
+        (place, total): (usize, usize),
+    ) -> Result<Vec<DefectScores>> {
+        let numbers = numbers(self.defects, place, total.max(1));
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
@@ -60,20 +66,33 @@ impl HeldOut<'_> {
         Ok(scored)
     }
 
-    /// The numbers of the defects on an image: all are spread evenly over the images.
-    fn numbers(&self, index: usize) -> Vec<usize> {
-        let images = self.images.len().max(1);
-        let on = |number: usize| {
-            if self.defects <= images { number * images / self.defects } else { number % images }
-        };
-        (0..self.defects).filter(|number| on(*number) == index).collect()
-    }
-
     /// An image as the network sees it, before normalisation.
     fn read(&self, index: usize) -> Result<RgbImage> {
         let Some(image) = self.images.get(index) else {
             return Err(Error::argument("image", index, format!("less than {}", self.images.len())));
         };
         Ok(self.preprocess.view(&image.decode(&self.limits)?)?)
+    }
+}
+
+/// The numbers of the defects on image `place` of `total`: all `defects` are spread evenly over the images.
+fn numbers(defects: usize, place: usize, total: usize) -> Vec<usize> {
+    let on = |number: usize| if defects <= total { number * total / defects } else { number % total };
+    (0..defects).filter(|number| on(*number) == place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_defect_falls_to_one_image() {
+        for (defects, total) in [(0, 5), (8, 100), (100, 8), (7, 7), (100, 1)] {
+            let mut all: Vec<usize> = (0..total).flat_map(|place| numbers(defects, place, total)).collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..defects).collect::<Vec<_>>());
+            let most = (0..total).map(|place| numbers(defects, place, total).len()).max();
+            assert!(most <= Some(defects.div_ceil(total)));
+        }
     }
 }

@@ -186,7 +186,8 @@ fn hold_out(
     let fold_of = extracted.signatures.folds(folds.min(count / 2).max(2), held.seed);
     let mut fitted = extracted.fit_all(branches, |image| fold_of[image] != 0, progress)?;
     let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == 0).collect();
-    let scores = score(&fitted, extracted, held, &held_out, "calibration", progress)?;
+    let all = (0, held_out.len());
+    let scores = score(&fitted, extracted, held, &held_out, all, "calibration", progress)?;
     for (branch, fitted) in branches.iter().zip(&mut fitted) {
         if !branch.fits_once() {
             *fitted = extracted.fit(branch.as_ref(), |_| true, progress)?;
@@ -208,11 +209,13 @@ pub(crate) fn cross_fit(
     let fold_of = extracted.signatures.folds(folds, held.seed);
     let mut normals: Vec<Option<ViewScores>> = vec![None; count];
     let mut defects = Vec::new();
+    let mut done = 0;
     for fold in 0..folds {
         let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == fold).collect();
         let fitted = extracted.fit_all(branches, |image| fold_of[image] != fold, progress)?;
         let stage = format!("calibration {}/{folds}", fold + 1);
-        let scores = score(&fitted, extracted, held, &held_out, &stage, progress)?;
+        let scores = score(&fitted, extracted, held, &held_out, (done, count), &stage, progress)?;
+        done += held_out.len();
         defects.extend(scores.defects);
         for (image, found) in held_out.into_iter().zip(scores.normals) {
             normals[image] = Some(found);
@@ -229,25 +232,28 @@ pub(crate) fn score_all(
     progress: &dyn Progress,
 ) -> Result<CrossFitted> {
     let images: Vec<usize> = (0..extracted.cache.len()).collect();
-    score(branches, extracted, held, &images, "calibration", progress)
+    score(branches, extracted, held, &images, (0, images.len()), "calibration", progress)
 }
 
 /// Scores some of the images, and synthetic defects on them where several maps are to be weighed.
+///
+/// `(done, total)`: how many images were scored before, and how many will have been in the end; the defects are spread over them.
 fn score(
     branches: &[Box<dyn Scorer>],
     extracted: &Extracted,
     held: &HeldOut<'_>,
     images: &[usize],
+    (done, total): (usize, usize),
     stage: &str,
     progress: &dyn Progress,
 ) -> Result<CrossFitted> {
     let mut scores = CrossFitted::default();
     progress.start(stage, images.len() as u64);
-    for &image in images {
+    for (place, &image) in images.iter().enumerate() {
         progress.check()?;
         let found = held.score(branches, image, &extracted.cache.batch(&[image])?)?;
         if found.first.maps.len() > 1 {
-            scores.defects.extend(held.score_defects(branches, image)?);
+            scores.defects.extend(held.score_defects(branches, image, (done + place, total))?);
         }
         scores.normals.push(found);
         progress.step(1);
