@@ -7,9 +7,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use masf::SaveOptions;
 use masf::data::{Dataset, Layout};
+use masf::report::Gallery;
 use masf_examples::{Common, ModelArgs, progress, run, write_atomically};
 
 /// Measure a saved model on labelled images.
@@ -23,6 +25,9 @@ struct Args {
     /// Write the results as JSON
     #[arg(long, value_name = "OUT.json")]
     json: Option<PathBuf>,
+    /// Write a self-contained page with metrics, curves and pictures, DIR/report.html
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
     /// Save the model with the threshold of the largest F1 score on these images
     #[arg(long, value_name = "M.masf")]
     adopt_f1_threshold: Option<PathBuf>,
@@ -43,8 +48,21 @@ fn main() -> ExitCode {
         for mask in &dataset.stray_masks {
             eprintln!("warning: {} is the mask of no image", mask.display());
         }
-        let evaluation = detector.evaluate(&dataset.samples, progress.as_ref())?;
+        let mut gallery = Gallery::new();
+        let evaluation = detector.evaluate_each(&dataset.samples, progress.as_ref(), |found| match args.report {
+            Some(_) => gallery.add(&found),
+            None => Ok(()),
+        })?;
         print!("{evaluation}");
+        if let Some(warning) = &evaluation.drift.warning {
+            eprintln!("warning: {warning}");
+        }
+        if let Some(folder) = &args.report {
+            let name = args.data.file_name().map_or_else(|| args.data.to_string_lossy(), |name| name.to_string_lossy());
+            let page = masf::report::html(&name, &detector, &evaluation, &gallery)?;
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            write_atomically(&folder.join("report.html"), page.as_bytes())?;
+        }
         if let Some(path) = &args.json {
             write_atomically(path, format!("{}\n", serde_json::to_string_pretty(&evaluation)?).as_bytes())?;
         }

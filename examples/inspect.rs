@@ -49,11 +49,13 @@ fn main() -> ExitCode {
         let files = collect(&args.paths, &mut failures)?;
         let started = Instant::now();
         let mut rows = Vec::with_capacity(files.len());
+        let mut scores = Vec::with_capacity(files.len());
         progress.start("inspecting", files.len() as u64);
         for chunk in files.chunks(CHUNK) {
             progress.check()?;
             let inspections = detector.inspect_batch(chunk.iter().map(|file| file.path.as_path()));
             for (file, inspection) in chunk.iter().zip(inspections) {
+                scores.extend(inspection.as_ref().ok().map(|inspection| inspection.image_score));
                 let outcome = inspection
                     .map_err(anyhow::Error::from)
                     .and_then(|inspection| report(&args, file, &inspection).map(|()| inspection));
@@ -68,10 +70,18 @@ fn main() -> ExitCode {
             progress.step(chunk.len() as u64);
         }
         progress.finish();
+        let drift = detector.drift(&scores)?;
+        if let Some(warning) = &drift.warning {
+            eprintln!("warning: {warning}");
+        }
         if let Some(path) = &args.json {
             let seconds = started.elapsed().as_secs_f64() / files.len().max(1) as f64;
-            let document =
-                json!({ "model": args.model.model.to_string_lossy(), "images": rows, "seconds_per_image": seconds });
+            let document = json!({
+                "model": args.model.model.to_string_lossy(),
+                "images": rows,
+                "seconds_per_image": seconds,
+                "drift": drift,
+            });
             write_atomically(path, format!("{document:#}\n").as_bytes())?;
         }
         Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -118,6 +128,7 @@ fn row(path: &Path, inspection: &Inspection) -> Value {
         "normalised_score": inspection.normalised_score,
         "threshold": inspection.threshold.value,
         "is_anomalous": inspection.is_anomalous,
+        "uncertainty": inspection.uncertainty,
         "regions": inspection.regions,
     })
 }

@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::Parser;
 use masf::data::synthetic::{SyntheticConfig, write_dataset};
 use masf::data::{Dataset, Limits, read_image};
+use masf::report::Gallery;
 use masf::{Config, Detector, heatmap};
 use masf_examples::{Common, progress, run, write_atomically};
 
@@ -51,9 +52,12 @@ fn main() -> ExitCode {
         detector.save(args.out.join("model.masf"))?;
 
         let test = Dataset::test(&data)?;
-        let evaluation = detector.evaluate(&test.samples, progress.as_ref())?;
+        let mut gallery = Gallery::new();
+        let evaluation = detector.evaluate_each(&test.samples, progress.as_ref(), |found| gallery.add(&found))?;
         print!("{evaluation}");
         write_atomically(&args.out.join("metrics.json"), serde_json::to_string_pretty(&evaluation)?.as_bytes())?;
+        let page = masf::report::html("Quickstart", &detector, &evaluation, &gallery)?;
+        write_atomically(&args.out.join("report.html"), page.as_bytes())?;
         let mut table =
             String::from("| image | kind | normalised score | verdict | regions |\n|---|---|---|---|---|\n");
         for sample in &test.samples {
@@ -70,7 +74,7 @@ fn main() -> ExitCode {
         }
         write_atomically(&args.out.join("images.md"), table.as_bytes())?;
         println!(
-            "\n{:.1} s; heat maps, tables and the model are in {}",
+            "\n{:.1} s; report.html, heat maps, tables and the model are in {}",
             started.elapsed().as_secs_f64(),
             args.out.display()
         );

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use masf::data::Dataset;
-use masf::{ByteSize, Config, Detector, SaveOptions, Size};
+use masf::{Branch, ByteSize, Checkpoints, Config, Detector, DeviceChoice, Method, Preset, SaveOptions, Size};
 use masf_examples::{Common, progress, run};
 
 /// Learn from defect-free images and save a model.
@@ -21,28 +21,60 @@ struct Args {
     /// Where the model goes; an existing file is replaced when the new one is complete
     #[arg(long, value_name = "M.masf")]
     out: PathBuf,
+    /// Settings to begin with: fast, balanced (the default) or accurate (docs/fusion.md says what each is)
+    #[arg(long, value_name = "PRESET", conflicts_with = "config")]
+    preset: Option<Preset>,
     /// Settings; the options below override them (docs/masf.toml lists all)
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
-    /// Feature extractor: scattering (needs no weights), mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34,
-    /// resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2
+    /// What is learned: masf, or a baseline to compare with: patchcore or padim [default: masf]
+    #[arg(long, value_name = "NAME")]
+    method: Option<Method>,
+    /// Feature extractor: masf-nano (the default; its weights are part of the program), scattering (has no weights),
+    /// mobilenet-v2, mobilenet-v2-tf, resnet50-v2, resnet18, resnet34, resnet50, resnet101, wide-resnet50-2 or wide-resnet101-2;
+    /// with the feature vit: dinov2-vits14, dinov2-vitb14, dinov2-vits14-reg4 or dinov2-vitb14-reg4
     #[arg(long, value_name = "NAME")]
     backbone: Option<String>,
-    /// Weights of the backbone; without them they come from the hub, if built with the feature `hub`
+    /// Weights of the backbone; without this option those of others than masf-nano come from the hub, if built with the feature `hub`
     #[arg(long, value_name = "FILE.safetensors")]
     weights: Option<PathBuf>,
-    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256]
+    /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that
+    /// name [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
+    /// Levels of the backbone to use, by their strides in pixels; padim wants 4,8,16 [default: 8,16]
+    #[arg(long, value_name = "STRIDES", value_delimiter = ',')]
+    strides: Option<Vec<usize>>,
+    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256; 252 for dinov2]
     #[arg(long, value_name = "SIZE")]
     image_size: Option<Size>,
+    /// Let the backbone see large images in tiles of this size: SIDE or HEIGHTxWIDTH
+    #[arg(long, value_name = "SIZE")]
+    tile: Option<Size>,
     /// Seed of everything random [default: 0]
     #[arg(long)]
     seed: Option<u64>,
+    /// Angles at which the memory bank sees every training image: 0 (upright only), 4 or 8 [default: 0]
+    #[arg(long, value_name = "COUNT")]
+    turns: Option<usize>,
     /// Memory for features while fitting, such as 512MiB or 2GiB [default: 512MiB]
     #[arg(long, value_name = "SIZE")]
     memory_budget: Option<ByteSize>,
     /// Share of good images that may be called anomalous [default: 0.05]
     #[arg(long, value_name = "RATE")]
     false_alarm_rate: Option<f64>,
+    /// What is learned: memory, distill or memory,distill [default: memory]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    branches: Vec<Branch>,
+    /// Passes of the student over the images [default: as many as `distill.passes` images make up]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Where the training of the student keeps checkpoints
+    #[arg(long, value_name = "DIR")]
+    checkpoint_dir: Option<PathBuf>,
+    /// Go on from the checkpoint in this folder, and keep further ones there (or in --checkpoint-dir)
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
     /// Leave out images that cannot be read, and list them, instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
@@ -55,15 +87,31 @@ struct Args {
 
 impl Args {
     fn config(&self) -> masf::Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::from_file(path)?,
-            None => Config::default(),
+        let mut config = match (&self.config, &self.backbone) {
+            (Some(path), _) => Config::from_file(path)?,
+            (None, Some(name)) => Config::preset_for(self.preset.unwrap_or_default(), name),
+            (None, None) => Config::preset(self.preset.unwrap_or_default()),
         };
+        if let Some(method) = self.method {
+            config.method = method;
+        }
+        if let Some(strides) = &self.strides {
+            config.backbone.strides.clone_from(strides);
+        }
+        if let Some(turns) = self.turns {
+            config.memory.turns = turns;
+        }
         if let Some(name) = &self.backbone {
             config.backbone.name.clone_from(name);
         }
+        if let Some(device) = self.device {
+            config.backbone.device = device;
+        }
         if let Some(size) = self.image_size {
             config.input.size = size;
+        }
+        if self.tile.is_some() {
+            config.input.tile = self.tile;
         }
         if let Some(seed) = self.seed {
             config.seed = seed;
@@ -74,7 +122,21 @@ impl Args {
         if let Some(rate) = self.false_alarm_rate {
             config.threshold.false_alarm_rate = rate;
         }
+        if !self.branches.is_empty() {
+            config.branches.clone_from(&self.branches);
+        }
+        if self.epochs.is_some() {
+            config.distill.epochs = self.epochs;
+        }
         Ok(config)
+    }
+
+    fn checkpoints(&self) -> Option<Checkpoints> {
+        let checkpoints = Checkpoints::new(self.checkpoint_dir.as_ref().or(self.resume.as_ref())?);
+        Some(match &self.resume {
+            Some(folder) => checkpoints.resume_from(folder),
+            None => checkpoints,
+        })
     }
 }
 
@@ -87,9 +149,11 @@ fn main() -> ExitCode {
         let config = args.config()?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         let images = Dataset::training(&args.data)?;
-        let (detector, report) = Detector::builder()
-            .config(config)
-            .backbone(backbone)
+        let mut builder = Detector::builder().config(config).backbone(backbone);
+        if let Some(checkpoints) = args.checkpoints() {
+            builder = builder.checkpoints(checkpoints);
+        }
+        let (detector, report) = builder
             .skip_bad(args.skip_bad)
             .progress(progress)
             .fit_with_report(images.samples.iter().map(|sample| &sample.path))?;
@@ -104,6 +168,12 @@ fn main() -> ExitCode {
             started.elapsed().as_secs_f64(),
             report.skipped.len(),
         );
+        for map in &report.precisions {
+            println!(
+                "weight {:.3} of {} (synthetic defects: image AUROC {:.3}, pixel AUROC {:.3})",
+                map.weight, map.name, map.image_auroc, map.pixel_auroc
+            );
+        }
         println!("threshold {}", detector.threshold());
         Ok(ExitCode::SUCCESS)
     })

@@ -2,7 +2,7 @@
 
 use candle_core::DType;
 use masf::data::Dataset;
-use masf::{Config, Detector, Error, Inspection, Progress, Result, SaveOptions, Silent, Size, ThresholdSource};
+use masf::{Config, Detector, Error, Inspection, Method, Progress, Result, SaveOptions, Silent, Size, ThresholdSource};
 use masf_tests::{dataset, fitted, quick_config, training_images};
 
 fn test_images() -> Result<Vec<std::path::PathBuf>> {
@@ -83,6 +83,46 @@ fn a_small_memory_budget_spills_and_changes_no_score() -> Result<()> {
     for path in test_images()? {
         assert_eq!(bits(&small.inspect(&path)?), bits(&large.inspect(&path)?));
     }
+    Ok(())
+}
+
+#[test]
+fn every_method_finds_defects_and_is_known_to_its_model_file() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let test = Dataset::test(dataset())?.samples;
+    for method in [Method::Masf, Method::PatchCore, Method::Padim] {
+        let mut config = Config { method, ..quick_config() };
+        config.patchcore.candidates = 2000;
+        config.patchcore.prototypes = 200;
+        config.patchcore.reweight_neighbours = 9;
+        config.padim.dimensions = 20;
+        let detector = Detector::builder().config(config).fit(training_images()?)?;
+        let path = folder.path().join(method.to_string());
+        detector.save(&path)?;
+        let reloaded = Detector::load(&path)?;
+        assert_eq!(reloaded.config().method, method);
+        let (found, again) = (detector.evaluate(&test, &Silent)?, reloaded.evaluate(&test, &Silent)?);
+        assert_eq!(found.scores, again.scores, "{method}");
+        assert!(found.pixel_auroc.is_some_and(|auroc| auroc > 0.8), "{method}: {found}");
+    }
+    Ok(())
+}
+
+#[test]
+fn turned_training_images_make_turned_parts_normal() -> Result<()> {
+    let image = |path: &std::path::PathBuf| image::open(path).expect("an image").rotate90();
+    let mean_score = |turns| -> Result<f32> {
+        let mut config = quick_config();
+        config.memory.turns = turns;
+        let detector = Detector::builder().config(config).fit(training_images()?)?;
+        let good = Dataset::test(dataset())?.samples.into_iter().filter(|sample| !sample.label.is_defective());
+        let scores =
+            good.map(|sample| Ok(detector.inspect(image(&sample.path))?.image_score / detector.threshold().value));
+        let scores = scores.collect::<Result<Vec<_>>>()?;
+        Ok(scores.iter().sum::<f32>() / scores.len() as f32)
+    };
+    let (without, with) = (mean_score(0)?, mean_score(4)?);
+    assert!(with < without, "{with} with turned images, {without} without");
     Ok(())
 }
 
@@ -176,11 +216,19 @@ fn cancelling_stops_a_fit() -> Result<()> {
 
 #[test]
 fn referenced_weights_are_not_embedded() -> Result<()> {
-    // The training-free backbone has none: both ways of saving must load without a file of weights.
+    // Those of the default backbone are part of the library: both ways of saving must load without a file of weights.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.masf");
-    fitted()?.save_with(&path, SaveOptions { reference_weights: true })?;
-    assert_eq!(Detector::load(&path)?.config().backbone.name, "scattering");
+    let detector = fitted()?;
+    detector.save_with(&path, SaveOptions { reference_weights: true })?;
+    let reloaded = Detector::load(&path)?;
+    assert_eq!(reloaded.config().backbone.name, "masf-nano");
+    let image = &test_images()?[0];
+    assert_eq!(bits(&reloaded.inspect(image)?), bits(&detector.inspect(image)?));
+    let whole = folder.path().join("whole.masf");
+    detector.save_with(&whole, SaveOptions::default())?;
+    let bytes = |path: &std::path::Path| std::fs::metadata(path).map(|data| data.len()).unwrap_or(0);
+    assert!(bytes(&path) + 900_000 < bytes(&whole), "{} and {} bytes", bytes(&path), bytes(&whole));
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub fn training_images() -> Result<Vec<PathBuf>> {
     Ok(Dataset::training(dataset())?.samples.into_iter().map(|sample| sample.path).collect())
 }
 
-/// A detector fitted on the synthetic data set with the training-free backbone.
+/// A detector fitted on the synthetic data set with the default backbone.
 ///
 /// # Errors
 /// Those of fitting.

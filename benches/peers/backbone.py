@@ -82,10 +82,10 @@ def onnxruntime_call(path, image):
     return lambda: session.run(None, feed)
 
 
-def openvino_call(path, image):
+def openvino_call(path, image, precision):
     import openvino
 
-    config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS, "NUM_STREAMS": 1}
+    config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": THREADS, "NUM_STREAMS": 1}
     request = openvino.Core().compile_model(path, "CPU", config).create_infer_request()
     image = image.numpy()
 
@@ -107,6 +107,11 @@ def agree(reference, found, limit, side):
     for a, b in zip(reference, found, strict=True):
         gap = float((torch.as_tensor(b) - a).abs().max() / a.abs().max())
         assert gap < limit, f"{side}: outputs differ by {gap:.1e} of the largest value"
+
+
+def difference(reference, found):
+    """Largest over the maps: root mean square difference, relative to the deviation of the map."""
+    return max(float((torch.as_tensor(b) - a).pow(2).mean().sqrt() / a.std()) for a, b in zip(reference, found, strict=True))
 
 
 def memory_of(case):
@@ -140,21 +145,28 @@ def compare(entry, binary, folder, rows, ours, peak):
     torch.onnx.export(Network(builder).eval(), (image,), onnx, dynamo=False)
 
     products = ours.ask("open", name, path, ",".join(map(str, strides)), folder, case)
-    calls = {"torch": torch_call(builder, image), "onnxruntime": onnxruntime_call(onnx, image), "openvino": openvino_call(onnx, image)}
+    calls = {"torch": torch_call(builder, image), "onnxruntime": onnxruntime_call(onnx, image), "openvino": openvino_call(onnx, image, "f32")}
+    rounded = openvino_call(onnx, image, "bf16")
     reference = calls["torch"]()
     agree(reference, calls["onnxruntime"](), 1e-3, "onnxruntime")
     agree(reference, list(calls["openvino"]()), 1e-3, "openvino")
     ours.ask("save")
     saved = load_file(os.path.join(folder, "ours.safetensors"))
     agree(reference, [saved[str(i)] for i in range(len(reference))], 1e-4, "ours")
+    saved = load_file(os.path.join(folder, "bf16.safetensors"))
+    gaps = [difference(reference, [saved[str(i)] for i in range(len(reference))]), difference(reference, list(rounded()))]
     for _ in range(3):
         ours.ask("ours", 1)
         [call() for call in calls.values()]
-    times = {side: [] for side in ("ours", "candle", *calls)}
+        ours.ask("bf16", 1)
+        rounded()
+    times = {side: [] for side in ("ours", "candle", "bf16", "openvino-bf16", *calls)}
     for turn in range(ROUNDS):
         times["ours"].append(ours.ask("ours", 1))
         for side, call in calls.items():
             times[side].append(milliseconds(call))
+        times["bf16"].append(ours.ask("bf16", 1))
+        times["openvino-bf16"].append(milliseconds(rounded))
         if turn < max(3, ROUNDS // 5):
             times["candle"].append(ours.ask("candle"))
     best, peak = min(times["ours"]), max(peak, ours.ask("gemm"))
@@ -167,6 +179,11 @@ def compare(entry, binary, folder, rows, ours, peak):
         rows.append(row)
         least = f"least {best:8.2f} and {min(times[peer]):8.2f}"
         print(f"  {peer:12} ours {row['ours_ms']:8.2f} ms  peer {row['peer_ms']:8.2f} ms  ratio {row['ratio']:6.2f}   {least}", flush=True)
+    ours_bf16, theirs = statistics.median(times["bf16"]), statistics.median(times["openvino-bf16"])
+    gain = statistics.median(f / b for f, b in zip(times["ours"], times["bf16"]))
+    rows.append(dict(case=f"{case} bf16", peer="openvino", ours_ms=round(ours_bf16, 3), peer_ms=round(theirs, 3), ratio=round(theirs / ours_bf16, 3)))
+    print(f"  bf16: ours {ours_bf16:.2f} ms, {gain:.2f} times as fast as f32; openvino {theirs:.2f} ms; "
+          f"root mean square difference from f32 {gaps[0]:.1e} (openvino {gaps[1]:.1e}) of the deviation")
     alone = Ours(binary, 1)
     alone.ask("open", name, path, ",".join(map(str, strides)), folder, case)
     for batch in (1, 4, 16):

@@ -82,6 +82,9 @@ pub struct ModelArgs {
     /// Weights of the backbone, for a model saved with --reference-weights
     #[arg(long, value_name = "FILE.safetensors")]
     pub weights: Option<PathBuf>,
+    /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that name
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: masf::DeviceChoice,
 }
 
 impl ModelArgs {
@@ -90,7 +93,7 @@ impl ModelArgs {
     /// # Errors
     /// Those of [`masf::Detector::load_with`].
     pub fn load(&self) -> masf::Result<masf::Detector> {
-        let options = masf::ReadOptions { weights: self.weights.clone(), ..Default::default() };
+        let options = masf::ReadOptions { weights: self.weights.clone(), device: self.device, ..Default::default() };
         masf::Detector::load_with(&self.model, &masf::default_registry(), options)
     }
 }

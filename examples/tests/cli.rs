@@ -62,8 +62,19 @@ fn train_evaluate_and_inspect() {
     let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
 
     let json = fixture.path("metrics.json");
-    let measured = run("evaluate", &["--model", path(&model), "--data", path(&data), "--json", path(&json)]);
+    let report = fixture.path("report");
+    let args = ["--model", path(&model), "--data", path(&data), "--json", path(&json), "--report", path(&report)];
+    let measured = run("evaluate", &args);
     assert!(measured.status.success(), "{}", text(&measured.stderr));
+    let page = fs::read_to_string(report.join("report.html")).expect("a page");
+    let images = fs::read_dir(data.join("test"))
+        .expect("kinds")
+        .map(|kind| fs::read_dir(kind.expect("a kind").path()).expect("images").count());
+    assert_eq!(page.matches("<li data-score").count(), images.sum::<usize>());
+    assert!(page.contains("Histogram") && page.contains("PRO") && page.contains("data:image/jpeg;base64,"));
+    for outside in ["src=\"http", "href=\"http", "url(", "@import"] {
+        assert!(!page.contains(outside), "the page asks for {outside}");
+    }
     assert!(text(&measured.stdout).contains("image AUROC"));
     let metrics: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
     for key in
@@ -82,8 +93,10 @@ fn train_evaluate_and_inspect() {
     let images = found["images"].as_array().expect("a list");
     assert_eq!(images.len(), text(&inspected.stdout).lines().count());
     assert!(found["model"].is_string());
+    assert_eq!(found["drift"]["images"].as_u64(), Some(images.len() as u64));
     for image in images {
         assert!(image["path"].is_string() && image["is_anomalous"].is_boolean() && image["regions"].is_array());
+        assert!(image["uncertainty"].as_f64().is_some_and(|uncertainty| (0.0..=1.0).contains(&uncertainty)));
         let [score, normalised, threshold] =
             ["image_score", "normalised_score", "threshold"].map(|key| image[key].as_f64().expect(key));
         assert_eq!(image["is_anomalous"], Value::Bool(score > threshold));
@@ -95,6 +108,27 @@ fn train_evaluate_and_inspect() {
     for entry in fs::read_dir(heatmaps.join("good")).expect("heat maps") {
         image::open(entry.expect("an entry").path()).expect("a PNG");
     }
+}
+
+#[test]
+fn a_student_is_trained_and_goes_on_from_its_checkpoint() {
+    let fixture = Fixture::new();
+    let settings = "input.size = 128\nmemory = { candidates = 1000, prototypes = 100 }\n\
+                    distill = { width = 32, bottleneck = 32, depth = 1 }\n";
+    fs::write(fixture.path("quick.toml"), settings).expect("a file");
+    let folder = fixture.path("checkpoints");
+    let trained = fixture.train(&["--branches", "memory,distill", "--epochs", "2", "--checkpoint-dir", path(&folder)]);
+    assert!(trained.status.success(), "{}", text(&trained.stderr));
+    assert!(folder.join("student.checkpoint").exists());
+    let model = fs::read(fixture.path("model.masf")).expect("a model");
+    let resumed = fixture.train(&["--branches", "memory,distill", "--epochs", "2", "--resume", path(&folder)]);
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    assert!(fs::read(fixture.path("model.masf")).expect("a model") == model);
+    let other = fixture.train(&["--branches", "distill", "--epochs", "3", "--resume", path(&folder)]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text(&other.stderr).contains("does not fit"), "{}", text(&other.stderr));
+    let wrong = fixture.train(&["--branches", "samb"]);
+    assert!(!wrong.status.success() && text(&wrong.stderr).contains("samb"));
 }
 
 #[test]
@@ -117,7 +151,7 @@ fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
 
 #[test]
 fn wrong_usage_is_exit_code_2_and_help_is_there() {
-    for name in ["quickstart", "train", "evaluate", "inspect"] {
+    for name in ["quickstart", "train", "evaluate", "inspect", "ablation"] {
         let help = run(name, &["--help"]);
         assert!(help.status.success() && text(&help.stdout).contains("Usage"), "{name}");
         let wrong = run(name, &["--no-such-option"]);
@@ -128,6 +162,25 @@ fn wrong_usage_is_exit_code_2_and_help_is_there() {
     let size = run("train", &["--data", "d", "--out", "m", "--image-size", "wide"]);
     assert_eq!(size.status.code(), Some(2));
     assert!(text(&size.stderr).contains("wide"));
+}
+
+#[cfg(not(any(feature = "cuda", feature = "metal")))]
+#[test]
+fn a_device_that_is_not_built_in_is_refused_with_its_feature() {
+    let fixture = Fixture::new();
+    let refused = fixture.train(&["--device", "cuda:1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("feature `cuda`"), "{}", text(&refused.stderr));
+    assert!(fixture.train(&["--device", "cpu"]).status.success());
+    let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
+    for (name, rest) in [("evaluate", ["--data", path(&data)].as_slice()), ("inspect", &[path(&data)])] {
+        let refused = run(name, &[["--model", path(&model), "--device", "metal"].as_slice(), rest].concat());
+        assert_eq!(refused.status.code(), Some(1), "{name}");
+        assert!(text(&refused.stderr).contains("feature `metal`"), "{name}: {}", text(&refused.stderr));
+    }
+    let unknown = run("inspect", &["--model", path(&model), "--device", "gpu", path(&data)]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("cuda:INDEX"));
 }
 
 #[test]
@@ -154,6 +207,29 @@ fn a_threshold_from_labels_is_adopted() {
     assert!(measured.status.success(), "{}", text(&measured.stderr));
     let detector = masf::Detector::load(&adopted).expect("a model");
     assert!(matches!(detector.threshold().source, masf::ThresholdSource::F1Max { images: 6 }));
+}
+
+#[test]
+fn the_ablation_measures_its_rows_once() {
+    let fixture = Fixture::new();
+    let (all, out, config) = (fixture.path(""), fixture.path("ablation"), fixture.path("quick.toml"));
+    let fixed = ["--data", path(&all), "--out", path(&out), "--config", path(&config), "--seeds", "0"];
+    let rows = ["--rows", "full,bank-per-level"];
+    let ablation = |more: &[&str]| run("ablation", &[&fixed, &rows[..], more].concat());
+    let first = ablation(&[]);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let table = fs::read_to_string(out.join("table.md")).expect("a table");
+    assert!(table.contains("| full | everything on | 0 |") && table.contains("| bank-per-level |"), "{table}");
+    let document: Value = serde_json::from_slice(&fs::read(out.join("table.json")).expect("JSON")).expect("JSON");
+    assert_eq!(document["measured"].as_array().map(Vec::len), Some(2));
+    assert!(document["rows"][0]["figures"]["image_auroc"]["mean"].is_number(), "{document}");
+    // What is there is not measured again: nothing is said of it.
+    let again = ablation(&[]);
+    assert!(again.status.success() && again.stderr.is_empty(), "{}", text(&again.stderr));
+    assert_eq!(text(&again.stdout), text(&first.stdout));
+    let wrong = run("ablation", &[&fixed[..], &["--rows", "no-such-row"]].concat());
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("no-such-row") && text(&wrong.stderr).contains("plain-fusion"));
 }
 
 #[cfg(unix)]
@@ -184,4 +260,29 @@ fn ctrl_c_leaves_no_half_written_file() {
         .filter(|name| name.starts_with(".masf-"))
         .collect();
     assert!(left.is_empty(), "temporary files were left: {left:?}");
+}
+
+/// The embedded backbone teaches a student of its own kind for a few steps.
+#[test]
+fn train_backbone_stops_resumes_and_writes_weights() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let teacher = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/weights/masf-nano.safetensors");
+    let (out, run_folder) = (folder.path().join("student.safetensors"), folder.path().join("run"));
+    let train = |side: &str, more: &[&str]| {
+        let fixed = ["--teacher", "masf-nano", "--teacher-weights", teacher, "--side", side, "--images", "8"];
+        let places = ["--batch", "4", "--out", path(&out), "--checkpoint-dir", path(&run_folder)];
+        run("train_backbone", &[&fixed[..], &places, more].concat())
+    };
+    let first = train("32", &["--steps", "2"]);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let weights = fs::read(&out).expect("the weights");
+    let again = train("32", &["--steps", "4"]);
+    assert!(!again.status.success() && text(&again.stderr).contains("--resume"), "{}", text(&again.stderr));
+    let resumed = train("32", &["--steps", "4", "--resume"]);
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    assert_ne!(fs::read(&out).expect("the weights"), weights);
+    let student = masf::backbone::Backbone::builder("masf-nano").expect("a known name").load(&out);
+    assert!(student.is_ok(), "{:?}", student.err());
+    let odd = train("40", &["--steps", "4", "--resume"]);
+    assert!(!odd.status.success() && text(&odd.stderr).contains("multiple of 16"), "{}", text(&odd.stderr));
 }

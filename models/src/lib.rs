@@ -49,8 +49,30 @@ pub enum Architecture {
         /// Two 3x3 convolutions a block, or a bottleneck.
         block: Block,
     },
+    /// The compact network of `masf-nano`: 3x3 convolutions and bottleneck blocks, made for the CPU engine of `masf-backbone`.
+    Nano,
+    /// Oquab et al., "DINOv2: Learning robust visual features without supervision" (2024): a vision transformer of 12 blocks with
+    /// layer scale on patches of 14 x 14, heads of 64 channels, under timm's tensor names. Its maps all have stride 14.
+    DinoV2 {
+        /// Channels of a token.
+        width: usize,
+        /// Tokens that belong to no patch (Darcet et al., "Vision transformers need registers", 2024), besides the class token.
+        registers: usize,
+    },
     /// Wavelet scattering, which is computed and not learned.
     Scattering,
+}
+
+impl Architecture {
+    /// The side of the patches, in pixels, that the network cuts images into; none if it does not.
+    ///
+    /// The sides of images must be multiples of it, and it is the stride of all levels.
+    pub fn patch(self) -> Option<usize> {
+        match self {
+            Self::DinoV2 { .. } => Some(14),
+            _ => None,
+        }
+    }
 }
 
 /// Zero padding of 3x3 convolutions.
@@ -106,6 +128,24 @@ pub struct HubFile {
 pub fn find(name: &str) -> Option<&'static Model> {
     MODELS.iter().find(|model| model.name == name)
 }
+
+/// The file of weights (safetensors) that is part of this crate, for a model that has one; needs the feature `embedded`, which is
+/// on by default.
+///
+/// ```
+/// # #[cfg(feature = "embedded")]
+/// assert!(masf_models::embedded("masf-nano").is_some());
+/// assert!(masf_models::embedded("resnet18").is_none());
+/// ```
+pub fn embedded(name: &str) -> Option<&'static [u8]> {
+    EMBEDDED.iter().find(|(model, _)| *model == name).map(|(_, file)| *file)
+}
+
+/// The embedded files by the names of their models.
+#[cfg(feature = "embedded")]
+const EMBEDDED: &[(&str, &[u8])] = &[("masf-nano", include_bytes!("../weights/masf-nano.safetensors"))];
+#[cfg(not(feature = "embedded"))]
+const EMBEDDED: &[(&str, &[u8])] = &[];
 
 /// All names, in the order of [`MODELS`].
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -32,9 +32,31 @@ const fn torchvision(name: &'static str, repository: &'static str, blocks: [usiz
     model(name, Architecture::ResNet { blocks, block }, IMAGENET, Some(weights))
 }
 
+/// DINOv2's networks as timm publishes them on the hub.
+const fn dinov2(name: &'static str, repository: &'static str, width: usize, registers: usize) -> Model {
+    let weights = Weights {
+        sha256: None,
+        hub: Some(HubFile { repository, revision: "main", path: "model.safetensors" }),
+        licence: "Apache-2.0",
+        origin: "Meta AI, DINOv2: trained without labels on LVD-142M, distilled from ViT-g/14",
+    };
+    model(name, Architecture::DinoV2 { width, registers }, IMAGENET, Some(weights))
+}
+
 /// All models.
 pub const MODELS: &[Model] = &[
     model("scattering", Architecture::Scattering, SYMMETRIC, None),
+    model(
+        "masf-nano",
+        Architecture::Nano,
+        IMAGENET,
+        Some(Weights {
+            sha256: Some("62cff4ba60003be54c878aa9d455bf62991ec7a215926f2301ae3beaf500b66a"),
+            hub: None,
+            licence: "MIT OR Apache-2.0",
+            origin: "this project: trained from scratch on procedural images, distilled from resnet50-v2 and mobilenet-v2",
+        }),
+    ),
     model(
         "mobilenet-v2",
         Architecture::MobileNetV2 { padding: PaddingRule::Symmetric },
@@ -68,4 +90,8 @@ pub const MODELS: &[Model] = &[
     torchvision("resnet101", "timm/resnet101.tv_in1k", [3, 4, 23, 3], Block::Bottleneck { width: 64 }),
     torchvision("wide-resnet50-2", "timm/wide_resnet50_2.tv_in1k", [3, 4, 6, 3], Block::Bottleneck { width: 128 }),
     torchvision("wide-resnet101-2", "timm/wide_resnet101_2.tv_in1k", [3, 4, 23, 3], Block::Bottleneck { width: 128 }),
+    dinov2("dinov2-vits14", "timm/vit_small_patch14_dinov2.lvd142m", 384, 0),
+    dinov2("dinov2-vitb14", "timm/vit_base_patch14_dinov2.lvd142m", 768, 0),
+    dinov2("dinov2-vits14-reg4", "timm/vit_small_patch14_reg4_dinov2.lvd142m", 384, 4),
+    dinov2("dinov2-vitb14-reg4", "timm/vit_base_patch14_reg4_dinov2.lvd142m", 768, 4),
 ];

@@ -4,7 +4,7 @@
 
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use masf_backbone::engine::Engine;
+use masf_backbone::engine::{Engine, Precision};
 use masf_backbone::graph::{Activation, Conv, Graph, Op, Padding, Tap};
 use std::hint::black_box;
 
@@ -24,7 +24,11 @@ const LAYERS: [(&str, usize, usize, usize, usize, usize, bool); 9] = [
 type AnyError = Box<dyn std::error::Error>;
 
 /// The layer behind a 1x1 convolution that gives it its channels from an image.
-fn engine(inputs: usize, (out, kernel, stride, depthwise): (usize, usize, usize, bool)) -> Result<Engine, AnyError> {
+fn engine(
+    inputs: usize,
+    (out, kernel, stride, depthwise): (usize, usize, usize, bool),
+    precision: Precision,
+) -> Result<Engine, AnyError> {
     let conv = |out: usize, per_group: usize, kernel: usize, stride: usize, groups: usize| -> Result<Conv, AnyError> {
         Ok(Conv {
             weight: Tensor::randn(0f32, 0.1, (out, per_group, kernel, kernel), &Device::Cpu)?,
@@ -43,19 +47,21 @@ fn engine(inputs: usize, (out, kernel, stride, depthwise): (usize, usize, usize,
     let conv = conv(out, per_group, kernel, stride, groups)?;
     nodes.push(Op::Conv { input: nodes.len() - 1, conv, residual: None });
     let taps = vec![Tap { node: nodes.len() - 1, stride: 1, channels: out }];
-    Ok(Engine::new(&Graph { nodes, taps })?)
+    Ok(Engine::with_precision(&Graph { nodes, taps }, precision)?)
 }
 
 fn layers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("layer with its input's 1x1 convolution");
     for (name, side, inputs, out, kernel, stride, depthwise) in LAYERS {
-        let engine = engine(inputs, (out, kernel, stride, depthwise)).expect("the layers are valid");
-        let image = vec![0.5; 3 * side * side];
-        let operations = engine.multiply_adds(side, side).map_or(0, |n| 2 * n);
-        group.throughput(Throughput::Elements(operations));
-        group.bench_function(BenchmarkId::from_parameter(name), |bench| {
-            bench.iter(|| engine.run(black_box(&image), 1, side, side));
-        });
+        for precision in [Precision::F32, Precision::Bf16] {
+            let engine = engine(inputs, (out, kernel, stride, depthwise), precision).expect("the layers are valid");
+            let image = vec![0.5; 3 * side * side];
+            let operations = engine.multiply_adds(side, side).map_or(0, |n| 2 * n);
+            group.throughput(Throughput::Elements(operations));
+            group.bench_function(BenchmarkId::new(name, format!("{precision:?}")), |bench| {
+                bench.iter(|| engine.run(black_box(&image), 1, side, side));
+            });
+        }
     }
 }
 

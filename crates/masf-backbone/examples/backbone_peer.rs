@@ -2,15 +2,15 @@
 //!
 //! Reads requests from standard input and answers each with one number:
 //!
-//! - `open NAME WEIGHTS STRIDES FOLDER CASE` loads a backbone of the registry, and unless FOLDER is `-` the same network as a list of
+//! - `open NAME WEIGHTS STRIDES FOLDER CASE` loads a backbone of the registry, and unless FOLDER is `-` the same in bf16 and as a list of
 //!   operations for Candle (`FOLDER/CASE.json`, `FOLDER/CASE.folded.safetensors`) and the image; answers with its multiply-adds;
-//! - `ours BATCH`, `candle`: milliseconds of one run;
-//! - `save`: writes our maps of the image to `FOLDER/ours.safetensors`;
+//! - `ours BATCH`, `bf16 BATCH`, `candle`: milliseconds of one run;
+//! - `save`: writes our maps of the image to `FOLDER/ours.safetensors`, and those with rounded factors to `FOLDER/bf16.safetensors`;
 //! - `gemm`: GFLOP/s of a 1024 x 1024 x 1024 matrix product;
 //! - `memory`: peak resident memory of this process in MB (Linux).
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use masf_backbone::Backbone;
+use masf_backbone::{Backbone, Precision};
 use masf_core::FeatureExtractor;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -26,9 +26,17 @@ const SIZE: usize = 256;
 /// An open network.
 struct Open {
     backbone: Backbone,
+    /// The same with rounded factors.
+    rounded: Option<Backbone>,
     stock: Option<Stock>,
     image: Tensor,
     folder: PathBuf,
+}
+
+impl Open {
+    fn rounded(&self) -> AnyResult<&Backbone> {
+        Ok(self.rounded.as_ref().ok_or("opened without a folder")?)
+    }
 }
 
 /// The network as Candle's users write it: one call per operation.
@@ -61,8 +69,9 @@ fn main() -> AnyResult<()> {
 
 fn load(name: &str, weights: &str, strides: &str, folder: &Path, case: &str) -> AnyResult<(Open, f64)> {
     let strides = strides.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
-    let backbone = Backbone::builder(name)?.strides(&strides).load(Path::new(weights))?;
-    let (mut stock, mut products) = (None, 0.0);
+    let builder = Backbone::builder(name)?.strides(&strides);
+    let backbone = builder.clone().load(Path::new(weights))?;
+    let (mut rounded, mut stock, mut products) = (None, None, 0.0);
     let mut image = Tensor::rand(0f32, 1f32, (1, 3, SIZE, SIZE), &Device::Cpu)?;
     if folder != Path::new("-") {
         let list: Value = serde_json::from_str(&std::fs::read_to_string(folder.join(format!("{case}.json")))?)?;
@@ -72,27 +81,32 @@ fn load(name: &str, weights: &str, strides: &str, folder: &Path, case: &str) -> 
         image = safetensors::load(folder.join("image.safetensors"), &Device::Cpu)?["image"].clone();
         products = network.run(&image)?.1;
         stock = Some(network);
+        rounded = Some(builder.precision(Precision::Bf16).load(Path::new(weights))?);
     }
-    Ok((Open { backbone, stock, image, folder: folder.to_owned() }, products))
+    Ok((Open { backbone, rounded, stock, image, folder: folder.to_owned() }, products))
 }
 
 fn run(words: &[&str], open: &Open) -> AnyResult<f64> {
     let start = Instant::now();
     match words {
-        ["ours", batch] => {
+        [kind @ ("ours" | "bf16"), batch] => {
+            let backbone = if *kind == "ours" { &open.backbone } else { open.rounded()? };
             let images = open.image.repeat((batch.parse::<usize>()?, 1, 1, 1))?;
             let start = Instant::now();
-            black_box(open.backbone.extract(&images)?);
+            black_box(backbone.extract(&images)?);
             return Ok(start.elapsed().as_secs_f64() * 1e3);
         }
         ["candle"] => {
             black_box(open.stock.as_ref().ok_or("opened without a folder")?.run(&open.image)?);
         }
         ["save"] => {
-            let maps = open.backbone.extract(&open.image)?;
-            let named = maps.levels().iter().enumerate().map(|(i, level)| Ok((i.to_string(), level.map.contiguous()?)));
-            let named: HashMap<String, Tensor> = named.collect::<candle_core::Result<_>>()?;
-            safetensors::save(&named, open.folder.join("ours.safetensors"))?;
+            for (backbone, file) in [(&open.backbone, "ours.safetensors"), (open.rounded()?, "bf16.safetensors")] {
+                let maps = backbone.extract(&open.image)?;
+                let levels = maps.levels().iter().enumerate();
+                let named = levels.map(|(i, level)| Ok((i.to_string(), level.map.contiguous()?)));
+                let named: HashMap<String, Tensor> = named.collect::<candle_core::Result<_>>()?;
+                safetensors::save(&named, open.folder.join(file))?;
+            }
         }
         _ => return Err(format!("unknown request {words:?}").into()),
     }

@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Tensor};
 
 use crate::Result;
-use crate::graph::{Activation, Conv, Graph, Op, Padding};
+use crate::graph::{Activation, Conv, Factors, Graph, Op, Padding};
 
 /// The taps' maps `[B, C, h, w]` for images `[B, 3, H, W]` on the device of the weights.
 pub(crate) fn run(graph: &Graph, images: &Tensor) -> Result<Vec<Tensor>> {
@@ -27,14 +27,14 @@ pub(crate) fn run(graph: &Graph, images: &Tensor) -> Result<Vec<Tensor>> {
                 let pad = [(padding, padding); 2];
                 padded(value(input)?, pad, f32::NEG_INFINITY)?.max_pool2d_with_stride(kernel, stride)?
             }
-            Op::Affine { input, scale, shift, activation } => {
+            Op::Affine { input, factors: Factors { scale, shift }, activation } => {
                 let y = value(*input)?.broadcast_mul(&channelwise(scale)?)?.broadcast_add(&channelwise(shift)?)?;
                 activate(y, *activation)?
             }
         };
         values.push(Some(result));
         // Values are dropped after their last use, which bounds the memory.
-        for input in inputs(op) {
+        for input in op.inputs() {
             if let Some(count) = remaining.get_mut(input) {
                 *count -= 1;
                 if *count == 0 {
@@ -48,19 +48,10 @@ pub(crate) fn run(graph: &Graph, images: &Tensor) -> Result<Vec<Tensor>> {
     Ok(maps.ok_or_else(|| candle_core::Error::Msg("graph: a tap names no node".into()))?)
 }
 
-fn inputs(op: &Op) -> impl Iterator<Item = usize> {
-    let (first, second) = match op {
-        Op::Input => (None, None),
-        Op::Conv { input, residual, .. } => (Some(*input), *residual),
-        Op::MaxPool { input, .. } | Op::Affine { input, .. } => (Some(*input), None),
-    };
-    first.into_iter().chain(second)
-}
-
 /// How often each node's value is read, taps included.
 fn uses(graph: &Graph) -> Vec<usize> {
     let mut uses = vec![0; graph.nodes.len()];
-    let read = graph.nodes.iter().flat_map(inputs).chain(graph.taps.iter().map(|tap| tap.node));
+    let read = graph.nodes.iter().flat_map(Op::inputs).chain(graph.taps.iter().map(|tap| tap.node));
     for node in read {
         if let Some(count) = uses.get_mut(node) {
             *count += 1;

@@ -46,9 +46,19 @@ pub struct Conv {
     pub activation: Activation,
 }
 
-/// What a node computes.
+/// The factors of an affine map per channel.
 #[derive(Debug, Clone)]
-pub enum Op {
+pub struct Factors {
+    /// `[C]`, `f32`.
+    pub scale: Tensor,
+    /// `[C]`, `f32`.
+    pub shift: Tensor,
+}
+
+/// What a node computes. `C` stands for a convolution and `A` for the factors of an affine map: tensors, or what a stage before
+/// or after this one has in their place.
+#[derive(Debug, Clone)]
+pub enum Op<C = Conv, A = Factors> {
     /// The input image.
     Input,
     /// `activation(conv(x) + bias + residual)`.
@@ -56,7 +66,7 @@ pub enum Op {
         /// The convolved value.
         input: NodeId,
         /// Weights and geometry.
-        conv: Conv,
+        conv: C,
         /// A value of the output's shape that is added before the activation.
         residual: Option<NodeId>,
     },
@@ -75,13 +85,44 @@ pub enum Op {
     Affine {
         /// The value.
         input: NodeId,
-        /// `[C]`, `f32`.
-        scale: Tensor,
-        /// `[C]`, `f32`.
-        shift: Tensor,
+        /// Scale and shift.
+        factors: A,
         /// Applied last.
         activation: Activation,
     },
+}
+
+impl<C, A> Op<C, A> {
+    /// The nodes whose values it reads.
+    pub fn inputs(&self) -> impl Iterator<Item = NodeId> + use<C, A> {
+        let inputs = match *self {
+            Self::Input => [None, None],
+            Self::Conv { input, residual, .. } => [Some(input), residual],
+            Self::MaxPool { input, .. } | Self::Affine { input, .. } => [Some(input), None],
+        };
+        inputs.into_iter().flatten()
+    }
+
+    /// The same operation on other nodes, with convolutions and factors in another form.
+    pub(crate) fn try_map<D, B, E>(
+        &self,
+        node: impl Fn(NodeId) -> NodeId,
+        conv: impl FnOnce(&C) -> Result<D, E>,
+        factors: impl FnOnce(&A) -> Result<B, E>,
+    ) -> Result<Op<D, B>, E> {
+        Ok(match self {
+            Self::Input => Op::Input,
+            Self::Conv { input, conv: from, residual } => {
+                Op::Conv { input: node(*input), conv: conv(from)?, residual: residual.map(node) }
+            }
+            &Self::MaxPool { input, kernel, stride, padding } => {
+                Op::MaxPool { input: node(input), kernel, stride, padding }
+            }
+            Self::Affine { input, factors: from, activation } => {
+                Op::Affine { input: node(*input), factors: factors(from)?, activation: *activation }
+            }
+        })
+    }
 }
 
 /// A feature map that the network offers.

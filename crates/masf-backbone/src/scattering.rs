@@ -187,9 +187,10 @@ impl Artifact for ScatteringBackbone {
         writer.section(&Settings { strides: self.levels.iter().map(|level| level.stride).collect() })
     }
 
-    /// The extractor computes on the CPU; [`ScatteringBackbone::to_device`] moves it.
+    /// The extractor computes where the options of the reader say.
     fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
         let Settings { strides } = reader.section()?;
-        Self::new(&strides).map_err(|error| reader.invalid(error.to_string()))
+        let extractor = Self::new(&strides).map_err(|error| reader.invalid(error.to_string()))?;
+        Ok(extractor.to_device(reader.options().device.open()?))
     }
 }

@@ -1,7 +1,7 @@
 //! The types in which the parts of masf meet.
 //!
 //! An image becomes a [`FeaturePyramid`] (by a [`FeatureExtractor`]), the pyramid becomes [`Scores`] (by one [`Scorer`] or
-//! several), and a [`Fusion`] turns scores into an [`AnomalyMap`]. Components see pyramids, never images or backbones, so
+//! several), and a [`Fusion`] turns scores into an [`AnomalyMap`], over several [`Views`] of the image if wanted. Components see pyramids, never images or backbones, so
 //! any backbone serves any scorer, and frozen features can be kept in a [`FeatureCache`] and read many times.
 //!
 //! What has been learned is kept in one file: see [`artifact`].
@@ -14,6 +14,7 @@
 
 pub mod artifact;
 mod cache;
+mod device;
 mod error;
 pub mod progress;
 mod pyramid;
@@ -24,9 +25,10 @@ mod traits;
 
 pub use artifact::{Artifact, ArtifactReader, ArtifactWriter};
 pub use cache::{FeatureCache, FeatureCacheBuilder};
+pub use device::DeviceChoice;
 pub use error::{Error, Fault, Result};
 pub use progress::{Progress, Silent};
 pub use pyramid::{FeatureLevel, FeaturePyramid, LevelSpec};
-pub use scores::{AnomalyMap, CalibratedMap, ScoreMap, Scores};
+pub use scores::{AnomalyMap, CalibratedMap, RealignedScores, ScoreMap, Scores};
 pub use seed::random_stream;
-pub use traits::{FeatureExtractor, Fit, Fusion, Normalisation, PyramidSource, Scorer, Subset};
+pub use traits::{FeatureExtractor, Fit, Fusion, Normalisation, PyramidSource, Scorer, Subset, Views};

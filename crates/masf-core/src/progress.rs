@@ -13,6 +13,8 @@ pub trait Progress: Send + Sync {
     fn step(&self, count: u64);
     /// The stage is over.
     fn finish(&self);
+    /// How the stage goes, such as `epoch 3/24, loss 0.21`, for people; may come often.
+    fn note(&self, _text: &str) {}
     /// Whether the work should stop as soon as it can; it then returns [`Error::Cancelled`].
     fn is_cancelled(&self) -> bool {
         false
@@ -87,6 +89,14 @@ mod terminal {
             self.with_bar(|slot| {
                 if let Some(bar) = slot.take() {
                     bar.finish_and_clear();
+                }
+            });
+        }
+
+        fn note(&self, text: &str) {
+            self.with_bar(|slot| {
+                if let Some(bar) = slot {
+                    bar.set_message(text.to_owned());
                 }
             });
         }

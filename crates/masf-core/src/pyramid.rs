@@ -24,7 +24,8 @@ pub struct FeatureLevel {
 
 /// The feature maps of a batch of images, finest level first.
 ///
-/// All levels have the same batch size, and at least one level exists.
+/// All levels have the same batch size, and at least one level exists. Several levels may have one stride (the blocks of a
+/// vision transformer); these are told apart by their order, which is the network's.
 #[derive(Debug, Clone)]
 pub struct FeaturePyramid {
     levels: Vec<FeatureLevel>,
@@ -32,7 +33,7 @@ pub struct FeaturePyramid {
 }
 
 impl FeaturePyramid {
-    /// Checks the levels (`[B, C, h, w]` each, strides ascending, one batch size) against their specifications.
+    /// Checks the levels (`[B, C, h, w]` each, strides positive and not descending, one batch size) against their specifications.
     ///
     /// `input_size` is the `(height, width)` of the images in pixels.
     ///
@@ -54,8 +55,8 @@ impl FeaturePyramid {
                     return Err(Error::data(name(), format!("has shape {dims:?} instead of {expected}")));
                 }
             }
-            if spec.stride <= last_stride {
-                return Err(Error::data(name(), "is out of order; strides must be positive and ascend"));
+            if spec.stride < last_stride.max(1) {
+                return Err(Error::data(name(), "is out of order; strides must be positive and not descend"));
             }
             last_stride = spec.stride;
         }
@@ -70,12 +71,20 @@ impl FeaturePyramid {
     /// The level of a stride, or an error that lists the strides there are.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the pyramid has no such level.
+    /// [`Error::Argument`] if the pyramid has no such level, or several.
     pub fn level(&self, stride: usize) -> Result<&FeatureLevel> {
-        self.levels.iter().find(|level| level.spec.stride == stride).ok_or_else(|| {
-            let strides: Vec<_> = self.levels.iter().map(|level| level.spec.stride).collect();
-            Error::argument("stride", stride, format!("one of {strides:?}, which the backbone gives"))
-        })
+        let mut found = self.levels.iter().filter(|level| level.spec.stride == stride);
+        match (found.next(), found.next()) {
+            (Some(level), None) => Ok(level),
+            (first, _) => {
+                let strides: Vec<_> = self.levels.iter().map(|level| level.spec.stride).collect();
+                let expected = match first {
+                    Some(_) => format!("a stride of one level; the backbone gives {strides:?}"),
+                    None => format!("one of {strides:?}, which the backbone gives"),
+                };
+                Err(Error::argument("stride", stride, expected))
+            }
+        }
     }
 
     /// The number of images.
@@ -98,5 +107,38 @@ impl FeaturePyramid {
             levels.push(FeatureLevel { spec: level.spec, map: level.map.narrow(0, index, 1)? });
         }
         Ok(Self { levels, input_size: self.input_size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    fn pyramid(strides: &[usize]) -> Result<FeaturePyramid> {
+        let level = |&stride: &usize| -> Result<FeatureLevel> {
+            let map = Tensor::zeros((2, 3, 4, 5), DType::F32, &Device::Cpu)?;
+            Ok(FeatureLevel { spec: LevelSpec { stride, channels: 3 }, map })
+        };
+        FeaturePyramid::new(strides.iter().map(level).collect::<Result<_>>()?, (56, 70))
+    }
+
+    #[test]
+    fn strides_may_repeat_and_do_not_descend() -> Result<()> {
+        assert_eq!(pyramid(&[8, 14, 14])?.levels().len(), 3);
+        for strides in [&[0][..], &[16, 8], &[]] {
+            assert!(pyramid(strides).is_err(), "{strides:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_level_is_found_by_a_stride_that_is_its_own() -> Result<()> {
+        let pyramid = pyramid(&[8, 14, 14])?;
+        assert_eq!(pyramid.level(8)?.spec.stride, 8);
+        assert!(pyramid.level(14).unwrap_err().to_string().contains("a stride of one level"));
+        assert!(pyramid.level(16).unwrap_err().to_string().contains("one of [8, 14, 14]"));
+        Ok(())
     }
 }

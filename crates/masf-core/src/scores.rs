@@ -38,4 +38,19 @@ pub struct AnomalyMap {
     pub map: Tensor,
     /// One score an image, `[B]`, `f32`.
     pub image_score: Tensor,
+    /// The standard deviation of every pixel's score over views and branches, `[B, H, W]`, `f32`, not negative, in the unit
+    /// of `map`; zero where there is neither a second view nor a second branch.
+    pub uncertainty: Tensor,
+    /// The standard deviation of the image score, `[B]`, `f32`: that of the pixels it was read from.
+    pub image_uncertainty: Tensor,
+}
+
+/// Score maps of one view of the images, brought back to the places of the images themselves.
+#[derive(Debug, Clone)]
+pub struct RealignedScores {
+    /// The scores; values at places that are not valid mean nothing, but are finite.
+    pub scores: Scores,
+    /// For every map of `scores` the places that the view scored as it would have in place, `[h, w]`, `u8`, 1 or 0; `None`
+    /// where all are.
+    pub valid: Vec<Option<Tensor>>,
 }

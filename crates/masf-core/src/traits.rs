@@ -2,7 +2,9 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::{AnomalyMap, Artifact, CalibratedMap, Error, FeaturePyramid, LevelSpec, Progress, Result, Scores};
+use crate::{
+    AnomalyMap, Artifact, CalibratedMap, Error, FeaturePyramid, LevelSpec, Progress, RealignedScores, Result, Scores,
+};
 
 /// A frozen network (or transform) that turns images into feature pyramids.
 ///
@@ -67,6 +69,12 @@ pub trait Fit {
     /// # Errors
     /// Too few items, values that are not finite, or [`Error::Cancelled`].
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Self::Scorer>;
+
+    /// Whether learning takes so long that it should be done once: scores of unseen images, from which thresholds are set, then
+    /// come from images that are held out for good, not from fitting again on parts of the images.
+    fn is_expensive(&self) -> bool {
+        false
+    }
 }
 
 /// Pyramids of single images that can be read again and again, in any order.
@@ -135,4 +143,21 @@ pub trait Fusion: Artifact {
     /// # Errors
     /// No maps, or maps of different batch sizes.
     fn fuse(&self, maps: &[CalibratedMap], size: (usize, usize)) -> Result<AnomalyMap>;
+}
+
+/// Slightly different views of an image: what is defective scores high in all of them.
+///
+/// The first view is the image itself. What is done to an image does not depend on the batch it comes in.
+pub trait Views: Send + Sync {
+    /// The views of normalised images `[B, 3, H, W]`, each of the same shape; the first are the images themselves.
+    ///
+    /// # Errors
+    /// Images of another shape, or too small for a view.
+    fn views(&self, images: &Tensor) -> Result<Vec<Tensor>>;
+
+    /// Undoes on the score maps of a view what the view did to places; `input_size` is `(H, W)` of the images.
+    ///
+    /// # Errors
+    /// A view that there is not, or maps whose grid does not follow from the input size.
+    fn realign(&self, view: usize, scores: Scores, input_size: (usize, usize)) -> Result<RealignedScores>;
 }

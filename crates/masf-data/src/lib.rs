@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod anomaly;
 pub mod decode;
 mod error;
 mod geometry;
@@ -9,8 +10,10 @@ pub mod layout;
 pub mod loader;
 mod mask;
 mod preprocess;
+pub mod procedural;
 mod size;
 pub mod synthetic;
+mod turn;
 
 pub use decode::{Limits, decode_image, read_image};
 pub use error::{DataError, ImageProblem, Result};
@@ -23,3 +26,4 @@ pub use masf_core::Normalisation;
 pub use mask::Mask;
 pub use preprocess::{Preprocess, ResizeFilter};
 pub use size::Size;
+pub use turn::turn;

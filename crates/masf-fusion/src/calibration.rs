@@ -1,14 +1,16 @@
 //! A common scale for score maps of different origin.
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use masf_core::{CalibratedMap, ScoreMap};
 
-use crate::FusionError;
+use crate::position::{LEAST_IMAGES, PositionScales, positions_matter};
+use crate::{FusionError, PositionAware};
 
 /// At most so many scores of normal images are kept per map to estimate quantiles from.
 const MAX_VALUES: usize = 1 << 22;
 
-/// The robust affine map of one score map: `(score - median) / (upper - median)`.
+/// The robust affine map of one score map: `(score - median) / (upper - median)`, after centre and scale of each position if it
+/// depends on them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
@@ -18,6 +20,12 @@ pub struct Calibration {
     median: f64,
     /// Upper quantile of the same scores, above `median`; becomes 1.
     upper: f64,
+    /// Whether there are `positions`, which are kept as tensors.
+    #[serde(default)]
+    positional: bool,
+    /// Centre and scale of every position, taken first.
+    #[serde(skip)]
+    positions: Option<PositionScales>,
 }
 
 impl Calibration {
@@ -41,7 +49,57 @@ impl Calibration {
         values.sort_unstable_by(f32::total_cmp);
         let (median, upper) = (quantile(&values, 0.5), quantile(&values, upper_quantile));
         let upper = if upper > median { upper } else { median + 1.0 };
-        Ok(Self { name: first.name.clone(), median, upper })
+        Ok(Self { name: first.name.clone(), median, upper, positional: false, positions: None })
+    }
+
+    /// As [`fit`](Self::fit), position by position where the rule says so.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit); and, if every position is to be calibrated, fewer than 20 images or maps of different sizes.
+    pub fn fit_at_positions(maps: &[&ScoreMap], upper_quantile: f64, rule: PositionAware) -> Result<Self, FusionError> {
+        let (Some(first), true) = (maps.first(), rule != PositionAware::Never) else {
+            return Self::fit(maps, upper_quantile);
+        };
+        let (_, height, width) = first.values.dims3()?;
+        let size = (height, width);
+        let values = maps.iter().map(|map| finite_values(map)).collect::<Result<Vec<_>, _>>()?;
+        let one_size = maps.iter().all(|map| map.values.dims().get(1..) == Some(&[height, width][..]));
+        // An image is a part of its batch.
+        let images: Vec<&[f32]> = values.iter().flat_map(|batch| batch.chunks_exact((height * width).max(1))).collect();
+        if rule == PositionAware::Always && images.len() < LEAST_IMAGES {
+            return Err(FusionError::TooFewImages { found: images.len(), needed: LEAST_IMAGES });
+        }
+        if rule == PositionAware::Always && !one_size {
+            let (value, expected) = ("maps of several sizes".into(), "maps of one size");
+            return Err(FusionError::Parameter { name: "fusion.position_aware", value, expected });
+        }
+        if rule == PositionAware::Auto && !(one_size && positions_matter(&images, size)?) {
+            return Self::fit(maps, upper_quantile);
+        }
+        let positions = PositionScales::fit(&images, size)?;
+        let relative = images
+            .iter()
+            .map(|image| {
+                let values = Tensor::from_vec(positions.apply(image), (1, height, width), first.values.device())?;
+                Ok(ScoreMap { name: first.name.clone(), values })
+            })
+            .collect::<Result<Vec<_>, FusionError>>()?;
+        let relative: Vec<&ScoreMap> = relative.iter().collect();
+        Ok(Self { positional: true, positions: Some(positions), ..Self::fit(&relative, upper_quantile)? })
+    }
+
+    /// Centre and scale of the positions, if it depends on them.
+    pub(crate) fn positions(&self) -> Option<&PositionScales> {
+        self.positions.as_ref()
+    }
+
+    /// Whether there are, or should be, scales of positions.
+    pub(crate) fn is_positional(&self) -> bool {
+        self.positional
+    }
+
+    pub(crate) fn set_positions(&mut self, positions: PositionScales) {
+        self.positions = Some(positions);
     }
 
     /// The name of the score map.
@@ -52,18 +110,34 @@ impl Calibration {
     /// Brings a score map to the common scale; the variance is zero.
     ///
     /// # Errors
-    /// Scores that are not finite.
+    /// Scores that are not finite; maps of another size than the calibration's, where it depends on the position.
     pub fn apply(&self, map: &ScoreMap) -> Result<CalibratedMap, FusionError> {
-        finite_values(map)?;
+        let values = finite_values(map)?;
         let scale = 1.0 / (self.upper - self.median);
-        let mean = map.values.affine(scale, -self.median * scale)?;
+        let relative = match &self.positions {
+            None => None,
+            Some(positions) if map.values.dims().get(1..) == Some(&[positions.size.0, positions.size.1][..]) => {
+                let images = values.chunks_exact(positions.size.0 * positions.size.1);
+                let relative = images.flat_map(|image| positions.apply(image)).collect();
+                Some(Tensor::from_vec(relative, map.values.shape(), map.values.device())?)
+            }
+            Some(positions) => {
+                let (name, found, expected) = (self.name.clone(), map.values.dims().to_vec(), positions.size);
+                return Err(FusionError::MapSize { name, found, expected });
+            }
+        };
+        let mean = relative.as_ref().unwrap_or(&map.values).affine(scale, -self.median * scale)?;
         let variance = mean.zeros_like()?;
         Ok(CalibratedMap { name: self.name.clone(), mean, variance })
     }
 
     /// Whether the values, which may come from a file, make sense.
     pub(crate) fn check(&self) -> Result<(), FusionError> {
-        if self.median.is_finite() && self.upper.is_finite() && self.upper > self.median {
+        let sound = match &self.positions {
+            Some(positions) => positions.is_sound(),
+            None => !self.positional,
+        };
+        if sound && self.median.is_finite() && self.upper.is_finite() && self.upper > self.median {
             return Ok(());
         }
         let value = format!("{} to {}", self.median, self.upper);
@@ -81,7 +155,7 @@ fn finite_values(map: &ScoreMap) -> Result<Vec<f32>, FusionError> {
 }
 
 /// The quantile of sorted values by linear interpolation (NumPy's default).
-fn quantile(sorted: &[f32], q: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f32], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let position = q * last as f64;
     let below = position.floor() as usize;
@@ -126,6 +200,50 @@ mod tests {
         let calibration = Calibration::fit(&[&map(&[3.0, 3.0])], 0.995)?;
         let calibrated = calibration.apply(&map(&[5.0]))?.mean.flatten_all()?.to_vec1::<f32>()?;
         assert_eq!(calibrated, [2.0]);
+        Ok(())
+    }
+
+    /// Aligned images: the right half scores higher than the left one.
+    fn aligned(count: usize) -> Vec<ScoreMap> {
+        let image = |image: usize| {
+            let values: Vec<f32> = (0..64)
+                .map(|place| {
+                    let noise = ((image * 7919 + place * 104_729) % 1009) as f32 / 1009.0;
+                    if place % 8 >= 4 { 5.0 + noise } else { 1.0 + noise }
+                })
+                .collect();
+            let values = Tensor::from_vec(values, (1, 8, 8), &Device::Cpu).unwrap();
+            ScoreMap { name: "memory".into(), values }
+        };
+        (0..count).map(image).collect()
+    }
+
+    #[test]
+    fn positions_are_used_where_the_rule_says_so() -> Result<(), FusionError> {
+        let maps = aligned(30);
+        let maps: Vec<&ScoreMap> = maps.iter().collect();
+        let never = Calibration::fit_at_positions(&maps, 0.995, PositionAware::Never)?;
+        assert_eq!(never, Calibration::fit(&maps, 0.995)?);
+        let auto = Calibration::fit_at_positions(&maps, 0.995, PositionAware::Auto)?;
+        assert!(auto.positions().is_some());
+        assert_eq!(auto, Calibration::fit_at_positions(&maps, 0.995, PositionAware::Always)?);
+        // A score of 3 is nothing on the right and much on the left.
+        let odd = ScoreMap { name: "memory".into(), values: Tensor::full(3f32, (2, 8, 8), &Device::Cpu)? };
+        let calibrated = auto.apply(&odd)?.mean.to_vec3::<f32>()?;
+        assert!(calibrated[0][4][0] > 1.0 && calibrated[0][4][7] < 0.0, "{calibrated:?}");
+        assert_eq!(calibrated[0], calibrated[1]);
+        let other = ScoreMap { name: "memory".into(), values: Tensor::full(3f32, (1, 8, 9), &Device::Cpu)? };
+        assert!(auto.apply(&other).unwrap_err().to_string().contains("[1, 8, 9]"));
+        Ok(())
+    }
+
+    #[test]
+    fn too_few_images_have_no_positions() -> Result<(), FusionError> {
+        let maps = aligned(10);
+        let maps: Vec<&ScoreMap> = maps.iter().collect();
+        assert!(Calibration::fit_at_positions(&maps, 0.995, PositionAware::Auto)?.positions().is_none());
+        let error = Calibration::fit_at_positions(&maps, 0.995, PositionAware::Always).unwrap_err();
+        assert!(matches!(error, FusionError::TooFewImages { found: 10, needed: 20 }));
         Ok(())
     }
 

@@ -24,6 +24,26 @@ pub enum FusionError {
         /// The least number.
         needed: usize,
     },
+    /// Too few synthetic defects to weigh branches by.
+    #[error("{found} synthetic defects are too few to learn weights from; at least {needed} are needed")]
+    TooFewDefects {
+        /// The number given.
+        found: usize,
+        /// The least number.
+        needed: usize,
+    },
+    /// A score map of another size than those that a calibration by position was learned from.
+    #[error(
+        "score map `{name}` has shape {found:?}; its calibration depends on the position and knows maps of {expected:?} only"
+    )]
+    MapSize {
+        /// The map.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// Height and width of the calibration.
+        expected: (usize, usize),
+    },
     /// A score that is NaN or infinite.
     #[error("score map `{0}` holds values that are not finite")]
     NotFinite(String),

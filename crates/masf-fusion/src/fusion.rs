@@ -1,71 +1,21 @@
 //! One anomaly map and one image score from several calibrated maps.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, CalibratedMap, Error, Fusion, Result, ScoreMap, Scores,
 };
 
+use crate::gate::{GateUnits, Layer, blend};
+use crate::params::{FusionParams, FusionValidParams, ImageScore};
+use crate::position::PositionScales;
 use crate::smoothing::Smoother;
-use crate::{Calibration, FusionError};
-
-/// How the score of an image is read from its anomaly map.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ImageScore {
-    /// The largest value.
-    Max,
-    /// The mean of the largest values, as a share of all pixels in `(0, 1]`.
-    TopFraction(f64),
-}
-
-/// Settings of the fusion, unchecked.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FusionParams {
-    /// Standard deviation of the Gaussian smoothing in pixels of the model's input; 0 turns it off.
-    pub smoothing_sigma: f64,
-    /// The quantile of normal scores, in `(0.5, 1]`, that becomes 1 on the common scale.
-    pub upper_quantile: f64,
-    /// How the image score is read.
-    pub image_score: ImageScore,
-}
-
-impl Default for FusionParams {
-    fn default() -> Self {
-        Self { smoothing_sigma: 4.0, upper_quantile: 0.995, image_score: ImageScore::Max }
-    }
-}
-
-/// Settings whose ranges have been checked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FusionValidParams(FusionParams);
-
-impl FusionParams {
-    /// Checks every range.
-    ///
-    /// # Errors
-    /// [`FusionError::Parameter`] names the setting.
-    pub fn check(self) -> Result<FusionValidParams, FusionError> {
-        let wrong =
-            |name, value: f64, expected| Err(FusionError::Parameter { name, value: value.to_string(), expected });
-        if !(0.0..=1000.0).contains(&self.smoothing_sigma) {
-            return wrong("fusion.smoothing_sigma", self.smoothing_sigma, "0 to 1000 pixels");
-        }
-        if !(self.upper_quantile > 0.5 && self.upper_quantile <= 1.0) {
-            return wrong("fusion.upper_quantile", self.upper_quantile, "above 0.5 and at most 1");
-        }
-        if let ImageScore::TopFraction(share) = self.image_score
-            && !(share > 0.0 && share <= 1.0)
-        {
-            return wrong("fusion.image_score.top_fraction", share, "above 0 and at most 1");
-        }
-        Ok(FusionValidParams(self))
-    }
-}
+use crate::{Calibration, FusionError, MapPrecision};
 
 impl FusionValidParams {
     /// Learns the scales of all score maps from the scores of held-out normal images.
+    ///
+    /// Weights and the gate are learned afterwards, from calibrated maps: [`CalibratedFusion::learn`]. Until then all maps weigh
+    /// alike and there is no gate.
     ///
     /// # Errors
     /// No scores, scores with different maps, or scores that are not finite.
@@ -84,9 +34,12 @@ impl FusionValidParams {
                 column.push(map);
             }
         }
-        let calibrations =
-            columns.iter().map(|maps| Calibration::fit(maps, self.0.upper_quantile)).collect::<Result<Vec<_>, _>>()?;
-        Ok(CalibratedFusion { params: self.0.clone(), calibrations })
+        let FusionParams { upper_quantile, position_aware, .. } = self.0;
+        let calibrations = columns
+            .iter()
+            .map(|maps| Calibration::fit_at_positions(maps, upper_quantile, position_aware))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(CalibratedFusion { params: self.0.clone(), calibrations, precisions: None, units: None })
     }
 }
 
@@ -94,11 +47,13 @@ fn names(maps: &[ScoreMap]) -> Vec<String> {
     maps.iter().map(|map| map.name.clone()).collect()
 }
 
-/// The mean of calibrated maps, resized, smoothed, and summed up in an image score.
+/// The weighted mean of calibrated maps, resized, smoothed, gated by doubt, and summed up in an image score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CalibratedFusion {
     params: FusionParams,
     calibrations: Vec<Calibration>,
+    precisions: Option<Vec<MapPrecision>>,
+    units: Option<Vec<GateUnits>>,
 }
 
 /// What is written to a model file.
@@ -107,43 +62,183 @@ pub struct CalibratedFusion {
 struct Section {
     params: FusionParams,
     calibrations: Vec<Calibration>,
+    #[serde(default)]
+    precisions: Option<Vec<MapPrecision>>,
+    #[serde(default)]
+    units: Option<Vec<GateUnits>>,
+}
+
+/// The fused result for one image.
+struct FusedImage {
+    map: Tensor,
+    score: f32,
+    uncertainty: Tensor,
+    image_uncertainty: f32,
 }
 
 impl CalibratedFusion {
     /// The tag of its section in a model file.
     pub const TAG: &'static str = "masf.calibrated-fusion";
 
+    /// The settings.
+    pub fn params(&self) -> &FusionParams {
+        &self.params
+    }
+
+    /// What was learned about each map; `None` where all weigh alike.
+    pub fn precisions(&self) -> Option<&[MapPrecision]> {
+        self.precisions.as_deref()
+    }
+
+    /// Whether the calibration of each map depends on the position, in the order of the maps.
+    pub fn follows_positions(&self) -> Vec<bool> {
+        self.calibrations.iter().map(|calibration| calibration.positions().is_some()).collect()
+    }
+
+    pub(crate) fn maps(&self) -> usize {
+        self.calibrations.len()
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.calibrations.iter().map(Calibration::name)
+    }
+
+    pub(crate) fn set_precisions(&mut self, precisions: Vec<MapPrecision>) {
+        self.precisions = Some(precisions);
+    }
+
+    pub(crate) fn set_units(&mut self, units: Vec<GateUnits>) {
+        self.units = Some(units);
+    }
+
+    /// The weights of the maps; they add up to 1.
+    pub(crate) fn weights(&self) -> Vec<f64> {
+        match &self.precisions {
+            Some(precisions) => precisions.iter().map(|precision| precision.weight).collect(),
+            None => vec![1.0 / self.maps().max(1) as f64; self.maps()],
+        }
+    }
+
+    fn smoother(&self, map: &Tensor, size: (usize, usize)) -> Result<Smoother> {
+        Smoother::new(map.dims2()?, size, self.params.smoothing_sigma, map.device())
+    }
+
+    /// Means and variances of one image of a batch, resized and smoothed.
+    pub(crate) fn layers_of_image(
+        &self,
+        maps: &[CalibratedMap],
+        index: usize,
+        size: (usize, usize),
+    ) -> Result<Vec<Layer>> {
+        maps.iter()
+            .map(|map| {
+                let mean = map.mean.get(index)?;
+                let smoothed = self.smoother(&mean, size)?.apply(&mean)?;
+                Ok(Layer { mean: values(&smoothed)?, variance: self.variance(map, index, size)? })
+            })
+            .collect()
+    }
+
+    /// The smoothed variance over the views; `None` where it is zero everywhere.
+    fn variance(&self, map: &CalibratedMap, index: usize, size: (usize, usize)) -> Result<Option<Vec<f32>>> {
+        let variance = map.variance.get(index)?;
+        if values(&variance)?.iter().all(|value| *value == 0.0) {
+            return Ok(None);
+        }
+        Ok(Some(values(&self.smoother(&variance, size)?.apply(&variance)?)?))
+    }
+
     /// Fuses the maps of one image.
-    fn fuse_image(&self, maps: &[Tensor], size: (usize, usize)) -> Result<(Tensor, f32)> {
+    fn fuse_image(&self, maps: &[CalibratedMap], index: usize, size: (usize, usize)) -> Result<FusedImage> {
+        if maps.is_empty() {
+            return Err(Error::argument("score maps", "none", "at least one"));
+        }
+        let means = maps.iter().map(|map| map.mean.get(index)).collect::<Result<Vec<_>, _>>()?;
+        let gate = self.units.as_deref().map(|units| (self.params.gate, units));
+        let plain = self.precisions.is_none() && gate.is_none();
+        let map = if plain { Some(self.equal_mean(&means, size)?) } else { None };
+        let alone = maps.len() == 1 && self.variance(&maps[0], index, size)?.is_none();
+        let (map, uncertainty) = match map {
+            Some(map) if alone => {
+                let uncertainty = map.zeros_like()?;
+                (map, uncertainty)
+            }
+            map => {
+                if self.maps() != maps.len() {
+                    let expected = format!("the {} that it was fitted on", self.maps());
+                    return Err(Error::argument("number of score maps", maps.len(), expected));
+                }
+                let layers = self.layers_of_image(maps, index, size)?;
+                let (scores, deviations) = blend(&layers, &self.weights(), gate);
+                let tensor = |values: Vec<f32>| Ok::<_, Error>(Tensor::from_vec(values, size, means[0].device())?);
+                let map = match map {
+                    Some(map) => map,
+                    None => tensor(scores)?,
+                };
+                (map, tensor(deviations)?)
+            }
+        };
+        let (score, image_uncertainty) = self.image_score(&map, &uncertainty)?;
+        Ok(FusedImage { map, score, uncertainty, image_uncertainty })
+    }
+
+    /// The mean of maps that weigh alike.
+    fn equal_mean(&self, maps: &[Tensor], size: (usize, usize)) -> Result<Tensor> {
         let mut sum: Option<Tensor> = None;
         for map in maps {
-            let from = map.dims2()?;
-            let smoothed = Smoother::new(from, size, self.params.smoothing_sigma, map.device())?.apply(map)?;
+            let smoothed = self.smoother(map, size)?.apply(map)?;
             sum = Some(match sum {
                 Some(sum) => (sum + smoothed)?,
                 None => smoothed,
             });
         }
-        let Some(sum) = sum else {
-            return Err(Error::argument("score maps", "none", "at least one"));
-        };
-        let fused = (sum / maps.len() as f64)?;
-        let score = self.image_score(&fused)?;
-        Ok((fused, score))
+        let sum = sum.ok_or_else(|| Error::argument("score maps", "none", "at least one"))?;
+        Ok((sum / maps.len() as f64)?)
     }
 
-    fn image_score(&self, map: &Tensor) -> Result<f32> {
+    /// The score of an image, and the standard deviation of the pixels that it was read from.
+    fn image_score(&self, map: &Tensor, uncertainty: &Tensor) -> Result<(f32, f32)> {
+        let (scores, deviations) = (values(map)?, values(uncertainty)?);
         match self.params.image_score {
-            ImageScore::Max => Ok(map.flatten_all()?.max(D::Minus1)?.to_scalar::<f32>()?),
+            ImageScore::Max => {
+                let score = map.flatten_all()?.max(D::Minus1)?.to_scalar::<f32>()?;
+                let peak = scores.iter().position(|value| *value == score);
+                Ok((score, peak.and_then(|peak| deviations.get(peak)).copied().unwrap_or(0.0)))
+            }
             ImageScore::TopFraction(share) => {
-                let mut values = map.flatten_all()?.to_vec1::<f32>()?;
-                let count = ((values.len() as f64 * share).round() as usize).clamp(1, values.len());
-                values.sort_unstable_by(|a, b| b.total_cmp(a));
-                let sum: f64 = values[..count].iter().map(|value| f64::from(*value)).sum();
-                Ok((sum / count as f64) as f32)
+                let mut pairs: Vec<(f32, f32)> = scores.into_iter().zip(deviations).collect();
+                let count = top_count(pairs.len(), share);
+                pairs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+                let mean = |part: fn(&(f32, f32)) -> f32| {
+                    let sum: f64 = pairs[..count].iter().map(|pair| f64::from(part(pair))).sum();
+                    (sum / count as f64) as f32
+                };
+                Ok((mean(|pair| pair.0), mean(|pair| pair.1)))
             }
         }
     }
+
+    /// The score of an image from its pixels.
+    pub(crate) fn read_image_score(&self, pixels: &[f32]) -> f32 {
+        match self.params.image_score {
+            ImageScore::Max => pixels.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+            ImageScore::TopFraction(share) => {
+                let mut sorted = pixels.to_vec();
+                sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+                let top = &sorted[..top_count(sorted.len(), share)];
+                (top.iter().map(|value| f64::from(*value)).sum::<f64>() / top.len().max(1) as f64) as f32
+            }
+        }
+    }
+}
+
+/// How many of `length` pixels a share is: at least one, if there are any.
+fn top_count(length: usize, share: f64) -> usize {
+    ((length as f64 * share).round() as usize).max(1).min(length)
+}
+
+fn values(map: &Tensor) -> Result<Vec<f32>> {
+    Ok(map.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?)
 }
 
 impl Fusion for CalibratedFusion {
@@ -161,20 +256,33 @@ impl Fusion for CalibratedFusion {
         let batch = maps.first().map_or(Ok(0), |map| map.mean.dim(0))?;
         let mut fused = Vec::with_capacity(batch);
         let mut scores = Vec::with_capacity(batch);
+        let mut uncertainties = Vec::with_capacity(batch);
+        let mut image_uncertainties = Vec::with_capacity(batch);
         // Image by image: a matrix product's rounding may depend on how many rows it has.
         for index in 0..batch {
-            let of_image: Vec<Tensor> = maps.iter().map(|map| map.mean.get(index)).collect::<Result<_, _>>()?;
-            let (map, score) = self.fuse_image(&of_image, size)?;
-            fused.push(map);
-            scores.push(score);
+            let image = self.fuse_image(maps, index, size)?;
+            fused.push(image.map);
+            scores.push(image.score);
+            uncertainties.push(image.uncertainty);
+            image_uncertainties.push(image.image_uncertainty);
         }
         if fused.is_empty() {
             return Err(Error::argument("score maps", "none", "at least one with at least one image"));
         }
         let map = Tensor::stack(&fused, 0)?;
-        let image_score = Tensor::from_vec(scores, batch, map.device())?;
-        Ok(AnomalyMap { map, image_score })
+        let vector = |values: Vec<f32>| Tensor::from_vec(values, batch, map.device());
+        Ok(AnomalyMap {
+            image_score: vector(scores)?,
+            uncertainty: Tensor::stack(&uncertainties, 0)?,
+            image_uncertainty: vector(image_uncertainties)?,
+            map,
+        })
     }
+}
+
+/// The names of the tensors of a calibration that depends on the position.
+fn position_names(index: usize) -> [String; 2] {
+    ["centre", "factor"].map(|name| format!("calibration{index}.{name}"))
 }
 
 impl Artifact for CalibratedFusion {
@@ -183,117 +291,65 @@ impl Artifact for CalibratedFusion {
     }
 
     fn write(&self, writer: &mut ArtifactWriter) -> Result<()> {
-        writer.section(&Section { params: self.params.clone(), calibrations: self.calibrations.clone() })
+        writer.section(&Section {
+            params: self.params.clone(),
+            calibrations: self.calibrations.clone(),
+            precisions: self.precisions.clone(),
+            units: self.units.clone(),
+        })?;
+        for (index, calibration) in self.calibrations.iter().enumerate() {
+            if let Some(PositionScales { size, centre, factor }) = calibration.positions() {
+                for (name, values) in position_names(index).iter().zip([centre, factor]) {
+                    writer.tensor(name, &Tensor::from_slice(values, *size, &Device::Cpu)?)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read(reader: &ArtifactReader<'_>) -> Result<Self> {
-        let Section { params, calibrations } = reader.section()?;
-        params.clone().check().map_err(|error| reader.invalid(error.to_string()))?;
-        for calibration in &calibrations {
-            calibration.check().map_err(|error| reader.invalid(error.to_string()))?;
-        }
+        let Section { params, mut calibrations, precisions, units } = reader.section()?;
+        let invalid = |error: FusionError| reader.invalid(error.to_string());
+        params.clone().check().map_err(invalid)?;
         if calibrations.is_empty() {
             return Err(reader.invalid("no calibrations"));
         }
-        Ok(Self { params, calibrations })
+        for (index, calibration) in calibrations.iter_mut().enumerate() {
+            if calibration.is_positional() {
+                let [centre, factor] = position_names(index);
+                let centre = reader.tensor(&centre, DType::F32, &[None, None])?;
+                let size = centre.dims2()?;
+                let factor = reader.tensor(&factor, DType::F32, &[Some(size.0), Some(size.1)])?;
+                let positions = PositionScales { size, centre: values(&centre)?, factor: values(&factor)? };
+                calibration.set_positions(positions);
+            }
+            calibration.check().map_err(invalid)?;
+        }
+        check_precisions(&precisions, &calibrations).map_err(|problem| reader.invalid(problem))?;
+        if let Some(units) = &units {
+            if units.len() != calibrations.len() {
+                return Err(reader.invalid(format!("{} units of the gate; one a map", units.len())));
+            }
+            units.iter().try_for_each(GateUnits::check).map_err(invalid)?;
+        }
+        Ok(Self { params, calibrations, precisions, units })
     }
+}
+
+/// What is wrong with precisions that may come from a file.
+fn check_precisions(precisions: &Option<Vec<MapPrecision>>, calibrations: &[Calibration]) -> Result<(), String> {
+    let Some(precisions) = precisions else { return Ok(()) };
+    let names = precisions.iter().map(|precision| precision.name.as_str());
+    if !names.eq(calibrations.iter().map(Calibration::name)) {
+        return Err("the weights are not those of the calibrated maps".into());
+    }
+    let weights = || precisions.iter().map(|precision| precision.weight);
+    let sum: f64 = weights().sum();
+    if weights().any(|weight| !(0.0..=1.0).contains(&weight)) || (sum - 1.0).abs() > 1e-6 {
+        return Err(format!("the weights add up to {sum}; they must lie in 0 to 1 and add up to 1"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::{DType, Device};
-    use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
-
-    use super::*;
-
-    fn scores(seed: u32, batch: usize) -> Scores {
-        let map = |name: &str, h: usize, w: usize, factor: f32| {
-            let values = (0..batch * h * w).map(|i| ((i as u32 * 7919 + seed * 31) % 101) as f32 * factor).collect();
-            ScoreMap { name: name.into(), values: Tensor::from_vec(values, (batch, h, w), &Device::Cpu).unwrap() }
-        };
-        Scores { maps: vec![map("memory", 8, 6, 0.01), map("student", 4, 3, 100.0)], image: None }
-    }
-
-    fn fitted(params: FusionParams) -> Result<CalibratedFusion> {
-        Ok(params.check()?.fit(&[scores(1, 1), scores(2, 2)])?)
-    }
-
-    #[test]
-    fn a_batch_gives_the_bits_of_single_images() -> Result<()> {
-        let fusion = fitted(FusionParams::default())?;
-        let batch = fusion.fuse(&fusion.calibrate(&scores(3, 2))?, (64, 48))?;
-        assert_eq!(batch.map.dims(), [2, 64, 48]);
-        for index in 0..2 {
-            let mut single = scores(3, 2);
-            for map in &mut single.maps {
-                map.values = map.values.narrow(0, index, 1)?;
-            }
-            let single = fusion.fuse(&fusion.calibrate(&single)?, (64, 48))?;
-            assert_eq!(single.map.get(0)?.to_vec2::<f32>()?, batch.map.get(index)?.to_vec2::<f32>()?);
-            assert_eq!(single.image_score.to_vec1::<f32>()?[0], batch.image_score.to_vec1::<f32>()?[index]);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn branches_of_any_unit_count_alike() -> Result<()> {
-        let fusion = fitted(FusionParams::default())?;
-        for map in fusion.calibrate(&scores(1, 1))? {
-            let largest = map.mean.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-            assert!((0.5..2.0).contains(&largest), "{} reaches {largest}", map.name);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn image_scores() -> Result<()> {
-        let map = Tensor::arange(0f32, 100f32, &Device::Cpu)?.reshape((10, 10))?;
-        for (image_score, expected) in
-            [(ImageScore::Max, 99.0), (ImageScore::TopFraction(0.02), 98.5), (ImageScore::TopFraction(1e-9), 99.0)]
-        {
-            let fusion = fitted(FusionParams { image_score, ..FusionParams::default() })?;
-            assert_eq!(fusion.image_score(&map)?, expected);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn other_maps_are_refused() -> Result<()> {
-        let fusion = fitted(FusionParams::default())?;
-        let mut other = scores(1, 1);
-        other.maps.pop();
-        let error = fusion.calibrate(&other).unwrap_err().to_string();
-        assert!(error.contains("student"), "{error}");
-        let error = FusionParams::default().check()?.fit(&[scores(1, 1), other]).unwrap_err();
-        assert!(matches!(error, FusionError::Maps { .. }));
-        assert!(fusion.fuse(&[], (8, 8)).is_err());
-        let zeros = Tensor::zeros((0, 2, 2), DType::F32, &Device::Cpu)?;
-        let empty = CalibratedMap { name: "memory".into(), mean: zeros.clone(), variance: zeros };
-        assert!(fusion.fuse(&[empty], (8, 8)).is_err());
-        Ok(())
-    }
-
-    #[test]
-    fn settings_out_of_range_are_named() {
-        let default = FusionParams::default();
-        let wrong = [
-            (FusionParams { smoothing_sigma: f64::NAN, ..default.clone() }, "smoothing_sigma"),
-            (FusionParams { upper_quantile: 0.5, ..default.clone() }, "upper_quantile"),
-            (FusionParams { image_score: ImageScore::TopFraction(0.0), ..default }, "top_fraction"),
-        ];
-        for (params, name) in wrong {
-            assert!(params.check().unwrap_err().to_string().contains(name));
-        }
-    }
-
-    #[test]
-    fn reloaded_it_is_the_same() -> Result<()> {
-        let fusion = fitted(FusionParams { smoothing_sigma: 0.1 + 0.2, ..FusionParams::default() })?;
-        let folder = tempfile::tempdir().map_err(|e| Error::io("temp", e))?;
-        let path = folder.path().join("fusion.masf");
-        save(&fusion, &path, SaveOptions::default())?;
-        let file = ModelFile::open(&path, ReadOptions::default())?;
-        assert_eq!(CalibratedFusion::read(&file.root()?)?, fusion);
-        Ok(())
-    }
-}
+mod tests;

@@ -24,35 +24,41 @@ pub struct PatchEmbedding {
 }
 
 impl PatchEmbedding {
-    /// Descriptors of the levels given, finest first, averaged over `neighbourhood` x `neighbourhood` positions.
+    /// Descriptors of the levels given, finest first, averaged over `neighbourhood` x `neighbourhood` positions. Equal levels
+    /// are those of a pyramid in its order.
     ///
     /// # Errors
-    /// [`MemoryError::Parameter`] for no levels, strides that do not ascend, levels without channels, or a neighbourhood
+    /// [`MemoryError::Parameter`] for no levels, strides that descend, levels without channels, or a neighbourhood
     /// that is even or above 15.
     pub fn new(levels: Vec<LevelSpec>, neighbourhood: usize) -> Result<Self> {
         check_neighbourhood(neighbourhood)?;
-        let ascending = levels.windows(2).all(|pair| pair[0].stride < pair[1].stride);
+        let ascending = levels.windows(2).all(|pair| pair[0].stride <= pair[1].stride);
         let positive = levels.iter().all(|level| level.stride > 0 && level.channels > 0);
         let total = levels.iter().try_fold(0usize, |sum, level| sum.checked_add(level.channels));
         if levels.is_empty() || !ascending || !positive || total.is_none() {
-            let expected = "at least one level, strides ascending, channels positive";
+            let expected = "at least one level, strides positive and not descending, channels positive";
             return Err(MemoryError::parameter("levels", format!("{levels:?}"), expected));
         }
         Ok(Self { levels, neighbourhood })
     }
 
-    /// Descriptors of some strides of a backbone, with the channels that `pyramid` has there.
+    /// Descriptors of some strides of a backbone: all levels that `pyramid` has there, with their channels.
     ///
     /// # Errors
-    /// [`MemoryError::Level`] if the pyramid lacks a stride, and the errors of [`new`](Self::new).
+    /// [`MemoryError::Parameter`] if the pyramid lacks a stride, and the errors of [`new`](Self::new).
     pub fn of_pyramid(pyramid: &FeaturePyramid, strides: &[usize], neighbourhood: usize) -> Result<Self> {
-        let specs = strides.iter().map(|stride| {
-            pyramid.levels().iter().map(|level| level.spec).find(|spec| spec.stride == *stride).ok_or_else(|| {
-                let found: Vec<_> = pyramid.levels().iter().map(|level| level.spec.stride).collect();
-                MemoryError::parameter("levels", format!("{strides:?}"), format!("some of the backbone's {found:?}"))
-            })
-        });
-        Self::new(specs.collect::<Result<_>>()?, neighbourhood)
+        let found = || pyramid.levels().iter().map(|level| level.spec);
+        let mut specs = Vec::new();
+        for stride in strides {
+            let before = specs.len();
+            specs.extend(found().filter(|spec| spec.stride == *stride));
+            if specs.len() == before {
+                let found: Vec<_> = found().map(|spec| spec.stride).collect();
+                let expected = format!("some of the backbone's {found:?}");
+                return Err(MemoryError::parameter("levels", format!("{strides:?}"), expected));
+            }
+        }
+        Self::new(specs, neighbourhood)
     }
 
     /// The levels, finest first.
@@ -78,8 +84,10 @@ impl PatchEmbedding {
     pub fn open(&self, pyramid: &FeaturePyramid) -> Result<PatchMaps> {
         let mut levels: Vec<LevelMap> = Vec::with_capacity(self.levels.len());
         let mut grid = (0, 0);
-        for &spec in &self.levels {
-            let level = pyramid.levels().iter().find(|level| level.spec == spec).ok_or_else(|| {
+        for (index, &spec) in self.levels.iter().enumerate() {
+            // Of equal levels, the one that comes as late.
+            let earlier = self.levels[..index].iter().filter(|level| **level == spec).count();
+            let level = pyramid.levels().iter().filter(|level| level.spec == spec).nth(earlier).ok_or_else(|| {
                 let found: Vec<_> = pyramid.levels().iter().map(|l| (l.spec.stride, l.spec.channels)).collect();
                 let found = format!("(stride, channels) {found:?}");
                 MemoryError::Level { stride: spec.stride, channels: spec.channels, found }

@@ -15,7 +15,8 @@ use crate::{MemoryBankFit, MemoryError, Reduction, Result, Search, Standardisati
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MemoryBankParams {
-    /// Strides of the pyramid levels that make up a descriptor, ascending; the first gives the grid. Default `[8, 16]`.
+    /// Strides of the pyramid levels that make up a descriptor, ascending; the first gives the grid. All levels of a stride
+    /// are taken. Default `[8, 16]`.
     pub levels: Vec<usize>,
     /// Side of the square over which features are averaged around a position, odd, 1 to 15; 1 is no averaging. Default 3.
     pub neighbourhood: usize,

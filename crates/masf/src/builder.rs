@@ -4,20 +4,23 @@ use std::sync::Arc;
 
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
 use masf_data::{ImageInput, Limits, LoadOptions, Loader, Preprocess};
+use masf_distill::{Checkpoints, MaskedStudentFit};
+use masf_fusion::{MapPrecision, Weights};
 
-use crate::detector::BATCH;
-use crate::fit::{self, Extracted, Extraction, FitBranch, MIN_IMAGES};
+use crate::detector::{BATCH, build_views};
+use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES, OnTurned};
 use crate::provenance::ImageDigest;
-use crate::{Config, Detector, Provenance};
+use crate::{Branch, Config, Detector, Method, Provenance};
 
 /// Gathers what a fit needs; made by [`Detector::builder`].
 ///
-/// Everything has a default: the configuration's, the training-free scattering backbone, and the memory bank as the only
-/// branch.
+/// Everything has a default: the configuration's, the backbone `masf-nano`, whose weights are part of the library, and the branches
+/// that the configuration names.
 pub struct DetectorBuilder {
     config: Config,
     backbone: Option<Box<dyn FeatureExtractor>>,
     branches: Vec<Box<dyn FitBranch>>,
+    checkpoints: Option<Checkpoints>,
     progress: Arc<dyn Progress>,
     limits: Limits,
     skip_bad: bool,
@@ -29,6 +32,7 @@ impl Default for DetectorBuilder {
             config: Config::default(),
             backbone: None,
             branches: Vec::new(),
+            checkpoints: None,
             progress: Arc::new(Silent),
             limits: Limits::default(),
             skip_bad: false,
@@ -44,6 +48,8 @@ pub struct FitReport {
     pub skipped: Vec<Error>,
     /// The number of images whose features did not fit into memory and went to a temporary file.
     pub spilled: usize,
+    /// How well each score map tells synthetic defects from normal images, and its weight; empty where all weigh alike.
+    pub precisions: Vec<MapPrecision>,
 }
 
 impl DetectorBuilder {
@@ -61,10 +67,18 @@ impl DetectorBuilder {
         self
     }
 
-    /// Adds a branch of one's own; the memory bank is then no longer added by default.
+    /// Adds a branch of one's own; those of the configuration are then no longer added.
     #[must_use]
     pub fn branch<F: Fit<Scorer: 'static> + Send + Sync + 'static>(mut self, branch: F) -> Self {
         self.branches.push(Box::new(branch));
+        self
+    }
+
+    /// Sets where the training of the student keeps checkpoints, and whether it goes on from one; without effect if the configuration's
+    /// `branches` do not name `distill`.
+    #[must_use]
+    pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {
+        self.checkpoints = Some(checkpoints);
         self
     }
 
@@ -115,51 +129,105 @@ impl DetectorBuilder {
             Some(backbone) => backbone,
             None => crate::open_backbone(&self.config.backbone, None, self.progress.as_ref())?,
         };
+        let backbone = crate::tiles::wrap(backbone, &self.config.input)?;
         let mut branches = std::mem::take(&mut self.branches);
         if branches.is_empty() {
-            branches.push(Box::new(self.config.memory_params().check()?));
+            match self.config.method {
+                Method::Masf => {
+                    for branch in &self.config.branches {
+                        match branch {
+                            Branch::Memory => {
+                                for params in self.config.memory_banks() {
+                                    branches.push(Box::new(OnTurned(params.check()?)));
+                                }
+                            }
+                            Branch::Distill => branches.push(Box::new(self.student()?)),
+                        }
+                    }
+                }
+                Method::PatchCore => branches.push(Box::new(self.config.patchcore()?)),
+                Method::Padim => branches.push(Box::new(self.config.padim()?)),
+            }
         }
         let config = self.config.clone();
         let progress = self.progress.clone();
         let preprocess = config.input.preprocess(backbone.normalisation())?;
         let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
-        let (extracted, provenance, mut report) = self.extract(images, preprocess, backbone.as_ref())?;
+        let views = build_views(&config, backbone.as_ref())?;
+        let defects = match config.fusion.weights {
+            Weights::Learned => config.fusion.synthetic_defects,
+            _ => 0,
+        };
+        // The images are read again for views and synthetic defects only.
+        let again = if views.is_some() || defects > 0 { images.clone() } else { Vec::new() };
+        let turns = if branches.iter().any(|branch| branch.uses_turned()) { config.memory.turns } else { 0 };
+        let (extracted, learned, provenance, mut report) =
+            self.extract(images, preprocess, backbone.as_ref(), turns)?;
+        // `learned` ascends.
+        let again: Vec<ImageInput> = again
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| learned.binary_search(index).is_ok())
+            .map(|(_, image)| image)
+            .collect();
 
         let size = (preprocess.size().height as usize, preprocess.size().width as usize);
-        let normals = fit::cross_fit(&branches, &extracted, config.threshold.folds, config.seed, progress.as_ref())?;
-        let fusion = config.fusion.clone().check()?.fit(&normals)?;
-        let (image_threshold, pixel_threshold) =
-            fit::thresholds(&fusion, &normals, size, config.threshold.false_alarm_rate)?;
-        let branches = fit::fit_all(&branches, &extracted.cache, progress.as_ref())?;
+        let held = HeldOut {
+            images: &again,
+            preprocess,
+            limits: self.limits,
+            backbone: backbone.as_ref(),
+            views: views.as_deref(),
+            defects,
+            seed: config.seed,
+        };
+        let (branches, scores) =
+            fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())?;
+        let fusion = fit::fit_fusion(&config.fusion.clone().check()?, &scores, size)?;
+        report.precisions = fusion.precisions().unwrap_or_default().to_vec();
+        let thresholds = fit::thresholds(&fusion, &scores.normals, size, config.threshold.false_alarm_rate)?;
         report.spilled = extracted.cache.spilled();
         let detector = Detector {
             config,
             preprocess,
             backbone,
             branches,
+            views,
             fusion: Box::new(fusion),
-            image_threshold,
-            pixel_threshold,
+            image_threshold: thresholds.image,
+            pixel_threshold: thresholds.pixel,
+            calibration_scores: thresholds.image_scores,
             provenance,
         };
         Ok((detector, report))
     }
 
-    /// Reads the images and computes their features.
-    fn extract(
+    /// The learner of the student.
+    fn student(&self) -> Result<MaskedStudentFit> {
+        let fit = self.config.student_params().check()?;
+        Ok(match &self.checkpoints {
+            Some(checkpoints) => fit.with_checkpoints(checkpoints.clone())?,
+            None => fit,
+        })
+    }
+
+    /// Reads the images and computes their features; tells which images could be read.
+    pub(crate) fn extract(
         &self,
         images: Vec<ImageInput>,
         preprocess: Preprocess,
         backbone: &dyn FeatureExtractor,
-    ) -> Result<(Extracted, Provenance, FitReport)> {
+        turns: usize,
+    ) -> Result<(Extracted, Vec<usize>, Provenance, FitReport)> {
         let progress = self.progress.as_ref();
         let total = images.len();
         let options = LoadOptions { limits: self.limits, ..LoadOptions::default() };
         let mut loader = Loader::new(images, preprocess, options, progress);
-        let mut extraction = Extraction::new(self.config.cache_budget());
+        let mut extraction =
+            Extraction::new(self.config.cache_budget()).with_turned(turns, total, self.config.memory.turned_images);
         let mut digest = ImageDigest::default();
         let mut report = FitReport::default();
-        let mut learned = 0;
+        let mut learned = Vec::with_capacity(total);
         progress.start("features", total as u64);
         while let Some(batch) = loader.next_batch(BATCH)? {
             for failed in batch.failed {
@@ -172,22 +240,25 @@ impl DetectorBuilder {
             if let Some(tensor) = batch.tensor {
                 digest.update(&tensor)?;
                 extraction.push(backbone, &tensor)?;
-                learned += batch.images.len();
+                let indices: Vec<usize> = batch.images.iter().map(|image| image.index).collect();
+                extraction.push_turned(backbone, &tensor, &indices)?;
+                learned.extend(indices);
             }
             progress.step(BATCH as u64);
         }
         progress.finish();
-        if learned < MIN_IMAGES {
+        if learned.len() < MIN_IMAGES {
+            let found = learned.len();
             let problem =
-                format!("{learned} can be used; at least {MIN_IMAGES} are needed, and 20 or more are advisable");
+                format!("{found} can be used; at least {MIN_IMAGES} are needed, and 20 or more are advisable");
             return Err(Error::data("training images", problem));
         }
         let provenance = Provenance {
             masf_version: env!("CARGO_PKG_VERSION").to_owned(),
-            images: learned,
+            images: learned.len(),
             skipped: report.skipped.len(),
             images_sha256: digest.finish(),
         };
-        Ok((extraction.finish()?, provenance, report))
+        Ok((extraction.finish()?, learned, provenance, report))
     }
 }

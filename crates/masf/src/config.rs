@@ -2,15 +2,21 @@
 
 use std::path::Path;
 
+use masf_backbone::Precision;
+use masf_baselines::{PadimFit, PadimParams, PatchCoreFit, PatchCoreParams};
 use masf_core::Normalisation;
-use masf_core::{Error, Result};
+use masf_core::{DeviceChoice, Error, Result};
 use masf_data::{Preprocess, Resize, Size};
+use masf_distill::StudentParams;
 use masf_fusion::FusionParams;
-use masf_memory::{MemoryBankParams, Reduction, Standardisation};
+use masf_memory::{MemoryBankParams, Reduction, Search, Standardisation};
+use masf_tta::ViewParams;
 
-use crate::ByteSize;
+use crate::{ByteSize, Method};
 
 /// All settings, with defaults for each; read from TOML, refused if a key is unknown.
+///
+/// The defaults are the same for all backbones, except where a backbone cannot have them: see [`Config::for_backbone`].
 ///
 /// The file `docs/masf.toml` lists every option with its default and its meaning.
 ///
@@ -34,12 +40,24 @@ pub struct Config {
     /// Bytes that fitting may use for features: three quarters for the memory bank's candidates, a quarter for the cache
     /// of extracted features, which continues in a temporary file.
     pub memory_budget: ByteSize,
+    /// What is learned: masf itself, or one of the baselines.
+    pub method: Method,
+    /// What is learned, in the order of the score maps; at least one, each once.
+    pub branches: Vec<Branch>,
     /// What the backbone sees.
     pub input: InputConfig,
     /// The feature extractor.
     pub backbone: BackboneConfig,
-    /// The memory bank.
+    /// The memory bank of the method `masf`.
     pub memory: MemoryConfig,
+    /// Test-time views; none by default.
+    pub views: ViewParams,
+    /// The method `patchcore`.
+    pub patchcore: PatchCoreConfig,
+    /// The method `padim`.
+    pub padim: PadimConfig,
+    /// The student; the seed is that of the whole configuration.
+    pub distill: StudentParams,
     /// Calibration and fusion.
     pub fusion: FusionParams,
     /// Thresholds.
@@ -51,11 +69,40 @@ impl Default for Config {
         Self {
             seed: 0,
             memory_budget: ByteSize::mib(512),
+            method: Method::default(),
+            branches: vec![Branch::Memory],
             input: InputConfig::default(),
             backbone: BackboneConfig::default(),
             memory: MemoryConfig::default(),
+            distill: StudentParams::default(),
+            views: ViewParams::default(),
+            patchcore: PatchCoreConfig::default(),
+            padim: PadimConfig::default(),
             fusion: FusionParams::default(),
             threshold: ThresholdConfig::default(),
+        }
+    }
+}
+
+/// A model of normality that scores the positions of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Branch {
+    /// The distance to the nearest normal patch (masf-memory).
+    Memory,
+    /// The error of a student that restores normal features (masf-distill).
+    Distill,
+}
+
+impl std::str::FromStr for Branch {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.trim() {
+            "memory" => Ok(Self::Memory),
+            "distill" => Ok(Self::Distill),
+            other => Err(Error::argument("branch", other, "memory or distill")),
         }
     }
 }
@@ -72,15 +119,43 @@ pub struct InputConfig {
     pub crop_from: Option<Size>,
     /// How many bits of 16-bit images the camera fills, 8 to 16.
     pub significant_bits: u8,
+    /// The backbone sees tiles of this size instead of the whole `size`; whole images by default.
+    #[serde(with = "optional_size_text", skip_serializing_if = "Option::is_none")]
+    pub tile: Option<Size>,
+    /// Least overlap of neighbouring tiles in pixels, below both sides of a tile.
+    pub tile_overlap: u32,
 }
 
 impl Default for InputConfig {
     fn default() -> Self {
-        Self { size: Size::square(256), crop_from: None, significant_bits: 16 }
+        Self { size: Size::square(256), crop_from: None, significant_bits: 16, tile: None, tile_overlap: 64 }
     }
 }
 
 impl InputConfig {
+    /// Checks the tiles, if there are any, for a backbone of a largest stride.
+    pub(crate) fn check_tiles(&self, largest_stride: usize) -> Result<()> {
+        let Some(tile) = self.tile else { return Ok(()) };
+        let divides = |size: Size| {
+            [size.height, size.width].iter().all(|side| *side > 0 && (*side as usize).is_multiple_of(largest_stride))
+        };
+        let expected = format!("sides that are multiples of the largest stride, {largest_stride}");
+        if !divides(tile) {
+            return Err(Error::argument("input.tile", tile, expected));
+        }
+        if !divides(self.size) {
+            return Err(Error::argument("input.size (with tiles)", self.size, expected));
+        }
+        if tile.height > self.size.height || tile.width > self.size.width {
+            return Err(Error::argument("input.tile", tile, format!("at most the input's size, {}", self.size)));
+        }
+        if self.tile_overlap >= tile.height.min(tile.width) {
+            let expected = format!("below both sides of a tile, {tile}");
+            return Err(Error::argument("input.tile_overlap", self.tile_overlap, expected));
+        }
+        Ok(())
+    }
+
     /// The preprocessing for a backbone's normalisation.
     ///
     /// # Errors
@@ -98,20 +173,24 @@ impl InputConfig {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackboneConfig {
-    /// A name of the registry, such as `resnet18`; `scattering` needs no weights.
+    /// A name of the registry, such as `resnet18`; the weights of `masf-nano` are part of the library, and `scattering` has none.
     pub name: String,
-    /// The levels to extract, by their strides in pixels.
+    /// The levels to extract, by their strides in pixels; all levels that the network has at a stride.
     pub strides: Vec<usize>,
+    /// Where it computes while fitting. A loaded model computes where [`ReadOptions`](crate::ReadOptions) say.
+    pub device: DeviceChoice,
+    /// How exactly convolutional networks multiply on the CPU; part of the fitted model.
+    pub precision: Precision,
 }
 
 impl Default for BackboneConfig {
     fn default() -> Self {
-        Self { name: "scattering".into(), strides: vec![8, 16] }
+        Self { name: "masf-nano".into(), strides: vec![8, 16], device: DeviceChoice::Cpu, precision: Precision::F32 }
     }
 }
 
 /// The memory bank; levels, seed and memory budget are those of the whole configuration.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {
     /// Side of the square over which features are averaged around a position, odd; 1 is no averaging.
@@ -126,15 +205,83 @@ pub struct MemoryConfig {
     pub projection: usize,
     /// Most descriptors that the bank keeps.
     pub prototypes: usize,
+    /// How the nearest prototype is found.
+    pub search: Search,
+    /// Random channels of each level that spectral anchors are made of, where they are used.
+    pub anchor_channels: usize,
+    /// The weight of squared distances of spectral anchors beside those of descriptors; 0 leaves them out.
+    pub anchor_weight: f64,
+    /// One bank for each stride, with a score map of its own, instead of one over all.
+    pub per_level: bool,
+    /// Angles at which training images are learned from, evenly spread over the full circle: 0 or 1 is upright only, up to 36.
+    pub turns: usize,
+    /// Most turned images that are learned from, evenly chosen; bounds the time of fitting.
+    pub turned_images: usize,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        let MemoryBankParams { neighbourhood, standardise, reduction, candidates, projection, prototypes, .. } =
-            MemoryBankParams::default();
-        Self { neighbourhood, standardise, reduction, candidates, projection, prototypes }
+        let params = MemoryBankParams::default();
+        Self {
+            neighbourhood: params.neighbourhood,
+            standardise: params.standardise,
+            reduction: params.reduction,
+            candidates: params.candidates,
+            projection: params.projection,
+            prototypes: params.prototypes,
+            search: params.search,
+            anchor_channels: params.anchor_channels,
+            anchor_weight: params.anchor_weight,
+            per_level: false,
+            turns: 0,
+            turned_images: 1000,
+        }
     }
 }
+
+/// The method `patchcore`; levels, seed and memory budget are those of the whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PatchCoreConfig {
+    /// Side of the square over which features are averaged around a position, odd.
+    pub neighbourhood: usize,
+    /// Most patch descriptors that are sampled from the training images; fewer where the memory budget is tighter.
+    pub candidates: usize,
+    /// Dimensions of the random projection in which the coreset is chosen; 0 is none.
+    pub projection: usize,
+    /// Size of the coreset.
+    pub prototypes: usize,
+    /// Neighbours that weigh the image score; 0 takes the largest value of the map.
+    pub reweight_neighbours: usize,
+}
+
+impl Default for PatchCoreConfig {
+    fn default() -> Self {
+        let PatchCoreParams { neighbourhood, candidates, projection, prototypes, reweight_neighbours, .. } =
+            PatchCoreParams::default();
+        Self { neighbourhood, candidates, projection, prototypes, reweight_neighbours }
+    }
+}
+
+/// The method `padim`; levels, seed and memory budget are those of the whole configuration.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PadimConfig {
+    /// Channels that are kept, drawn at random from those of all levels.
+    pub dimensions: usize,
+    /// What is added to the diagonal of every covariance.
+    pub regularisation: f64,
+}
+
+impl Default for PadimConfig {
+    fn default() -> Self {
+        let PadimParams { dimensions, regularisation, .. } = PadimParams::default();
+        Self { dimensions, regularisation }
+    }
+}
+
+/// Most angles: every ten degrees.
+const MOST_TURNS: usize = 36;
 
 /// Thresholds from normal images.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -144,21 +291,43 @@ pub struct ThresholdConfig {
     pub false_alarm_rate: f64,
     /// Parts that the training images are split into; each part is scored by a model of the others. At least 2.
     pub folds: usize,
+    /// The p-value below which a batch of scores is said to differ from the calibration, above 0 and at most 0.5.
+    pub drift_level: f64,
 }
 
 impl Default for ThresholdConfig {
     fn default() -> Self {
-        Self { false_alarm_rate: 0.05, folds: 5 }
+        Self { false_alarm_rate: 0.05, folds: 5, drift_level: 0.001 }
     }
 }
 
 impl Config {
-    /// Reads a configuration; keys that are left out have their defaults.
+    /// The default settings with a backbone of the registry.
+    ///
+    /// Networks that cut images into patches have no levels at strides 8 and 16, and take sides that are multiples of the patch:
+    /// for them `strides` is the patch's side, and `size` the largest multiple of it up to 256.
+    ///
+    /// ```
+    /// let config = masf::Config::for_backbone("dinov2-vits14");
+    /// assert_eq!((config.backbone.strides, config.input.size.to_string().as_str()), (vec![14], "252x252"));
+    /// ```
+    pub fn for_backbone(name: &str) -> Self {
+        let mut config = Self::default();
+        name.clone_into(&mut config.backbone.name);
+        if let Some(patch) = masf_models::find(name).and_then(|model| model.architecture.patch()) {
+            config.backbone.strides = vec![patch];
+            let whole = |side: u32| (side as usize / patch * patch) as u32;
+            config.input.size = Size::new(whole(config.input.size.height), whole(config.input.size.width));
+        }
+        config
+    }
+
+    /// Reads a configuration; keys that are left out have the defaults of [`for_backbone`](Self::for_backbone).
     ///
     /// # Errors
     /// Text that is not TOML, unknown keys, or values of the wrong type or range.
     pub fn from_toml(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|error| Error::data("configuration", error.to_string()))?;
+        let config = Self::parse(text).map_err(|error| Error::data("configuration", error.to_string()))?;
         config.check()?;
         Ok(config)
     }
@@ -169,9 +338,23 @@ impl Config {
     /// A file that cannot be read, and as [`from_toml`](Self::from_toml); the message names the file.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
-        toml::from_str::<Self>(&text)
+        Self::parse(&text)
             .map_err(|error| Error::data(path.display().to_string(), error.to_string()))
             .and_then(|config| config.check().map(|()| config))
+    }
+
+    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        let mut config: Self = toml::from_str(text)?;
+        let given: toml::Table = toml::from_str(text)?;
+        let given = |section: &str, key: &str| given.get(section).is_some_and(|section| section.get(key).is_some());
+        let defaults = Self::for_backbone(&config.backbone.name);
+        if !given("backbone", "strides") {
+            config.backbone.strides = defaults.backbone.strides;
+        }
+        if !given("input", "size") {
+            config.input.size = defaults.input.size;
+        }
+        Ok(config)
     }
 
     /// The configuration as TOML, with every key.
@@ -200,11 +383,30 @@ impl Config {
         if !(2..=100).contains(&self.threshold.folds) {
             return Err(Error::argument("threshold.folds", self.threshold.folds, "2 to 100"));
         }
+        let level = self.threshold.drift_level;
+        if !(level > 0.0 && level <= 0.5) {
+            return Err(Error::argument("threshold.drift_level", level, "above 0 and at most 0.5"));
+        }
         if self.backbone.strides.is_empty() {
             return Err(Error::argument("backbone.strides", "empty", "at least one stride, such as [8, 16]"));
         }
+        let repeated = (1..self.branches.len()).any(|index| self.branches[..index].contains(&self.branches[index]));
+        if self.branches.is_empty() || repeated {
+            let value = format!("{:?}", self.branches);
+            return Err(Error::argument("branches", value, "at least one of memory and distill, each once"));
+        }
+        self.student_params().check()?;
         self.input.preprocess(Normalisation::IMAGENET)?;
-        self.memory_params().check()?;
+        self.input.check_tiles(self.backbone.strides.iter().copied().max().unwrap_or(1).max(1))?;
+        for params in self.memory_banks() {
+            params.check()?;
+        }
+        self.views.check()?;
+        self.patchcore()?;
+        self.padim()?;
+        if self.memory.turns > MOST_TURNS {
+            return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
+        }
         self.fusion.clone().check()?;
         Ok(())
     }
@@ -216,18 +418,70 @@ impl Config {
         self.memory_budget.0 / 4
     }
 
-    /// The settings of the memory bank.
-    pub(crate) fn memory_params(&self) -> MemoryBankParams {
-        let MemoryConfig { neighbourhood, standardise, reduction, candidates, projection, prototypes } = self.memory;
-        MemoryBankParams {
+    /// The settings of the student.
+    pub(crate) fn student_params(&self) -> StudentParams {
+        StudentParams { seed: self.seed, ..self.distill.clone() }
+    }
+
+    /// The part of the memory budget for learning.
+    fn learning_budget(&self) -> usize {
+        self.memory_budget.0 - self.cache_budget()
+    }
+
+    /// The learner of the method `patchcore`.
+    pub(crate) fn patchcore(&self) -> Result<PatchCoreFit> {
+        let PatchCoreConfig { neighbourhood, candidates, projection, prototypes, reweight_neighbours } = self.patchcore;
+        let params = PatchCoreParams {
             levels: self.backbone.strides.clone(),
             neighbourhood,
-            standardise,
-            reduction,
             candidates,
-            memory_budget: self.memory_budget.0 - self.cache_budget(),
             projection,
             prototypes,
+            reweight_neighbours,
+            memory_budget: self.learning_budget(),
+            seed: self.seed,
+        };
+        Ok(params.check()?)
+    }
+
+    /// The learner of the method `padim`.
+    pub(crate) fn padim(&self) -> Result<PadimFit> {
+        let PadimConfig { dimensions, regularisation } = self.padim;
+        let params = PadimParams {
+            levels: self.backbone.strides.clone(),
+            dimensions,
+            regularisation,
+            memory_budget: self.learning_budget(),
+            seed: self.seed,
+        };
+        Ok(params.check()?)
+    }
+
+    /// The settings of the memory banks: one over all strides, or one for each.
+    pub(crate) fn memory_banks(&self) -> Vec<MemoryBankParams> {
+        let strides = &self.backbone.strides;
+        if self.memory.per_level {
+            strides.iter().map(|stride| self.memory_params(vec![*stride])).collect()
+        } else {
+            vec![self.memory_params(strides.clone())]
+        }
+    }
+
+    /// The settings of a memory bank over some levels.
+    fn memory_params(&self, levels: Vec<usize>) -> MemoryBankParams {
+        let memory = &self.memory;
+        MemoryBankParams {
+            levels,
+            neighbourhood: memory.neighbourhood,
+            standardise: memory.standardise,
+            reduction: memory.reduction,
+            candidates: memory.candidates,
+            memory_budget: self.learning_budget(),
+            projection: memory.projection,
+            prototypes: memory.prototypes,
+            search: memory.search,
+            anchor_channels: memory.anchor_channels,
+            anchor_weight: memory.anchor_weight,
             seed: self.seed,
             ..MemoryBankParams::default()
         }
@@ -300,10 +554,35 @@ mod tests {
     }
 
     #[test]
+    fn defaults_that_a_backbone_cannot_have_are_replaced() {
+        let plain = Config::from_toml("backbone.name = 'resnet18'").unwrap();
+        assert_eq!((plain.backbone.strides, plain.input.size), (vec![8, 16], Size::square(256)));
+        let patches = Config::from_toml("backbone.name = 'dinov2-vitb14-reg4'").unwrap();
+        assert_eq!(patches, Config::for_backbone("dinov2-vitb14-reg4"));
+        assert_eq!((&patches.backbone.strides, patches.input.size), (&vec![14], Size::square(252)));
+        assert_eq!(Config::from_toml(&patches.to_toml().unwrap()).unwrap(), patches);
+        // What is given stays, even the default of others.
+        let text = "input.size = 256\nbackbone = { name = 'dinov2-vits14', strides = [8, 16], device = 'cuda:1', precision = 'bf16' }";
+        let given = Config::from_toml(text).unwrap();
+        assert_eq!((given.backbone.strides, given.input.size), (vec![8, 16], Size::square(256)));
+        assert_eq!((given.backbone.device, given.backbone.precision), (DeviceChoice::Cuda(1), Precision::Bf16));
+        let error = Config::from_toml("backbone.device = 'gpu'").unwrap_err().to_string();
+        assert!(error.contains("cuda:INDEX"), "{error}");
+    }
+
+    #[test]
     fn toml_round_trip() {
         let mut config = Config { seed: 3, memory_budget: ByteSize(1_234_567), ..Config::default() };
+        config.method = Method::PatchCore;
         config.input.crop_from = Some(Size::new(300, 290));
         config.fusion.image_score = masf_fusion::ImageScore::TopFraction(0.01);
+        config.branches = vec![Branch::Distill, Branch::Memory];
+        config.distill.epochs = Some(12);
         assert_eq!(Config::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+        for branches in [vec![], vec![Branch::Memory, Branch::Memory]] {
+            let error = Config { branches, ..Config::default() }.check().unwrap_err();
+            assert!(error.to_string().contains("branches"), "{error}");
+        }
+        assert!("samb".parse::<Branch>().unwrap_err().to_string().contains("memory or distill"));
     }
 }

@@ -6,12 +6,13 @@ use candle_core::{DType, Device, Tensor};
 use masf_core::artifact::{self, ModelFile, ReadOptions, Registry, SaveOptions};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, Error, FeatureExtractor, Fusion, Result, Scorer, Silent,
+    Views,
 };
 use masf_data::{Geometry, ImageInput, Limits, LoadOptions, Loaded, Loader, Preprocess, Size};
 use masf_fusion::Threshold;
 use ndarray::Array2;
 
-use crate::inspection::regions;
+use crate::inspection::{regions, verdict_uncertainty};
 use crate::{Config, DetectorBuilder, Inspection, Provenance, pipeline};
 
 /// Images that go through the backbone together; bounds the memory of [`Detector::inspect_batch`].
@@ -26,9 +27,12 @@ pub struct Detector {
     pub(crate) preprocess: Preprocess,
     pub(crate) backbone: Box<dyn FeatureExtractor>,
     pub(crate) branches: Vec<Box<dyn Scorer>>,
+    pub(crate) views: Option<Box<dyn Views>>,
     pub(crate) fusion: Box<dyn Fusion>,
     pub(crate) image_threshold: Threshold,
     pub(crate) pixel_threshold: Threshold,
+    /// The cross-fitted image scores of the normal images, ascending.
+    pub(crate) calibration_scores: Vec<f32>,
     pub(crate) provenance: Provenance,
 }
 
@@ -41,8 +45,14 @@ struct Section {
     branches: usize,
     image_threshold: Threshold,
     pixel_threshold: Threshold,
+    /// How many scores the tensor `calibration_scores` holds.
+    #[serde(default)]
+    calibration_images: usize,
     provenance: Provenance,
 }
+
+/// The tensor of the calibration's scores.
+const CALIBRATION_SCORES: &str = "calibration_scores";
 
 impl Detector {
     /// The tag of a detector in a model file.
@@ -55,6 +65,9 @@ impl Detector {
 
     /// Inspects one image: a path, a decoded image, or raw pixels.
     ///
+    /// The uncertainty of the verdict grows as the score nears the threshold, measured in the spread of normal scores, and
+    /// with the spread of this image's score over views and branches.
+    ///
     /// # Errors
     /// An image that cannot be read or decoded; the message names it.
     pub fn inspect(&self, image: impl Into<ImageInput>) -> Result<Inspection> {
@@ -65,7 +78,8 @@ impl Detector {
 
     /// Inspects images, in their order; one that cannot be read does not stop the others.
     ///
-    /// Decoding runs in parallel, a few images ahead at most.
+    /// Decoding runs in parallel, a few images ahead at most. Where the scores no longer look like those of the calibration, a
+    /// warning is logged; [`drift`](Self::drift) tells more.
     ///
     /// # Errors
     /// Each image has a result of its own, with the errors of [`inspect`](Self::inspect).
@@ -101,6 +115,12 @@ impl Detector {
                 }
             }
         }
+        let scores: Vec<f32> = results.iter().flatten().flatten().map(|inspection| inspection.image_score).collect();
+        if let Ok(drift) = self.drift(&scores)
+            && let Some(warning) = drift.warning
+        {
+            tracing::warn!("{warning}");
+        }
         let lost = || Err(Error::data("inspection", "the image was not read"));
         results.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
     }
@@ -117,25 +137,35 @@ impl Detector {
 
     /// Inspects preprocessed images `[B, 3, H, W]`.
     pub(crate) fn run(&self, images: &Tensor, geometries: &[Geometry]) -> Result<Vec<Inspection>> {
-        let AnomalyMap { map, image_score } =
-            pipeline::run(self.backbone.as_ref(), &self.branches, self.fusion.as_ref(), images)?;
-        let scores = image_score.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
-        let map = map.to_device(&Device::Cpu)?;
+        let AnomalyMap { map, image_score, uncertainty, image_uncertainty } =
+            pipeline::run(self.backbone.as_ref(), &self.branches, self.views.as_deref(), self.fusion.as_ref(), images)?;
+        let vector = |tensor: Tensor| tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec1::<f32>();
+        let scores = vector(image_score)?.into_iter().zip(vector(image_uncertainty)?);
+        let (map, uncertainty) = (map.to_device(&Device::Cpu)?, uncertainty.to_device(&Device::Cpu)?);
         scores
-            .into_iter()
             .zip(geometries)
             .enumerate()
-            .map(|(index, (score, geometry))| self.conclude(score, to_array(&map.get(index)?)?, *geometry))
+            .map(|(index, (score, geometry))| {
+                self.conclude(score, to_array(&map.get(index)?)?, to_array(&uncertainty.get(index)?)?, *geometry)
+            })
             .collect()
     }
 
-    fn conclude(&self, image_score: f32, anomaly_map: Array2<f32>, geometry: Geometry) -> Result<Inspection> {
+    fn conclude(
+        &self,
+        (image_score, deviation): (f32, f32),
+        anomaly_map: Array2<f32>,
+        uncertainty_map: Array2<f32>,
+        geometry: Geometry,
+    ) -> Result<Inspection> {
         let regions = regions(anomaly_map.view(), &self.pixel_threshold, &geometry).map_err(crate::error::metrics)?;
         Ok(Inspection {
             image_score,
             normalised_score: self.image_threshold.normalise(image_score),
             threshold: self.image_threshold,
             is_anomalous: self.image_threshold.is_exceeded_by(image_score),
+            uncertainty: verdict_uncertainty(image_score, deviation, &self.image_threshold),
+            uncertainty_map,
             anomaly_map,
             pixel_threshold: self.pixel_threshold,
             regions,
@@ -183,7 +213,7 @@ impl Detector {
         if reader.tag() != Self::TAG {
             return Err(reader.invalid(format!("the file holds `{}`, not a detector", reader.tag())));
         }
-        let Section { config, preprocess, branches, image_threshold, pixel_threshold, provenance } =
+        let Section { config, preprocess, branches, image_threshold, pixel_threshold, calibration_images, provenance } =
             reader.section()?;
         for threshold in [&image_threshold, &pixel_threshold] {
             threshold.check().map_err(|error| reader.invalid(error.to_string()))?;
@@ -192,8 +222,18 @@ impl Detector {
             return Err(reader.invalid(format!("{branches} branches; expected 1 to 64")));
         }
         let scorers = (0..branches).map(|index| registry.scorer(&reader.child(&branch_name(index))?));
+        let calibration_scores = match calibration_images {
+            0 => Vec::new(),
+            count => reader.tensor(CALIBRATION_SCORES, DType::F32, &[Some(count)])?.to_vec1::<f32>()?,
+        };
+        let backbone = registry.backbone(&reader.child("backbone")?)?;
+        let backbone =
+            crate::tiles::wrap(backbone, &config.input).map_err(|error| reader.invalid(error.to_string()))?;
+        let views = build_views(&config, backbone.as_ref()).map_err(|error| reader.invalid(error.to_string()))?;
         Ok(Self {
-            backbone: registry.backbone(&reader.child("backbone")?)?,
+            backbone,
+            views,
+            calibration_scores,
             branches: scorers.collect::<Result<Vec<_>>>()?,
             fusion: registry.fusion(&reader.child("fusion")?)?,
             config,
@@ -266,8 +306,13 @@ impl Artifact for Detector {
             branches: self.branches.len(),
             image_threshold: self.image_threshold,
             pixel_threshold: self.pixel_threshold,
+            calibration_images: self.calibration_scores.len(),
             provenance: self.provenance.clone(),
         })?;
+        if !self.calibration_scores.is_empty() {
+            let count = self.calibration_scores.len();
+            writer.tensor(CALIBRATION_SCORES, &Tensor::from_slice(&self.calibration_scores, count, &Device::Cpu)?)?;
+        }
         writer.child("backbone", self.backbone.as_ref())?;
         for (index, branch) in self.branches.iter().enumerate() {
             writer.child(&branch_name(index), branch.as_ref())?;
@@ -286,7 +331,20 @@ pub fn default_registry() -> Registry {
         .with_backbone::<masf_backbone::Backbone>(masf_backbone::Backbone::TAG)
         .with_backbone::<masf_backbone::ScatteringBackbone>(masf_backbone::ScatteringBackbone::TAG)
         .with_scorer::<masf_memory::MemoryBank>(masf_memory::MemoryBank::TAG)
+        .with_scorer::<masf_baselines::PatchCore>(masf_baselines::PatchCore::TAG)
+        .with_scorer::<masf_baselines::Padim>(masf_baselines::Padim::TAG)
+        .with_scorer::<masf_distill::MaskedStudent>(masf_distill::MaskedStudent::TAG)
         .with_fusion::<masf_fusion::CalibratedFusion>(masf_fusion::CalibratedFusion::TAG)
+}
+
+/// The views of a configuration; `None` where there is the image alone.
+pub(crate) fn build_views(config: &Config, backbone: &dyn FeatureExtractor) -> Result<Option<Box<dyn Views>>> {
+    let params = config.views.check()?;
+    if params.extra() == 0 {
+        return Ok(None);
+    }
+    let stride = backbone.levels().iter().map(|level| level.stride).max().unwrap_or(1);
+    Ok(Some(Box::new(params.build(stride, config.seed)?)))
 }
 
 fn branch_name(index: usize) -> String {

@@ -8,12 +8,15 @@ use std::time::Instant;
 use masf_core::{Error, Progress, Result};
 use masf_data::{Limits, LoadOptions, Loader, Mask, Sample};
 use masf_fusion::{Threshold, ThresholdSource};
-use masf_metrics::{AUPRO_FPR_LIMIT, F1Max, PixelEvaluator, Ranking};
+use masf_metrics::{AUPRO_FPR_LIMIT, F1Max, PixelEvaluator, PrecisionRecallPoint, ProPoint, Ranking, RocPoint};
 use ndarray::ArrayView2;
 
 use crate::detector::BATCH;
 use crate::error::metrics;
-use crate::{Detector, Inspection};
+use crate::{Detector, Drift, Inspection};
+
+/// Most points of a curve that is kept for drawing.
+const CURVE_POINTS: usize = 400;
 
 /// How well a detector tells good from defective images, and where it sees the defects.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -44,14 +47,47 @@ pub struct Evaluation {
     pub false_alarm_rate: Option<f64>,
     /// The share of defective images above the threshold.
     pub detection_rate: Option<f64>,
+    /// The share of images with a wrong verdict.
+    pub error_rate: f64,
+    /// The same without the tenth of the images (rounded up) whose verdicts are the most uncertain.
+    pub error_rate_of_certain: f64,
+    /// How the scores of the good images compare with those of the calibration.
+    pub drift: Drift,
     /// Every kind of image: `good` and the kinds of defects.
     pub kinds: BTreeMap<String, KindEvaluation>,
     /// The score of every image, in the order of the samples.
     #[serde(skip)]
     pub scores: Vec<SampleScore>,
+    /// Curves to draw.
+    #[serde(skip)]
+    pub curves: Curves,
     /// The threshold of the largest F1 score.
     #[serde(skip)]
     f1_max: F1Max,
+}
+
+/// Curves of an evaluation, thinned to a few hundred points each; metrics come from the exact ones.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Curves {
+    /// ROC curve of the image scores.
+    pub roc: Vec<RocPoint>,
+    /// Precision-recall curve of the image scores.
+    pub precision_recall: Vec<PrecisionRecallPoint>,
+    /// Per-region overlap of the pixels; empty where the pixel metrics are missing.
+    pub pro: Vec<ProPoint>,
+}
+
+/// One image of an evaluation, see [`Detector::evaluate_each`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Evaluated<'a> {
+    /// The labelled image.
+    pub sample: &'a Sample,
+    /// What the detector says of it.
+    pub inspection: &'a Inspection,
+    /// Its mask at the size of the anomaly map, if it has one.
+    pub mask: Option<&'a Mask>,
 }
 
 /// The images of one kind.
@@ -78,6 +114,8 @@ pub struct SampleScore {
     pub defective: bool,
     /// Its anomaly score.
     pub image_score: f32,
+    /// The uncertainty of its verdict, in `[0, 1]`.
+    pub uncertainty: f32,
 }
 
 impl Detector {
@@ -90,6 +128,19 @@ impl Detector {
     /// An image or mask that cannot be read, a mask of another size than its image, or images that are all good or all
     /// defective.
     pub fn evaluate(&self, samples: &[Sample], progress: &dyn Progress) -> Result<Evaluation> {
+        self.evaluate_each(samples, progress, |_| Ok(()))
+    }
+
+    /// As [`evaluate`](Self::evaluate), and shows every inspected image to `visit`, in the order of the samples.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate), and those of `visit`, which end it.
+    pub fn evaluate_each(
+        &self,
+        samples: &[Sample],
+        progress: &dyn Progress,
+        mut visit: impl FnMut(Evaluated<'_>) -> Result<()>,
+    ) -> Result<Evaluation> {
         check_classes(samples)?;
         let started = Instant::now();
         let options = LoadOptions { limits: Limits::default(), ..LoadOptions::default() };
@@ -110,11 +161,13 @@ impl Detector {
                 if !defective || loaded.mask.is_some() {
                     add_pixels(&mut pixels, &inspection, loaded.mask.as_ref())?;
                 }
+                visit(Evaluated { sample, inspection: &inspection, mask: loaded.mask.as_ref() })?;
                 scores.push(SampleScore {
                     path: sample.path.clone(),
                     kind: sample.kind.clone(),
                     defective,
                     image_score: inspection.image_score,
+                    uncertainty: inspection.uncertainty,
                 });
             }
             progress.step(BATCH as u64);
@@ -148,11 +201,21 @@ impl Detector {
                 anomalous_rate: rate(&|other| other.kind == score.kind).unwrap_or_default(),
             });
         }
+        let mut curves = Curves {
+            roc: ranking.roc_curve(Some(CURVE_POINTS)),
+            precision_recall: ranking.precision_recall_curve(Some(CURVE_POINTS)),
+            pro: Vec::new(),
+        };
         let (pixel_auroc, pixel_ap, aupro, pixel_metrics_missing) = match pixel_metrics(pixels) {
-            Ok((auroc, ap, aupro)) => (Some(auroc), Some(ap), Some(aupro), None),
+            Ok((auroc, ap, aupro, pro)) => {
+                curves.pro = pro;
+                (Some(auroc), Some(ap), Some(aupro), None)
+            }
             Err(reason) => (None, None, None, Some(reason.to_string())),
         };
         let f1_max = ranking.f1_max();
+        let good: Vec<f32> = scores.iter().filter(|score| !score.defective).map(|score| score.image_score).collect();
+        let (error_rate, error_rate_of_certain) = error_rates(&scores, &threshold);
         Ok(Evaluation {
             image_auroc: ranking.auroc(),
             image_ap: ranking.average_precision(),
@@ -166,11 +229,29 @@ impl Detector {
             threshold: threshold.value,
             false_alarm_rate: rate(&|score| !score.defective),
             detection_rate: rate(&|score| score.defective),
+            error_rate,
+            error_rate_of_certain,
+            drift: self.drift_of_good(&good)?,
             kinds,
             scores,
+            curves,
             f1_max,
         })
     }
+}
+
+/// The share of wrong verdicts, of all images and of those that are left without the most uncertain tenth.
+fn error_rates(scores: &[SampleScore], threshold: &Threshold) -> (f64, f64) {
+    let share = |scores: &[&SampleScore]| {
+        let wrong =
+            scores.iter().filter(|score| threshold.is_exceeded_by(score.image_score) != score.defective).count();
+        wrong as f64 / scores.len().max(1) as f64
+    };
+    let mut by_certainty: Vec<&SampleScore> = scores.iter().collect();
+    by_certainty.sort_by(|a, b| a.uncertainty.total_cmp(&b.uncertainty));
+    let all = share(&by_certainty);
+    by_certainty.truncate(scores.len() - scores.len().div_ceil(10));
+    (all, share(&by_certainty))
 }
 
 /// Both classes are needed; told before an hour is spent on scoring.
@@ -201,10 +282,11 @@ fn add_pixels(pixels: &mut PixelEvaluator, inspection: &Inspection, mask: Option
     pixels.add(map, Some(mask)).map_err(metrics)
 }
 
-/// Pixel AUROC, pixel AP and AUPRO.
-fn pixel_metrics(pixels: PixelEvaluator) -> Result<(f64, f64, f64), masf_metrics::Error> {
+/// Pixel AUROC, pixel AP, AUPRO and the PRO curve.
+fn pixel_metrics(pixels: PixelEvaluator) -> Result<(f64, f64, f64, Vec<ProPoint>), masf_metrics::Error> {
     let ranking = pixels.finish()?;
-    Ok((ranking.auroc(), ranking.average_precision(), ranking.aupro(AUPRO_FPR_LIMIT)?))
+    let pro = ranking.pro_curve(Some(CURVE_POINTS));
+    Ok((ranking.auroc(), ranking.average_precision(), ranking.aupro(AUPRO_FPR_LIMIT)?, pro))
 }
 
 impl Evaluation {
@@ -240,6 +322,12 @@ impl fmt::Display for Evaluation {
         }
         writeln!(f, "false alarms       {} at the threshold {:.4}", percent(self.false_alarm_rate), self.threshold)?;
         writeln!(f, "defects found      {}", percent(self.detection_rate))?;
+        writeln!(
+            f,
+            "wrong verdicts     {} ({} without the most uncertain tenth)",
+            percent(Some(self.error_rate)),
+            percent(Some(self.error_rate_of_certain))
+        )?;
         let width = self.kinds.keys().map(|kind| kind.chars().count()).max().unwrap_or(0).max(4);
         writeln!(f, "\n{:width$}  images  image AUROC  called anomalous", "kind")?;
         for (kind, found) in &self.kinds {

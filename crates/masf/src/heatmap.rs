@@ -24,9 +24,14 @@ const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 /// `image` is the inspected image, upright. The picture has its size (or its aspect ratio with a longest side of 2048, if
 /// it is larger) plus the legend on the right.
 pub fn render(image: &DynamicImage, inspection: &Inspection) -> RgbImage {
-    let mut picture = shrunk(image).to_rgb8();
+    with_legend(&overlaid(&shrunk(image), inspection))
+}
+
+/// The picture without its legend, at the size of `image`.
+pub(crate) fn overlaid(image: &DynamicImage, inspection: &Inspection) -> RgbImage {
+    let mut picture = image.to_rgb8();
     overlay(&mut picture, inspection);
-    with_legend(&picture)
+    picture
 }
 
 fn shrunk(image: &DynamicImage) -> DynamicImage {
@@ -174,6 +179,8 @@ mod tests {
             normalised_score: NormalisedScore(1.0),
             threshold,
             is_anomalous: true,
+            uncertainty: 0.0,
+            uncertainty_map: Array2::zeros((64, 64)),
             anomaly_map,
             pixel_threshold: threshold,
             regions: Vec::new(),

@@ -16,6 +16,12 @@ pub struct Inspection {
     pub threshold: Threshold,
     /// Whether `image_score` lies above `threshold`.
     pub is_anomalous: bool,
+    /// How uncertain the verdict is, in `[0, 1]`: about the probability that a score redrawn from its spread falls as far on either side of the
+    /// threshold as this one; 1 at the threshold. See [`Detector::inspect`](crate::Detector::inspect).
+    pub uncertainty: f32,
+    /// The standard deviation of every pixel's score over views and branches, `[H, W]`, on the calibrated scale; zero where
+    /// there is one view and one branch.
+    pub uncertainty_map: Array2<f32>,
     /// The anomaly score of every pixel of the model's input, `[H, W]`, on the calibrated scale.
     pub anomaly_map: Array2<f32>,
     /// The threshold for single pixels.
@@ -24,6 +30,17 @@ pub struct Inspection {
     pub regions: Vec<Region>,
     /// How the pixels of the image became those of the map.
     pub geometry: Geometry,
+}
+
+/// The uncertainty of a verdict: `2 Phi(-|score - threshold| / sigma)` with the logistic approximation of the normal law `Phi`.
+///
+/// The variance `sigma^2` is that of the image score over views and branches, plus that of the scores of normal images, for which the
+/// distance from the typical score to the threshold stands for 1.645 standard deviations (a false-alarm rate of 5 %).
+pub(crate) fn verdict_uncertainty(score: f32, deviation: f32, threshold: &Threshold) -> f32 {
+    let normal = f64::from(threshold.value - threshold.typical) / 1.645;
+    let sigma = normal.hypot(f64::from(deviation)).max(f64::from(f32::MIN_POSITIVE));
+    let distance = f64::from(score - threshold.value).abs() / sigma;
+    (2.0 / (1.0 + (1.702 * distance).exp())) as f32
 }
 
 /// A connected region whose pixels lie above the pixel threshold; all places are in pixels of the inspected image.
@@ -139,6 +156,19 @@ mod tests {
         let middle = regions[1];
         assert_eq!((middle.top, middle.left, middle.height, middle.width), (20, 100, 4, 10));
         assert_eq!((middle.peak_score, middle.area), (3.0, 20.0));
+    }
+
+    #[test]
+    fn verdicts_near_the_threshold_and_scores_that_vary_are_uncertain() {
+        let of = |score, deviation| verdict_uncertainty(score, deviation, &THRESHOLD);
+        assert_eq!(of(1.0, 0.0), 1.0);
+        assert_eq!(of(0.5, 0.0), of(1.5, 0.0));
+        assert!(of(0.9, 0.0) > of(0.5, 0.0) && of(5.0, 3.0) > of(5.0, 0.0));
+        // The typical normal image lies 1.645 deviations away: 2 * 0.05, by the logistic approximation 0.115.
+        assert!((of(0.0, 0.0) - 0.115).abs() < 0.002, "{}", of(0.0, 0.0));
+        let equal = Threshold { typical: 1.0, ..THRESHOLD };
+        assert_eq!(verdict_uncertainty(1.0, 0.0, &equal), 1.0);
+        assert_eq!(verdict_uncertainty(2.0, 0.0, &equal), 0.0);
     }
 
     #[test]

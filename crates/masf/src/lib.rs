@@ -21,7 +21,9 @@
 //! ```
 //!
 //! The way of an image: file -> [`data`] (decode, resize, normalise) -> [`backbone`] (feature pyramid) ->
-//! scorers ([memory bank](masf_memory)) -> [fusion](masf_fusion) (calibrated map, image score) -> [`Inspection`].
+//! scorers ([memory bank](masf_memory), [student](masf_distill), or a [baseline](masf_baselines)) -> [fusion](masf_fusion)
+//! (calibrated map, image score) -> [`Inspection`]; [views](masf_tta) of the image go the same way as far as the calibrated maps, whose
+//! mean is fused.
 //! `pipeline.rs` holds it in one page, and everything goes through it: a saved and reloaded model, a batch of images, and
 //! any number of threads give the same bits as the fitted model on one image.
 
@@ -31,27 +33,45 @@ mod builder;
 mod bytes;
 mod config;
 mod detector;
+mod drift;
 mod error;
 mod evaluation;
+mod extension;
 mod fit;
 pub mod heatmap;
 mod inspection;
+mod method;
 mod open;
 mod pipeline;
+mod preset;
 mod provenance;
+#[cfg(feature = "report")]
+pub mod report;
+mod tiles;
 
 pub use builder::{DetectorBuilder, FitReport};
 pub use bytes::ByteSize;
-pub use config::{BackboneConfig, Config, InputConfig, MemoryConfig, ThresholdConfig};
+pub use config::{
+    BackboneConfig, Branch, Config, InputConfig, MemoryConfig, PadimConfig, PatchCoreConfig, ThresholdConfig,
+};
 pub use detector::{Detector, default_registry};
-pub use evaluation::{Evaluation, KindEvaluation, SampleScore};
+pub use drift::Drift;
+pub use evaluation::{Curves, Evaluated, Evaluation, KindEvaluation, SampleScore};
+pub use extension::ExtendOptions;
 pub use inspection::{Inspection, Region};
+pub use masf_backbone::Precision;
 pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
-pub use masf_core::{Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
+pub use masf_core::{DeviceChoice, Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
 pub use masf_data::{ImageInput, Size};
-pub use masf_fusion::{FusionParams, ImageScore, NormalisedScore, Threshold, ThresholdSource};
-pub use masf_memory::{MemoryBankParams, Reduction, Standardisation};
+pub use masf_distill::{Checkpoints, Positions, StudentParams, Targets};
+pub use masf_fusion::{
+    FusionParams, Gate, ImageScore, MapPrecision, NormalisedScore, PositionAware, Threshold, ThresholdSource, Weights,
+};
+pub use masf_memory::{CellKeys, MemoryBankParams, Reduction, Search, Standardisation};
+pub use masf_tta::ViewParams;
+pub use method::Method;
 pub use open::open_backbone;
+pub use preset::Preset;
 pub use provenance::Provenance;
 
 pub use masf_backbone as backbone;

@@ -18,6 +18,19 @@ pub struct Provenance {
     pub images_sha256: String,
 }
 
+/// Where a model comes from that was extended or merged; its checksum is that of the two checksums.
+pub(crate) fn joined(first: &Provenance, second: &Provenance) -> Provenance {
+    let mut digest = ImageDigest::default();
+    digest.0.update(&first.images_sha256);
+    digest.0.update(&second.images_sha256);
+    Provenance {
+        masf_version: env!("CARGO_PKG_VERSION").to_owned(),
+        images: first.images + second.images,
+        skipped: first.skipped + second.skipped,
+        images_sha256: digest.finish(),
+    }
+}
+
 /// The checksum of the images that a model learns from.
 #[derive(Default)]
 pub(crate) struct ImageDigest(Sha256);

@@ -6,6 +6,7 @@ use masf_core::artifact::ModelFileError;
 use masf_core::{Artifact, ArtifactReader, ArtifactWriter, Normalisation};
 
 use super::{Backbone, BackboneBuilder};
+use crate::engine::Precision;
 use crate::weights::Weights;
 
 /// The settings.
@@ -16,8 +17,15 @@ struct Settings {
     layers: Vec<String>,
     normalisation: Normalisation,
     weights_sha256: String,
+    /// Written where it is not the default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    precision: Precision,
     /// Whether the tensors are in the model file.
     embedded: bool,
+}
+
+fn is_default(precision: &Precision) -> bool {
+    *precision == Precision::default()
 }
 
 impl Artifact for Backbone {
@@ -32,6 +40,7 @@ impl Artifact for Backbone {
             layers: self.layers.clone(),
             normalisation: self.normalisation,
             weights_sha256: self.weights.sha256().into(),
+            precision: self.precision,
             embedded,
         })?;
         if embedded {
@@ -42,13 +51,14 @@ impl Artifact for Backbone {
         Ok(())
     }
 
-    /// The backbone computes on the CPU; [`Backbone::to_device`] moves it.
+    /// The backbone computes where the options of the reader say.
     fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
         let settings: Settings = reader.section()?;
         let invalid = |error: crate::BackboneError| reader.invalid(error.to_string());
         let layers: Vec<&str> = settings.layers.iter().map(String::as_str).collect();
         let builder = BackboneBuilder::new(&settings.name).map_err(invalid)?;
         let builder = builder.layers(&layers).normalisation(settings.normalisation);
+        let builder = builder.precision(settings.precision).device(reader.options().device.open()?);
         let needed = builder.needed().map_err(invalid)?;
         if settings.embedded {
             let tensors = needed.into_iter().map(|name| Ok((name.clone(), reader.any_tensor(&name)?)));
@@ -56,18 +66,21 @@ impl Artifact for Backbone {
             let weights = Weights::from_parts(tensors, settings.weights_sha256, "the model file".into());
             return Ok(builder.restore(weights)?);
         }
-        let Some(path) = &reader.options().weights else {
+        let weights = match &reader.options().weights {
+            Some(path) => Some(Weights::read(path)?),
+            None => Weights::embedded(&settings.name)?,
+        };
+        let Some(weights) = weights else {
             return Err(ModelFileError::Weights(format!(
                 "the model was saved without the weights of `{}`; give their file (SHA-256 {})",
                 settings.name, settings.weights_sha256
             ))
             .into());
         };
-        let weights = Weights::read(path)?;
         if weights.sha256() != settings.weights_sha256 {
             return Err(ModelFileError::Weights(format!(
                 "{}: SHA-256 is {}, but the model was fitted with weights of `{}` whose SHA-256 is {}",
-                path.display(),
+                weights.origin(),
                 weights.sha256(),
                 settings.name,
                 settings.weights_sha256

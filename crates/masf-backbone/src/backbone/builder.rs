@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use candle_core::Device;
-use masf_core::{LevelSpec, Normalisation};
+use masf_core::Normalisation;
 use masf_models::Model;
 
 use super::Backbone;
 use super::executor::Executor;
-use crate::networks::{self, Blueprint};
+use crate::engine::Precision;
+use crate::networks::{self, Layer, Network};
 use crate::weights::{Problem, Problems, Weights, check};
 use crate::{BackboneError, Result};
 
@@ -24,31 +25,34 @@ enum Maps {
 #[derive(Debug, Clone)]
 pub struct BackboneBuilder {
     model: &'static Model,
-    network: Blueprint,
+    network: Network,
     maps: Maps,
     normalisation: Normalisation,
     device: Device,
+    precision: Precision,
 }
 
 impl BackboneBuilder {
     pub(super) fn new(name: &str) -> Result<Self> {
         let (model, network) = networks::find(name)?;
         let normalisation = Normalisation { mean: model.mean, std: model.std };
-        Ok(Self { model, network, maps: Maps::All, normalisation, device: Device::Cpu })
+        Ok(Self { model, network, maps: Maps::All, normalisation, device: Device::Cpu, precision: Precision::F32 })
     }
 
-    /// Gives the network's default maps at these strides, such as `[8, 16]`; all that it has by default.
+    /// Gives the network's default maps at these strides, such as `[8, 16]`; all that it has by default. Vision transformers have
+    /// several at one stride.
     #[must_use]
     pub fn strides(mut self, strides: &[usize]) -> Self {
         self.maps = Maps::Strides(strides.to_vec());
         self
     }
 
-    /// Gives the maps of named layers, such as `["layer2", "layer3"]`; their strides must differ.
+    /// Gives the maps of named layers, such as `["layer2", "layer3"]`, finest first, and in the network's order at one stride.
     ///
     /// ResNets: `maxpool`, `layer{L}` and `layer{L}.{block}`. ResNet-50 v2: `stem`, `layer{L}.{block}` (the residual sum, signed) and
     /// `layer{L}.out` (the sum after the next activation; the default). MobileNetV2: `features.{N}`, and within a block
-    /// `features.{N}.expand` and `.depthwise`.
+    /// `features.{N}.expand` and `.depthwise`. Vision transformers: `blocks.{N}` (the residual sum) and `blocks.{N}.norm` (the sum after the
+    /// network's last layer norm; the default), 0 to 11.
     #[must_use]
     pub fn layers(mut self, layers: &[&str]) -> Self {
         self.maps = Maps::Layers(layers.iter().map(|&layer| layer.to_owned()).collect());
@@ -59,6 +63,13 @@ impl BackboneBuilder {
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
+        self
+    }
+
+    /// Multiplies with this precision; `f32` by default. `bf16` is for convolutional networks on the CPU.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -76,6 +87,26 @@ impl BackboneBuilder {
     pub fn load(self, path: &Path) -> Result<Backbone> {
         self.check_choices()?;
         self.build(Weights::read(path)?)
+    }
+
+    /// Takes the weights that are part of `masf-models`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded")] {
+    /// let backbone = masf_backbone::Backbone::builder("masf-nano")?.strides(&[8, 16]).embedded()?;
+    /// # }
+    /// # Ok::<(), masf_backbone::BackboneError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`BackboneError::Argument`] for a model whose weights are not embedded, and as [`build`](Self::build).
+    pub fn embedded(self) -> Result<Backbone> {
+        self.check_choices()?;
+        let name = self.model.name;
+        let weights = Weights::embedded(name)?.ok_or_else(|| {
+            BackboneError::argument("weights", format!("missing for `{name}`"), "a file of weights; none are embedded")
+        })?;
+        self.build(weights)
     }
 
     /// Downloads the weights from the hub, or takes them from the cache.
@@ -144,11 +175,11 @@ impl BackboneBuilder {
         let network = self.network.select(&layers);
         let needed: std::collections::BTreeSet<_> = network.requirements().into_iter().map(|r| r.name).collect();
         weights.retain(|name| needed.contains(name));
-        let graph = network.assemble(&weights, &self.device)?;
-        let levels = graph.taps.iter().map(|tap| LevelSpec { stride: tap.stride, channels: tap.channels }).collect();
-        let executor = Executor::new(graph, &self.device)?;
-        let Self { model, normalisation, device, .. } = self;
-        Ok(Backbone { model, layers, levels, normalisation, device, weights, executor })
+        let levels = network.levels();
+        let executor = Executor::new(&network, &weights, &self.device, self.precision)?;
+        let Self { model, normalisation, device, precision, .. } = self;
+        let granularity = network.granularity();
+        Ok(Backbone { model, layers, levels, granularity, normalisation, device, precision, weights, executor })
     }
 
     /// The layers of the chosen maps, finest first.
@@ -158,35 +189,55 @@ impl BackboneBuilder {
             let expected = "finite means and positive standard deviations";
             return Err(BackboneError::argument("normalisation", format!("{:?}", self.normalisation), expected));
         }
-        let mut chosen: Vec<(usize, &str)> = match &self.maps {
-            Maps::All => self.network.maps().map(|(name, stride)| (stride, name)).collect(),
-            Maps::Strides(strides) => strides.iter().map(|&stride| self.at_stride(stride)).collect::<Result<_>>()?,
-            Maps::Layers(layers) => layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?,
-        };
+        let engine = self.device.is_cpu() && matches!(self.network, Network::Convolutional(_));
+        if self.precision != Precision::F32 && !engine {
+            let expected = "f32; bf16 is for convolutional networks on the CPU";
+            return Err(BackboneError::argument("precision", format!("{:?}", self.precision), expected));
+        }
+        let mut chosen: Vec<(Layer, &str)> = Vec::new();
+        match &self.maps {
+            Maps::All => chosen.extend(self.offered()),
+            Maps::Strides(strides) => {
+                for &stride in strides {
+                    chosen.extend(self.at_stride(stride)?);
+                }
+            }
+            Maps::Layers(layers) => {
+                for layer in layers {
+                    chosen.push((self.layer(layer)?, layer));
+                }
+            }
+        }
         chosen.sort_unstable();
         if chosen.is_empty() {
             return Err(BackboneError::argument("strides", "empty", "at least one, such as [8, 16]"));
         }
-        if let Some([(stride, _), _]) = chosen.array_windows().find(|[(a, _), (b, _)]| a == b) {
-            return Err(BackboneError::argument("strides", format!("{stride} twice"), "one map for each stride"));
+        if let Some([(_, name), _]) = chosen.array_windows().find(|[a, b]| a == b) {
+            return Err(BackboneError::argument("layers", format!("`{name}` twice"), "every layer once"));
         }
         Ok(chosen.into_iter().map(|(_, name)| name.to_owned()).collect())
     }
 
-    fn at_stride(&self, stride: usize) -> Result<(usize, &str)> {
-        let found = self.network.maps().find(|(_, offered)| *offered == stride);
-        let (name, stride) = found.ok_or_else(|| {
-            let offered: Vec<_> = self.network.maps().map(|(_, stride)| stride).collect();
-            BackboneError::argument("stride", stride, format!("one of {offered:?}, which `{}` has", self.model.name))
-        })?;
-        Ok((stride, name))
+    /// The default maps.
+    fn offered(&self) -> impl Iterator<Item = (Layer, &str)> {
+        self.network.maps().iter().filter_map(|name| Some((self.network.layer(name)?, name.as_str())))
     }
 
-    fn layer<'a>(&self, layer: &'a str) -> Result<(usize, &'a str)> {
-        let map = self.network.map(layer).ok_or_else(|| {
-            let known: Vec<_> = self.network.names().collect();
-            BackboneError::argument("layer", format!("`{layer}`"), format!("one of {}", known.join(", ")))
-        })?;
-        Ok((map.stride, layer))
+    fn at_stride(&self, stride: usize) -> Result<Vec<(Layer, &str)>> {
+        let found: Vec<_> = self.offered().filter(|(layer, _)| layer.stride == stride).collect();
+        if found.is_empty() {
+            let mut offered: Vec<_> = self.offered().map(|(layer, _)| layer.stride).collect();
+            offered.dedup();
+            let expected = format!("one of {offered:?}, which `{}` has", self.model.name);
+            return Err(BackboneError::argument("stride", stride, expected));
+        }
+        Ok(found)
+    }
+
+    fn layer(&self, name: &str) -> Result<Layer> {
+        self.network.layer(name).ok_or_else(|| {
+            let known = self.network.names().join(", ");
+            BackboneError::argument("layer", format!("`{name}`"), format!("one of {known}"))
+        })
     }
 }

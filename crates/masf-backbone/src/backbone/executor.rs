@@ -1,28 +1,47 @@
-//! The one place that chooses how a graph is run: the engine on the CPU, Candle elsewhere.
+//! The one place that chooses how a network is run: convolutional ones on the engine on the CPU and on Candle elsewhere,
+//! transformers on Candle.
 
 use candle_core::{Device, Storage, Tensor};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Precision};
 use crate::graph::Graph;
+use crate::networks::Network;
+use crate::weights::Weights;
 use crate::{Result, candle};
 
 #[derive(Debug)]
 pub(super) enum Executor {
     Engine(Engine),
     Candle(Graph),
+    #[cfg(feature = "vit")]
+    Transformer(crate::vit::Transformer),
 }
 
 impl Executor {
-    /// Prepares a graph whose weights are on `device`.
-    pub(super) fn new(graph: Graph, device: &Device) -> Result<Self> {
-        Ok(if device.is_cpu() { Self::Engine(Engine::new(&graph)?) } else { Self::Candle(graph) })
+    /// Prepares a network with weights that have been checked.
+    pub(super) fn new(network: &Network, weights: &Weights, device: &Device, precision: Precision) -> Result<Self> {
+        match network {
+            Network::Convolutional(blueprint) => {
+                Self::of_graph(blueprint.assemble(weights, device)?, device, precision)
+            }
+            #[cfg(feature = "vit")]
+            Network::Transformer(blueprint) => Ok(Self::Transformer(blueprint.assemble(weights, device)?)),
+        }
+    }
+
+    /// Prepares a graph whose weights are on `device`; the precision is the engine's.
+    pub(super) fn of_graph(graph: Graph, device: &Device, precision: Precision) -> Result<Self> {
+        let engine = |graph| Engine::with_precision(graph, precision);
+        Ok(if device.is_cpu() { Self::Engine(engine(&graph)?) } else { Self::Candle(graph) })
     }
 
     /// The taps' maps `[B, C, h, w]` of images `[B, 3, H, W]`; each image's are the same bits in any batch.
     pub(super) fn run(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         match self {
             Self::Engine(engine) => run_engine(engine, images),
-            Self::Candle(graph) => run_candle(graph, images),
+            Self::Candle(graph) => one_by_one(images, |image| candle::run(graph, image)),
+            #[cfg(feature = "vit")]
+            Self::Transformer(transformer) => one_by_one(images, |image| transformer.run(image)),
         }
     }
 }
@@ -45,12 +64,20 @@ fn run_engine(engine: &Engine, images: &Tensor) -> Result<Vec<Tensor>> {
     Ok(maps.into_iter().map(tensor).collect::<Result<_, _>>()?)
 }
 
-/// One image at a time: libraries may choose another algorithm for another batch size.
-fn run_candle(graph: &Graph, images: &Tensor) -> Result<Vec<Tensor>> {
-    let mut maps: Vec<Vec<Tensor>> = vec![Vec::new(); graph.taps.len()];
+/// One image `[1, 3, H, W]` at a time: libraries may choose another algorithm for another batch size.
+fn one_by_one(images: &Tensor, run: impl Fn(&Tensor) -> Result<Vec<Tensor>>) -> Result<Vec<Tensor>> {
+    let mut maps: Vec<Vec<Tensor>> = Vec::new();
     for image in 0..images.dim(0)? {
-        let of_image = candle::run(graph, &images.narrow(0, image, 1)?)?;
-        maps.iter_mut().zip(of_image).for_each(|(maps, map)| maps.push(map));
+        for (index, map) in run(&images.narrow(0, image, 1)?)?.into_iter().enumerate() {
+            match maps.get_mut(index) {
+                Some(maps) => maps.push(map),
+                None => maps.push(vec![map]),
+            }
+        }
     }
-    maps.iter().map(|maps| Ok(Tensor::cat(maps, 0)?)).collect()
+    let join = |maps: &Vec<Tensor>| match maps.as_slice() {
+        [map] => Ok(map.clone()),
+        maps => Ok(Tensor::cat(maps, 0)?),
+    };
+    maps.iter().map(join).collect()
 }

@@ -1,4 +1,4 @@
-//! A frozen convolutional network as a [`FeatureExtractor`].
+//! A frozen network as a [`FeatureExtractor`].
 
 mod artifact;
 mod builder;
@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use masf_core::{FeatureExtractor, FeatureLevel, FeaturePyramid, LevelSpec, Normalisation};
 use masf_models::Model;
 
+use crate::engine::Precision;
 use crate::weights::Weights;
 use crate::{BackboneError, Result};
 use executor::Executor;
@@ -17,10 +18,10 @@ use executor::Executor;
 /// The shortest side of an image that is accepted, in pixels.
 const MIN_SIDE: usize = 32;
 
-/// A frozen ImageNet network that gives the feature maps of chosen layers.
+/// A frozen pretrained network that gives the feature maps of chosen layers.
 ///
-/// On the CPU it runs on the [engine](crate::engine), on other devices on Candle's operations. Layers that no chosen map
-/// needs are neither computed nor kept.
+/// On the CPU convolutional networks run on the [engine](crate::engine); on other devices, and for vision transformers (feature
+/// `vit`), Candle's operations compute. Layers that no chosen map needs are neither computed nor kept.
 ///
 /// ```no_run
 /// use masf_backbone::Backbone;
@@ -39,8 +40,11 @@ pub struct Backbone {
     model: &'static Model,
     layers: Vec<String>,
     levels: Vec<LevelSpec>,
+    /// What the sides of images must be multiples of.
+    granularity: usize,
     normalisation: Normalisation,
     device: Device,
+    precision: Precision,
     /// What the network was made from, in the type it was stored in: a model file has to give the same bits.
     weights: Weights,
     executor: Executor,
@@ -68,18 +72,24 @@ impl Backbone {
         &self.layers
     }
 
+    /// How exactly it multiplies.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The same backbone on another device.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Those of the device, and [`BackboneError::Argument`] for a precision that is the CPU's only.
     pub fn to_device(self, device: Device) -> Result<Self> {
         let layers: Vec<&str> = self.layers.iter().map(String::as_str).collect();
         let builder = BackboneBuilder::new(self.model.name)?.layers(&layers).normalisation(self.normalisation);
-        builder.device(device).restore(self.weights)
+        builder.device(device).precision(self.precision).restore(self.weights)
     }
 
     fn maps(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         check_images(images, &self.device)?;
+        check_granularity(images, self.granularity)?;
         let maps = self.executor.run(images)?;
         for (map, level) in maps.iter().zip(&self.levels) {
             if !is_finite(map)? {
@@ -144,6 +154,25 @@ pub(crate) fn check_images(images: &Tensor, device: &Device) -> Result<()> {
         return refuse("some pixels are NaN or infinite".into());
     }
     Ok(())
+}
+
+/// Accepts sides of whole patches.
+fn check_granularity(images: &Tensor, patch: usize) -> Result<()> {
+    let (_, _, height, width) = images.dims4()?;
+    if height.is_multiple_of(patch) && width.is_multiple_of(patch) {
+        return Ok(());
+    }
+    let near = |side: usize| {
+        let below = (side / patch * patch).max(MIN_SIDE.next_multiple_of(patch));
+        let above = side.next_multiple_of(patch);
+        if below < above { format!("{below} or {above}") } else { above.to_string() }
+    };
+    let problem = format!(
+        "{height} x {width} pixels are not whole patches of {patch} x {patch}; choose a height of {} and a width of {}",
+        near(height),
+        near(width)
+    );
+    Err(BackboneError::Images { shape: images.dims().to_vec(), problem })
 }
 
 /// Whether all values are finite.

@@ -1,9 +1,12 @@
 //! The engine against plain Candle operations, every network of the registry.
 
+use std::io::Write;
+
 use candle_core::{Device, Tensor};
 
 use super::executor::Executor;
-use crate::networks;
+use crate::engine::Precision;
+use crate::networks::{self, Blueprint, Network};
 use crate::weights::Weights;
 
 /// Weights that keep values bounded: unit gain in convolutions, batch norms near the identity.
@@ -25,40 +28,119 @@ fn weights(requirements: &[crate::weights::Requirement]) -> Weights {
     Weights::from_parts(tensors.collect(), String::new(), "generated".into())
 }
 
+/// Distinct images.
 fn images(batch: usize, height: usize, width: usize) -> Tensor {
     let pixels = (0..batch * 3 * height * width).map(|i| ((i * 7919) % 509) as f32 / 127.0 - 2.0);
     Tensor::from_iter(pixels, &Device::Cpu).unwrap().reshape((batch, 3, height, width)).unwrap()
 }
 
-fn compare(name: &str, sizes: &[(usize, usize, usize)]) {
-    let (_, network) = networks::find(name).unwrap();
-    let graph = network.assemble(&weights(&network.requirements()), &Device::Cpu).unwrap();
-    let oracle = Executor::Candle(graph.clone());
-    let engine = Executor::new(graph, &Device::Cpu).unwrap();
-    assert!(matches!(engine, Executor::Engine(_)));
-    for &(batch, height, width) in sizes {
-        let images = images(batch, height, width);
-        let (found, expected) = (engine.run(&images).unwrap(), oracle.run(&images).unwrap());
-        assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(&expected) {
-            assert_eq!(found.dims(), expected.dims(), "{name}");
-            let largest =
-                |x: &Tensor| x.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
-            let scale = largest(expected);
-            let difference = largest(&(found.contiguous().unwrap() - expected).unwrap()) / scale;
-            let shape = expected.dims();
-            assert!(scale > 0.0 && difference < 1e-4, "{name}, {shape:?}: {difference} (scale {scale})");
+/// Both executors of one network.
+struct Pair {
+    name: &'static str,
+    engine: Executor,
+    oracle: Executor,
+}
+
+impl Pair {
+    fn new(name: &'static str, network: &Blueprint) -> Self {
+        let graph = network.assemble(&weights(&network.requirements()), &Device::Cpu).unwrap();
+        let oracle = Executor::Candle(graph.clone());
+        let engine = Executor::of_graph(graph, &Device::Cpu, Precision::F32).unwrap();
+        assert!(matches!(engine, Executor::Engine(_)));
+        Self { name, engine, oracle }
+    }
+
+    /// Compares every tap of five images in one batch, and of the first one alone; `distinct` of the five differ, which
+    /// bounds the work of the oracle.
+    fn check(&self, (height, width): (usize, usize), distinct: usize) {
+        let some = images(distinct, height, width);
+        let five: Vec<Tensor> = (0..5).map(|i| some.narrow(0, i % distinct, 1).unwrap()).collect();
+        let five = self.engine.run(&Tensor::cat(&five, 0).unwrap()).unwrap();
+        let one = self.engine.run(&some.narrow(0, 0, 1).unwrap()).unwrap();
+        let expected = self.oracle.run(&some).unwrap();
+        assert_eq!((five.len(), one.len()), (expected.len(), expected.len()), "{}", self.name);
+        for ((five, one), expected) in five.iter().zip(&one).zip(&expected) {
+            let of = |image: usize| expected.narrow(0, image % distinct, 1).unwrap();
+            self.assert_close(one, &of(0));
+            assert_eq!(five.dim(0).unwrap(), 5);
+            (0..5).for_each(|image| self.assert_close(&five.narrow(0, image, 1).unwrap(), &of(image)));
+        }
+    }
+
+    fn assert_close(&self, found: &Tensor, expected: &Tensor) {
+        assert_eq!(found.dims(), expected.dims(), "{}", self.name);
+        let largest = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let scale = largest(expected);
+        let difference = largest(&(found.contiguous().unwrap() - expected).unwrap()) / scale;
+        let shape = expected.dims();
+        assert!(scale > 0.0 && difference < 1e-4, "{}, {shape:?}: {difference} (scale {scale})", self.name);
+    }
+}
+
+/// Every convolutional network.
+fn registered() -> impl Iterator<Item = (&'static str, Blueprint)> {
+    masf_models::MODELS.iter().filter_map(|model| match networks::find(model.name) {
+        Ok((_, Network::Convolutional(network))) => Some((model.name, network)),
+        _ => None,
+    })
+}
+
+const SIZES: [(usize, usize); 4] = [(224, 224), (256, 256), (320, 320), (257, 193)];
+
+/// The networks of each kind that are small, at every size.
+#[test]
+fn the_engine_equals_candle_at_every_size() {
+    let small = ["masf-nano", "resnet18", "resnet50-v2", "mobilenet-v2", "mobilenet-v2-tf"];
+    for (name, network) in registered().filter(|(name, _)| small.contains(name)) {
+        let pair = Pair::new(name, &network);
+        SIZES.into_iter().for_each(|size| pair.check(size, 2));
+    }
+}
+
+/// Every network, at the odd size.
+#[test]
+fn the_engine_equals_candle_on_every_network() {
+    registered().for_each(|(name, network)| Pair::new(name, &network).check((257, 193), 1));
+}
+
+/// Every network, every layer that can be chosen as a map.
+#[test]
+fn the_engine_equals_candle_on_every_layer() {
+    for (name, network) in registered() {
+        let layers = network.names();
+        Pair::new(name, &network.select(&layers)).check((65, 97), 1);
+    }
+}
+
+/// Every network at every size with five images that all differ: minutes, so on request only.
+#[test]
+fn the_engine_equals_candle_on_the_full_product() {
+    if std::env::var_os("MASF_EVAL_FULL").is_none() {
+        let _ = writeln!(std::io::stderr(), "skipped: MASF_EVAL_FULL is not set");
+        return;
+    }
+    for (name, network) in registered() {
+        let pair = Pair::new(name, &network);
+        for size in SIZES {
+            pair.check(size, 5);
+            let _ = writeln!(std::io::stderr(), "{name}, {size:?}: equal");
         }
     }
 }
 
+/// What the default backbone promises: small, and cheap.
 #[test]
-fn the_engine_equals_candle() {
-    for model in masf_models::MODELS.iter().filter(|model| model.weights.is_some()) {
-        compare(model.name, &[(2, 97, 65)]);
-    }
-    // The usual size, for one network of each kind.
-    for name in ["resnet18", "resnet50-v2", "mobilenet-v2", "mobilenet-v2-tf"] {
-        compare(name, &[(1, 224, 224)]);
-    }
+#[cfg(feature = "embedded")]
+fn the_embedded_network_is_small() {
+    let (_, network) = registered().find(|(name, _)| *name == "masf-nano").unwrap();
+    let strides: Vec<_> =
+        network.maps().iter().filter_map(|name| network.layer(name)).map(|layer| layer.stride).collect();
+    assert_eq!(strides, [4, 8, 16]);
+    let weights = Weights::embedded("masf-nano").unwrap().unwrap();
+    let graph = network.assemble(&weights, &Device::Cpu).unwrap();
+    let operations = 2 * crate::engine::Engine::new(&graph).unwrap().multiply_adds(256, 256).unwrap();
+    assert!((500_000_000..=600_000_000).contains(&operations), "{operations}");
+    let known = masf_models::find("masf-nano").and_then(|model| model.weights?.sha256);
+    assert_eq!(Some(weights.sha256()), known);
+    assert!(masf_models::embedded("masf-nano").is_some_and(|file| file.len() <= 4 << 20));
 }

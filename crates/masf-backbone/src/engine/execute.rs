@@ -1,12 +1,13 @@
 //! Runs a plan: one image over all threads of the pool, or several images at a time, one per thread.
 #![allow(unsafe_code)]
 
-use super::kernels;
+use super::kernels::{self, Spans};
 use super::layout::Map;
 use super::memory::{Aligned, Span};
-use super::pack::{PackedGraph, PackedOp};
+use super::pack::{ConvWeights, PackedConv, PackedFactors, PackedGraph};
 use super::plan::{Buffer, Phase, Place, Plan, Work};
 use super::region;
+use crate::graph::Op;
 use std::ops::Range;
 
 /// Where one image's values lie while its phases run.
@@ -22,6 +23,10 @@ impl Buffers {
             Buffer::Tap(tap) => self.taps[tap],
         };
         buffer.part(place.start, place.map.len())
+    }
+
+    fn spans(&self, input: &Place, residual: Option<&Place>, output: Span) -> Spans {
+        Spans { input: self.span(input), residual: residual.map(|place| self.span(place)), output }
     }
 }
 
@@ -79,28 +84,33 @@ unsafe fn run_task(graph: &PackedGraph, phase: &Phase, image: &[f32], buffers: &
     match (&phase.work, &graph.nodes[phase.node]) {
         (Work::Load, _) => unsafe { load(image, map, output, rows) },
         (Work::Copy { input }, _) => unsafe { copy(&input.map, buffers.span(input), map, output, rows) },
-        (Work::Dense { geometry, input, residual, blocks, groups }, PackedOp::Dense { weights, .. }) => {
+        (
+            Work::Dense { geometry, input, residual, blocks, groups },
+            Op::Conv { conv: PackedConv { weights: ConvWeights::Direct(weights), .. }, .. },
+        ) => {
             let pixels = part(map.height * map.width, index % blocks, *blocks);
             let panels = part(weights.panels.len(), index / blocks, *groups);
-            let residual = residual.as_ref().map(|place| buffers.span(place));
-            let spans = (buffers.span(input), residual, output);
+            let spans = buffers.spans(input, residual.as_ref(), output);
             unsafe { kernels::conv(graph.set, geometry, weights, spans, panels, pixels) }
         }
-        (Work::Winograd { geometry, input, residual, blocks, groups }, PackedOp::Winograd { weights, .. }) => {
+        (
+            Work::Winograd { geometry, input, residual, blocks, groups },
+            Op::Conv { conv: PackedConv { weights: ConvWeights::Winograd(weights), .. }, .. },
+        ) => {
             let (rows, columns) = geometry.tiles();
             let tiles = part(rows * columns, index % blocks, *blocks);
             let panels = part(weights.panels.len(), index / blocks, *groups);
-            let residual = residual.as_ref().map(|place| buffers.span(place));
-            let spans = (buffers.span(input), residual, output);
+            let spans = buffers.spans(input, residual.as_ref(), output);
             unsafe { kernels::winograd(graph.set, geometry, weights, spans, panels, tiles) }
         }
-        (Work::Depthwise { geometry, input }, PackedOp::Depthwise { weights, .. }) => unsafe {
-            kernels::depthwise(graph.set, geometry, weights, (buffers.span(input), output), rows);
-        },
+        (
+            Work::Depthwise { geometry, input },
+            Op::Conv { conv: PackedConv { weights: ConvWeights::Depthwise(weights), .. }, .. },
+        ) => unsafe { kernels::depthwise(graph.set, geometry, weights, (buffers.span(input), output), rows) },
         (Work::MaxPool { geometry, input }, _) => unsafe {
             kernels::max_pool(graph.set, geometry, (buffers.span(input), output), rows);
         },
-        (Work::Affine { geometry, input }, PackedOp::Affine { scale, shift, .. }) => unsafe {
+        (Work::Affine { geometry, input }, Op::Affine { factors: PackedFactors { scale, shift }, .. }) => unsafe {
             kernels::affine(graph.set, geometry, (scale, shift), (buffers.span(input), output), rows);
         },
         _ => unreachable!("a phase is made from its node"),

@@ -18,9 +18,11 @@ mod layout;
 mod memory;
 mod pack;
 mod plan;
+mod precision;
 mod region;
 
 pub use error::EngineError;
+pub use precision::Precision;
 
 use crate::graph::Graph;
 use kernels::InstructionSet;
@@ -74,11 +76,20 @@ impl Engine {
     /// [`EngineError::Graph`] if an operation does not fit its inputs, [`EngineError::Weights`] if a tensor is not `f32` or
     /// cannot be read.
     pub fn new(graph: &Graph) -> Result<Self, EngineError> {
-        Self::with_instructions(graph, InstructionSet::best())
+        Self::with_precision(graph, Precision::F32)
     }
 
-    fn with_instructions(graph: &Graph, set: InstructionSet) -> Result<Self, EngineError> {
-        Ok(Self { graph: PackedGraph::new(graph, set)?, sized: Mutex::default() })
+    /// As [`new`](Self::new), with another precision.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_precision(graph: &Graph, precision: Precision) -> Result<Self, EngineError> {
+        Self::with_instructions(graph, InstructionSet::best(), precision)
+    }
+
+    fn with_instructions(graph: &Graph, set: InstructionSet, precision: Precision) -> Result<Self, EngineError> {
+        Ok(Self { graph: PackedGraph::new(graph, set, precision)?, sized: Mutex::default() })
     }
 
     /// Computes the taps of `batch` images `[B, 3, height, width]` on the threads of the current rayon pool.

@@ -2,9 +2,10 @@
 //! sizes.
 
 use super::error::EngineError;
-use super::kernels::{InstructionSet, PRODUCTS, transform_filter};
+use super::kernels::{InstructionSet, Operands, PRODUCTS, transform_filter};
 use super::memory::{Aligned, LINE};
-use crate::graph::{Activation, Conv, Graph, NodeId, Op, Padding, Tap};
+use super::precision::Precision;
+use crate::graph::{Activation, Conv, Factors, Graph, NodeId, Op, Padding, Tap};
 
 /// Weights of a dense convolution or of one by Winograd's method, in panels of a few vectors of output channels.
 #[derive(Debug)]
@@ -13,7 +14,10 @@ pub(crate) struct DenseWeights {
     pub(crate) set: InstructionSet,
     /// Output channels.
     pub(crate) channels: usize,
-    /// Numbers summed over: `kernel * kernel * input channels`, or the input channels for Winograd's method.
+    /// What the products are made of.
+    pub(crate) operands: Operands,
+    /// Elements summed over: `kernel * kernel * input channels` numbers, or the input channels for Winograd's method; half as
+    /// many, rounded up, where an element is a pair of numbers.
     pub(crate) depth: usize,
     pub(crate) panels: Vec<Panel>,
     /// Per panel `[depth (row, column, channel)][vectors * lanes]`, or `[36][depth][vectors * lanes]`; channels beyond
@@ -53,67 +57,39 @@ pub(crate) struct Window {
     pub(crate) padding: Padding,
 }
 
-/// [`Op`] with packed weights.
+/// A convolution with packed weights.
 #[derive(Debug)]
-pub(crate) enum PackedOp {
-    Input,
-    Dense {
-        input: NodeId,
-        residual: Option<NodeId>,
-        window: Window,
-        activation: Activation,
-        weights: DenseWeights,
-    },
-    /// [`PackedOp::Dense`], 3x3 with stride 1, by Winograd's method.
-    Winograd {
-        input: NodeId,
-        residual: Option<NodeId>,
-        window: Window,
-        activation: Activation,
-        weights: DenseWeights,
-    },
-    Depthwise {
-        input: NodeId,
-        window: Window,
-        activation: Activation,
-        weights: DepthwiseWeights,
-    },
-    MaxPool {
-        input: NodeId,
-        kernel: usize,
-        stride: usize,
-        padding: usize,
-    },
-    Affine {
-        input: NodeId,
-        scale: Vec<f32>,
-        shift: Vec<f32>,
-        activation: Activation,
-    },
+pub(crate) struct PackedConv {
+    pub(crate) window: Window,
+    pub(crate) activation: Activation,
+    pub(crate) weights: ConvWeights,
 }
 
-impl PackedOp {
-    /// The nodes it reads.
-    pub(crate) fn inputs(&self) -> impl Iterator<Item = NodeId> + use<> {
-        let (first, second) = match *self {
-            Self::Input => (None, None),
-            Self::Dense { input, residual, .. } | Self::Winograd { input, residual, .. } => (Some(input), residual),
-            Self::Depthwise { input, .. } | Self::MaxPool { input, .. } | Self::Affine { input, .. } => {
-                (Some(input), None)
-            }
-        };
-        first.into_iter().chain(second)
-    }
+/// The weights of a convolution, in the form of the method that computes it.
+#[derive(Debug)]
+pub(crate) enum ConvWeights {
+    Direct(DenseWeights),
+    /// 3x3 with stride 1, by Winograd's method.
+    Winograd(DenseWeights),
+    Depthwise(DepthwiseWeights),
+}
 
-    /// Input pixels per output pixel.
-    fn stride(&self) -> usize {
-        match self {
-            Self::Input | Self::Affine { .. } => 1,
-            Self::Dense { window, .. } | Self::Winograd { window, .. } | Self::Depthwise { window, .. } => {
-                window.stride
-            }
-            Self::MaxPool { stride, .. } => *stride,
-        }
+/// The factors of an affine map, repeated for a few pixels where there are few channels.
+#[derive(Debug)]
+pub(crate) struct PackedFactors {
+    pub(crate) scale: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
+}
+
+/// [`Op`] with packed weights.
+pub(crate) type PackedOp = Op<PackedConv, PackedFactors>;
+
+/// Input pixels per output pixel.
+fn stride(op: &PackedOp) -> usize {
+    match op {
+        Op::Input | Op::Affine { .. } => 1,
+        Op::Conv { conv, .. } => conv.window.stride,
+        Op::MaxPool { stride, .. } => *stride,
     }
 }
 
@@ -121,6 +97,7 @@ impl PackedOp {
 #[derive(Debug)]
 pub(crate) struct PackedGraph {
     pub(crate) set: InstructionSet,
+    precision: Precision,
     pub(crate) nodes: Vec<PackedOp>,
     /// Channels of each node's value.
     pub(crate) channels: Vec<usize>,
@@ -131,12 +108,12 @@ pub(crate) struct PackedGraph {
 
 impl PackedGraph {
     /// Checks the graph (order, channels, kernels) and packs its weights for `set`.
-    pub(crate) fn new(graph: &Graph, set: InstructionSet) -> Result<Self, EngineError> {
+    pub(crate) fn new(graph: &Graph, set: InstructionSet, precision: Precision) -> Result<Self, EngineError> {
         let (nodes, channels, steps) = (Vec::new(), Vec::new(), Vec::new());
-        let mut packed = Self { set, nodes, channels, steps, taps: graph.taps.clone() };
+        let mut packed = Self { set, precision, nodes, channels, steps, taps: graph.taps.clone() };
         for (node, op) in graph.nodes.iter().enumerate() {
             let (op, channels) = packed.pack(node, op)?;
-            let step = op.inputs().next().map_or(1, |input| packed.steps[input].saturating_mul(op.stride()));
+            let step = op.inputs().next().map_or(1, |input| packed.steps[input].saturating_mul(stride(&op)));
             packed.steps.push(step);
             packed.nodes.push(op);
             packed.channels.push(channels);
@@ -163,7 +140,7 @@ impl PackedGraph {
             return Err(fault("the image is node 0, and only node 0".into()));
         }
         match op {
-            Op::Input => Ok((PackedOp::Input, 3)),
+            Op::Input => Ok((Op::Input, 3)),
             Op::Conv { input, conv, residual } => {
                 let channels = channels_of(*input)?;
                 let (out, per_group, kernel, columns) = conv.weight.dims4()?;
@@ -186,28 +163,27 @@ impl PackedGraph {
                 {
                     return Err(fault(format!("the residual, node {residual}, does not have {out} channels")));
                 }
-                let (input, residual, activation) = (*input, *residual, conv.activation);
-                let op = if depthwise {
-                    if residual.is_some() {
-                        return Err(fault("a depthwise convolution with a residual".into()));
-                    }
-                    PackedOp::Depthwise { input, window, activation, weights: depthwise_weights(conv, kernel)? }
-                } else if suits_winograd(&window, channels, out, self.steps[input]) {
-                    let weights = winograd_weights(conv, self.set)?;
-                    PackedOp::Winograd { input, residual, window, activation, weights }
+                if depthwise && residual.is_some() {
+                    return Err(fault("a depthwise convolution with a residual".into()));
+                }
+                let weights = if depthwise {
+                    ConvWeights::Depthwise(depthwise_weights(conv, kernel)?)
+                } else if suits_winograd(&window, channels, out, self.steps[*input]) {
+                    ConvWeights::Winograd(winograd_weights(conv, self.set)?)
                 } else {
-                    PackedOp::Dense { input, residual, window, activation, weights: dense_weights(conv, self.set)? }
+                    ConvWeights::Direct(dense_weights(conv, self.set, self.precision)?)
                 };
-                Ok((op, out))
+                let conv = PackedConv { window, activation: conv.activation, weights };
+                Ok((Op::Conv { input: *input, conv, residual: *residual }, out))
             }
             &Op::MaxPool { input, kernel, stride, padding } => {
                 // Larger padding would make windows without a pixel.
                 if kernel == 0 || stride == 0 || padding * 2 > kernel {
                     return Err(fault(format!("pooling of {kernel} by {stride} with padding {padding}")));
                 }
-                Ok((PackedOp::MaxPool { input, kernel, stride, padding }, channels_of(input)?))
+                Ok((Op::MaxPool { input, kernel, stride, padding }, channels_of(input)?))
             }
-            Op::Affine { input, scale, shift, activation } => {
+            Op::Affine { input, factors: Factors { scale, shift }, activation } => {
                 let channels = channels_of(*input)?;
                 let (scale, shift) = (scale.to_vec1::<f32>()?, shift.to_vec1::<f32>()?);
                 if scale.len() != channels || shift.len() != channels {
@@ -215,8 +191,8 @@ impl PackedGraph {
                 }
                 // Few channels fill vectors badly: repeated, the factors of several pixels are those of one wide pixel.
                 let repeat = if channels.is_multiple_of(LINE) { 1 } else { LINE };
-                let (scale, shift) = (scale.repeat(repeat), shift.repeat(repeat));
-                Ok((PackedOp::Affine { input: *input, scale, shift, activation: *activation }, channels))
+                let factors = PackedFactors { scale: scale.repeat(repeat), shift: shift.repeat(repeat) };
+                Ok((Op::Affine { input: *input, factors, activation: *activation }, channels))
             }
         }
     }
@@ -238,7 +214,7 @@ const MAX_WINOGRAD_CHANNELS: usize = 512 * 512;
 /// channel, its width in channels (rounded up to whole vectors) and `numbers` zeros per channel.
 fn panels(
     conv: &Conv,
-    set: InstructionSet,
+    (set, operands): (InstructionSet, Operands),
     (depth, numbers): (usize, usize),
     fill: impl Fn(usize, usize, &mut [f32]),
 ) -> Result<DenseWeights, EngineError> {
@@ -256,17 +232,25 @@ fn panels(
         fill(channel, width, &mut data.as_mut_slice()[start..start + width * numbers]);
         panels.push(Panel { start, channel, vectors: end - first });
     }
-    Ok(DenseWeights { set, channels, depth, panels, data, bias })
+    Ok(DenseWeights { set, channels, operands, depth, panels, data, bias })
 }
 
-fn dense_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, EngineError> {
+/// Fewest neighbouring numbers that are worth rounding: shorter runs, as those of a stem, take as long to convert as they save.
+const LEAST_ROUNDED_RUN: usize = 16;
+
+fn dense_weights(conv: &Conv, set: InstructionSet, precision: Precision) -> Result<DenseWeights, EngineError> {
     let (_, inputs, kernel, _) = conv.weight.dims4()?;
     // [O, I, k, k] to [O, k, k, I]: the order of a window in a channels-last map.
     let source = conv.weight.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
-    let depth = kernel * kernel * inputs;
-    panels(conv, set, (depth, depth), |channel, width, panel| {
-        for (column, filter) in source.chunks_exact(depth).skip(channel).take(width).enumerate() {
-            for (k, &weight) in filter.iter().enumerate() {
+    let numbers = kernel * kernel * inputs;
+    let precision = if kernel * inputs >= LEAST_ROUNDED_RUN { precision } else { Precision::F32 };
+    let operands = Operands::new(set, precision);
+    let depth = operands.elements(numbers);
+    panels(conv, (set, operands), (depth, depth), |channel, width, panel| {
+        let mut elements = vec![0.0; depth];
+        for (column, filter) in source.chunks_exact(numbers).skip(channel).take(width).enumerate() {
+            operands.convert(filter, &mut elements);
+            for (k, &weight) in elements.iter().enumerate() {
                 panel[k * width + column] = weight;
             }
         }
@@ -276,7 +260,8 @@ fn dense_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, Engin
 fn winograd_weights(conv: &Conv, set: InstructionSet) -> Result<DenseWeights, EngineError> {
     let inputs = conv.weight.dim(1)?;
     let source = conv.weight.flatten_all()?.to_vec1::<f32>()?;
-    panels(conv, set, (inputs, inputs * PRODUCTS), |channel, width, panel| {
+    let operands = Operands::new(set, Precision::F32);
+    panels(conv, (set, operands), (inputs, inputs * PRODUCTS), |channel, width, panel| {
         for (column, filters) in source.chunks_exact(inputs * 9).skip(channel).take(width).enumerate() {
             for (k, filter) in filters.as_chunks::<9>().0.iter().enumerate() {
                 let transformed = transform_filter(&filter.map(f64::from));

@@ -2,10 +2,10 @@
 //! tasks.
 
 use super::error::EngineError;
-use super::kernels::{AffineGeometry, ConvGeometry, DepthwiseGeometry, PATCH, PoolGeometry, TILE, WinogradGeometry};
+use super::kernels::{ConvGeometry, DepthwiseGeometry, Frame, Origin, PATCH, PoolGeometry, TILE, WinogradGeometry};
 use super::layout::{Arranger, Halo, Map};
-use super::pack::{PackedGraph, PackedOp, Window};
-use crate::graph::{Activation, NodeId, Padding};
+use super::pack::{ConvWeights, PackedConv, PackedGraph, Window};
+use crate::graph::{Activation, NodeId, Op, Padding};
 
 /// Largest side of an image, in pixels; keeps all sizes far from overflow.
 const MAX_SIDE: usize = 16_384;
@@ -57,7 +57,7 @@ pub(crate) enum Work {
         input: Place,
     },
     Affine {
-        geometry: AffineGeometry,
+        geometry: Frame,
         input: Place,
     },
     /// A tap whose value has a halo, or that repeats another.
@@ -176,21 +176,19 @@ fn maps(graph: &PackedGraph, needed: &[bool], height: usize, width: usize) -> Re
         let map = |height, width| Map { height, width, channels, halo: Halo::default() };
         let vanishes = || EngineError::ImageSize { height, width, what: format!("nothing is left at node {node}") };
         let output = match op {
-            PackedOp::Input => map(height, width),
-            PackedOp::Affine { input, .. } => map(maps[*input].height, maps[*input].width),
-            &PackedOp::MaxPool { input, kernel, stride, padding } => {
+            Op::Input => map(height, width),
+            Op::Affine { input, .. } => map(maps[*input].height, maps[*input].width),
+            &Op::MaxPool { input, kernel, stride, padding } => {
                 let window = Window { kernel, stride, padding: Padding::Symmetric(padding) };
                 let (h, ..) = window_along(&window, maps[input].height).ok_or_else(vanishes)?;
                 let (w, ..) = window_along(&window, maps[input].width).ok_or_else(vanishes)?;
                 map(h, w)
             }
-            PackedOp::Dense { input, window, .. }
-            | PackedOp::Winograd { input, window, .. }
-            | PackedOp::Depthwise { input, window, .. } => {
+            Op::Conv { input, conv: PackedConv { window, weights, .. }, .. } => {
                 let source = &mut maps[*input];
                 let (h, top, mut bottom) = window_along(window, source.height).ok_or_else(vanishes)?;
                 let (w, left, mut right) = window_along(window, source.width).ok_or_else(vanishes)?;
-                if matches!(op, PackedOp::Winograd { .. }) {
+                if matches!(weights, ConvWeights::Winograd(_)) {
                     // Whole tiles are read.
                     bottom = (h.next_multiple_of(TILE) + 2).saturating_sub(top + source.height);
                     right = (w.next_multiple_of(TILE) + 2).saturating_sub(left + source.width);
@@ -201,8 +199,7 @@ fn maps(graph: &PackedGraph, needed: &[bool], height: usize, width: usize) -> Re
                 map(h, w)
             }
         };
-        if let PackedOp::Dense { residual: Some(residual), .. } | PackedOp::Winograd { residual: Some(residual), .. } =
-            op
+        if let Op::Conv { residual: Some(residual), .. } = op
             && (maps[*residual].height, maps[*residual].width) != (output.height, output.width)
         {
             let (h, w) = (maps[*residual].height, maps[*residual].width);
@@ -266,84 +263,31 @@ impl Builder<'_> {
         let map = output.map;
         let (height, width, channels) = (map.height, map.width, map.channels);
         let pixels = height * width;
-        let target = map.origin(0, 0, 1);
+        let frame = |input: Origin, residual: Option<Place>, activation: Activation| {
+            let (low, high) = bounds(activation);
+            let residual = residual.map(|place| place.map.origin(0, 0, 1));
+            Frame { input, output: map.origin(0, 0, 1), residual, height, width, low, high }
+        };
         let (work, tasks) = match &self.graph.nodes[node] {
-            PackedOp::Input => (Work::Load, task_count(pixels * 2, height)),
-            PackedOp::Dense { input, residual, window, activation, weights } => {
+            Op::Input => (Work::Load, task_count(pixels * 2, height)),
+            Op::Conv { input, conv, residual } => {
                 let input = self.place(*input);
                 let residual = residual.map(|residual| self.place(residual));
-                let (low, high) = bounds(*activation);
-                let geometry = ConvGeometry {
-                    input: window_origin(&input.map, window),
-                    runs: window.kernel,
-                    run_len: window.kernel * input.map.channels,
-                    run_pitch: input.map.pitch(),
-                    output: target,
-                    residual: residual.map(|place| place.map.origin(0, 0, 1)),
-                    height,
-                    width,
-                    low,
-                    high,
-                };
-                self.multiply_adds += (pixels * weights.depth * channels) as u64;
-                let nanoseconds = pixels * weights.depth * channels / 50;
-                let (blocks, groups) =
-                    cut(nanoseconds, pixels, input.map.len(), weights.panels.len(), weights.data.as_slice().len());
-                (Work::Dense { geometry, input, residual, blocks, groups }, blocks * groups)
+                let frame = frame(window_origin(&input.map, &conv.window), residual, conv.activation);
+                let (work, tasks, multiply_adds) = conv_work(conv, frame, input, residual, channels);
+                self.multiply_adds += multiply_adds as u64;
+                (work, tasks)
             }
-            PackedOp::Winograd { input, residual, window, activation, weights } => {
-                let input = self.place(*input);
-                let residual = residual.map(|residual| self.place(residual));
-                let (low, high) = bounds(*activation);
-                let geometry = WinogradGeometry {
-                    input: window_origin(&input.map, window),
-                    output: target,
-                    residual: residual.map(|place| place.map.origin(0, 0, 1)),
-                    height,
-                    width,
-                    low,
-                    high,
-                };
-                self.multiply_adds += (pixels * 9 * weights.depth * channels) as u64;
-                let (rows, columns) = geometry.tiles();
-                let blocks = (rows * columns).div_ceil(BLOCK_TILES);
-                // The patches are transformed once per group, so there are only as many as it takes to share the work.
-                let nanoseconds = rows * columns * PATCH * PATCH * weights.depth * channels / 50;
-                let wanted = task_count(nanoseconds, usize::MAX);
-                let groups = wanted.div_ceil(blocks).min(MAX_GROUPS).min(weights.panels.len());
-                (Work::Winograd { geometry, input, residual, blocks, groups }, blocks * groups)
-            }
-            PackedOp::Depthwise { input, window, activation, weights } => {
-                let input = self.place(*input);
-                let (low, high) = bounds(*activation);
-                let origin = window_origin(&input.map, window);
-                let taps = input.map.origin(0, 0, 1).steps;
-                let geometry = DepthwiseGeometry { input: origin, taps, output: target, height, width, low, high };
-                let products = pixels * channels * weights.kernel * weights.kernel;
-                self.multiply_adds += products as u64;
-                (Work::Depthwise { geometry, input }, task_count(products / 20, height))
-            }
-            &PackedOp::MaxPool { input, kernel, stride, padding } => {
+            &Op::MaxPool { input, kernel, stride, padding } => {
                 let input = self.place(input);
-                let geometry = PoolGeometry {
-                    input: input.map.origin(0, 0, 1),
-                    input_height: input.map.height,
-                    input_width: input.map.width,
-                    kernel,
-                    stride,
-                    padding,
-                    channels,
-                    output: target,
-                    height,
-                    width,
-                };
+                let (input_height, input_width) = (input.map.height, input.map.width);
+                let frame = frame(input.map.origin(0, 0, 1), None, Activation::Identity);
+                let geometry = PoolGeometry { frame, input_height, input_width, kernel, stride, padding, channels };
                 (Work::MaxPool { geometry, input }, task_count(pixels * channels * kernel * kernel / 20, height))
             }
-            PackedOp::Affine { input, activation, .. } => {
+            Op::Affine { input, activation, .. } => {
                 let input = self.place(*input);
-                let (low, high) = bounds(*activation);
-                let origin = input.map.origin(0, 0, 1);
-                let geometry = AffineGeometry { input: origin, output: target, height, width, low, high };
+                let geometry = frame(input.map.origin(0, 0, 1), None, *activation);
                 (Work::Affine { geometry, input }, task_count(pixels * channels / 3, height))
             }
         };
@@ -351,8 +295,50 @@ impl Builder<'_> {
     }
 }
 
+/// How a convolution is computed and cut: the work, its tasks, and the multiply-adds of the direct method.
+fn conv_work(
+    conv: &PackedConv,
+    frame: Frame,
+    input: Place,
+    residual: Option<Place>,
+    channels: usize,
+) -> (Work, usize, usize) {
+    let pixels = frame.height * frame.width;
+    match &conv.weights {
+        ConvWeights::Direct(weights) => {
+            let geometry = ConvGeometry {
+                frame,
+                runs: conv.window.kernel,
+                run_len: conv.window.kernel * input.map.channels,
+                run_pitch: input.map.pitch(),
+            };
+            let nanoseconds = pixels * weights.depth * channels / 50;
+            let (panels, weights) = (weights.panels.len(), weights.data.as_slice().len());
+            let (blocks, groups) = cut(nanoseconds, pixels, input.map.len(), panels, weights);
+            let multiply_adds = pixels * geometry.runs * geometry.run_len * channels;
+            (Work::Dense { geometry, input, residual, blocks, groups }, blocks * groups, multiply_adds)
+        }
+        ConvWeights::Winograd(weights) => {
+            let geometry = WinogradGeometry { frame };
+            let (rows, columns) = geometry.tiles();
+            let blocks = (rows * columns).div_ceil(BLOCK_TILES);
+            // The patches are transformed once per group, so there are only as many as it takes to share the work.
+            let nanoseconds = rows * columns * PATCH * PATCH * weights.depth * channels / 50;
+            let wanted = task_count(nanoseconds, usize::MAX);
+            let groups = wanted.div_ceil(blocks).min(MAX_GROUPS).min(weights.panels.len());
+            let multiply_adds = pixels * 9 * weights.depth * channels;
+            (Work::Winograd { geometry, input, residual, blocks, groups }, blocks * groups, multiply_adds)
+        }
+        ConvWeights::Depthwise(weights) => {
+            let geometry = DepthwiseGeometry { frame, taps: input.map.origin(0, 0, 1).steps };
+            let multiply_adds = pixels * channels * weights.kernel * weights.kernel;
+            (Work::Depthwise { geometry, input }, task_count(multiply_adds / 20, frame.height), multiply_adds)
+        }
+    }
+}
+
 /// The window of the first output pixel. The map's halo is at least its padding.
-fn window_origin(map: &Map, window: &Window) -> super::kernels::Origin {
+fn window_origin(map: &Map, window: &Window) -> Origin {
     let before = |len| window_along(window, len).map_or(0, |(_, before, _)| before);
     map.origin(before(map.height), before(map.width), window.stride)
 }

@@ -1,7 +1,7 @@
 //! The engine against definitions written as plain loops, for every instruction set of this processor.
 
 use super::*;
-use crate::graph::{Activation, Conv, Op, Padding, Tap};
+use crate::graph::{Activation, Conv, Factors, Op, Padding, Tap};
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
 
@@ -116,7 +116,7 @@ fn plain(graph: &Graph, image: &[f32], height: usize, width: usize) -> Vec<Plain
                     best
                 })
             }
-            Op::Affine { input, scale, shift, activation } => {
+            Op::Affine { input, factors: Factors { scale, shift }, activation } => {
                 let x = &values[*input];
                 let (a, b): (Vec<f32>, Vec<f32>) = (scale.to_vec1().unwrap(), shift.to_vec1().unwrap());
                 Plain::build(x.height, x.width, x.channels, |y, x_, c| {
@@ -135,7 +135,7 @@ fn check(graph: &Graph, height: usize, width: usize) {
     let batch = 3;
     let images = noise(batch * 3 * height * width, 99);
     for set in InstructionSet::available() {
-        let engine = Engine::with_instructions(graph, set).unwrap();
+        let engine = Engine::with_instructions(graph, set, Precision::F32).unwrap();
         let maps = engine.run(&images, batch, height, width).unwrap();
         for (i, image) in images.chunks_exact(3 * height * width).enumerate() {
             let values = plain(graph, image, height, width);
@@ -149,6 +149,35 @@ fn check(graph: &Graph, height: usize, width: usize) {
                     let gap = (f64::from(*a) - b).abs() / peak;
                     assert!(gap < 1e-5, "{set:?}, image {i}, node {}, number {at}: {a} for {b}", tap.node);
                 }
+            }
+        }
+    }
+}
+
+/// Runs a graph whose nodes 2 and 3 read node 1 with rounded numbers, on every instruction set, and compares these nodes with their
+/// definition on the rounded weights and the rounded values that the engine itself gives for node 1.
+fn check_rounded(graph: &Graph, height: usize, width: usize) {
+    let rounded = |x: f32| half::bf16::from_f32(x).to_f32();
+    let images = noise(3 * height * width, 99);
+    for set in InstructionSet::available() {
+        let engine = Engine::with_instructions(graph, set, Precision::Bf16).unwrap();
+        let maps = engine.run(&images, 1, height, width).unwrap();
+        let plain = |map: &TapMap, round: bool| {
+            let data = map.data.iter().map(|&x| f64::from(if round { rounded(x) } else { x })).collect();
+            Plain { height: map.height, width: map.width, channels: map.channels, data }
+        };
+        let input = plain(&maps[0], true);
+        for (node, map) in [(2, &maps[1]), (3, &maps[2])] {
+            let Op::Conv { conv, residual, .. } = &graph.nodes[node] else { unreachable!() };
+            let shape = conv.weight.shape().clone();
+            let weight = conv.weight.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(rounded);
+            let weight = Tensor::from_iter(weight, &Device::Cpu).unwrap().reshape(shape).unwrap();
+            let residual = residual.map(|_| plain(&maps[1], false));
+            let truth = plain_conv(&input, &Conv { weight, ..conv.clone() }, residual.as_ref());
+            let peak = truth.data.iter().fold(0.3, |peak: f64, x| peak.max(x.abs()));
+            for (at, (a, b)) in map.data.iter().zip(&truth.data).enumerate() {
+                let gap = (f64::from(*a) - b).abs() / peak;
+                assert!(gap < 1e-5, "{set:?}, node {node}, number {at}: {a} for {b}");
             }
         }
     }
@@ -206,6 +235,23 @@ proptest! {
     }
 
     #[test]
+    fn rounded_convolutions_equal_the_definition_on_rounded_numbers(
+        (kernel, padding) in prop_oneof![Just(1), Just(3)].prop_flat_map(|k| (Just(k), paddings(k))),
+        stride in 1usize..=2, inputs in 16usize..60, out in 2usize..150,
+        height in 3usize..15, width in 3usize..23, activation in activations(), with_residual: bool,
+    ) {
+        // Winograd's method is not rounded.
+        let stride = if kernel == 3 { 2 } else { stride };
+        let first = conv([out, inputs, kernel], stride, padding, activation, 7);
+        let residual = with_residual.then_some(2);
+        let plain = conv([out, inputs, kernel], stride, padding, Activation::Identity, 8);
+        let mut graph = after_stem(inputs, 1, Op::Conv { input: 1, conv: plain, residual: None }, out);
+        graph.nodes.push(Op::Conv { input: 1, conv: first, residual });
+        graph.taps.push(tap(3, out));
+        check_rounded(&graph, height, width);
+    }
+
+    #[test]
     fn depthwise_convolutions_equal_the_definition(
         (kernel, padding) in prop_oneof![Just(1), Just(3), Just(5)].prop_flat_map(|k| (Just(k), paddings(k))),
         stride in 1usize..=3, channels in 2usize..70, height in 5usize..15, width in 5usize..23, activation in activations(),
@@ -222,7 +268,7 @@ proptest! {
         let op = Op::MaxPool { input: 1, kernel, stride, padding: if pad { kernel / 2 } else { 0 } };
         let mut graph = after_stem(channels, 1, op, channels);
         let (scale, shift) = (tensor(&[channels], 11), tensor(&[channels], 12));
-        graph.nodes.push(Op::Affine { input: 2, scale, shift, activation });
+        graph.nodes.push(Op::Affine { input: 2, factors: Factors { scale, shift }, activation });
         graph.taps.push(tap(3, channels));
         check(&graph, height, width);
     }
@@ -249,7 +295,11 @@ fn network() -> Graph {
         Op::Conv { input: 5, conv: conv([70, 1, 3], 1, one, Activation::Relu6, 6), residual: None },
         dense(7, [70, 70, 1], 1, one, relu, None, 7),
         dense(7, [70, 70, 1], 1, Padding::Symmetric(0), relu, Some(6), 7),
-        Op::Affine { input: 9, scale: tensor(&[70], 8), shift: tensor(&[70], 9), activation: relu },
+        Op::Affine {
+            input: 9,
+            factors: Factors { scale: tensor(&[70], 8), shift: tensor(&[70], 9) },
+            activation: relu,
+        },
     ];
     // Node 4 has a halo, node 9 is read on, node 10 is tapped twice, node 8 is not needed.
     Graph { nodes, taps: vec![tap(4, 36), tap(9, 70), tap(10, 70), tap(10, 70)] }
@@ -266,8 +316,10 @@ fn a_network_equals_the_definition_at_any_size() {
 fn bits_do_not_depend_on_threads_or_batch() {
     let (height, width, batch) = (65, 96, 5);
     let images = noise(batch * 3 * height * width, 3);
-    for set in InstructionSet::available() {
-        let engine = Engine::with_instructions(&network(), set).unwrap();
+    let precisions = [Precision::F32, Precision::Bf16];
+    let kinds = InstructionSet::available().into_iter().flat_map(|set| precisions.map(|precision| (set, precision)));
+    for (set, precision) in kinds {
+        let engine = Engine::with_instructions(&network(), set, precision).unwrap();
         let run = |threads: usize, images: &[f32], batch: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| engine.run(images, batch, height, width).unwrap())
@@ -278,8 +330,11 @@ fn bits_do_not_depend_on_threads_or_batch() {
                 let all = run(threads, &images, batch);
                 let first = run(threads, &images[..3 * height * width], 1);
                 for ((all, first), truth) in all.iter().zip(&first).zip(&truth) {
-                    assert!(all.data == truth.data, "{set:?}, {threads} threads, repetition {repeat}");
-                    assert!(first.data == truth.data[..first.data.len()], "{set:?}, {threads} threads, batch 1");
+                    assert!(all.data == truth.data, "{set:?}, {precision:?}, {threads} threads, repetition {repeat}");
+                    assert!(
+                        first.data == truth.data[..first.data.len()],
+                        "{set:?}, {precision:?}, {threads} threads, batch 1"
+                    );
                 }
             }
         }

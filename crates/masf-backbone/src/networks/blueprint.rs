@@ -4,11 +4,13 @@
 //! weights, the [`Graph`] that is executed (batch norm folded into convolutions).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::Layer;
 use crate::Result;
-use crate::graph::{Activation, Conv, Graph, NodeId, Op, Padding, Tap};
+use crate::graph::{Activation, Conv, Factors, Graph, NodeId, Op, Padding, Tap};
 use crate::weights::{Requirement, Weights};
 
 /// The constant that PyTorch's batch norm adds to variances.
@@ -38,50 +40,8 @@ pub(crate) struct ConvSpec {
     pub(crate) activation: Activation,
 }
 
-#[derive(Debug, Clone)]
-enum Step {
-    Input,
-    Conv {
-        input: NodeId,
-        spec: ConvSpec,
-        residual: Option<NodeId>,
-    },
-    MaxPool {
-        input: NodeId,
-        kernel: usize,
-        stride: usize,
-        padding: usize,
-    },
-    /// The tensors are `{tensor}.scale` and `{tensor}.shift`.
-    Affine {
-        input: NodeId,
-        tensor: String,
-        activation: Activation,
-    },
-}
-
-impl Step {
-    fn inputs(&self) -> impl Iterator<Item = NodeId> {
-        let (first, second) = match self {
-            Self::Input => (None, None),
-            Self::Conv { input, residual, .. } => (Some(*input), *residual),
-            Self::MaxPool { input, .. } | Self::Affine { input, .. } => (Some(*input), None),
-        };
-        first.into_iter().chain(second)
-    }
-
-    fn renumber(&mut self, new: &BTreeMap<NodeId, NodeId>) {
-        let renumber = |node: &mut NodeId| *node = new.get(node).copied().unwrap_or(0);
-        match self {
-            Self::Input => {}
-            Self::Conv { input, residual, .. } => {
-                renumber(input);
-                residual.iter_mut().for_each(renumber);
-            }
-            Self::MaxPool { input, .. } | Self::Affine { input, .. } => renumber(input),
-        }
-    }
-}
+/// An operation; the tensors of an affine map are `{name}.scale` and `{name}.shift`.
+pub(crate) type Step = Op<ConvSpec, String>;
 
 #[derive(Debug, Clone)]
 struct Node {
@@ -112,6 +72,12 @@ impl Blueprint {
     /// The input node.
     pub(crate) const INPUT: NodeId = 0;
 
+    /// The operations, in order.
+    #[cfg(feature = "train")]
+    pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.nodes.iter().map(|node| &node.step)
+    }
+
     /// Channels of a node's value.
     pub(crate) fn channels(&self, node: NodeId) -> usize {
         self.nodes.get(node).map_or(0, |node| node.channels)
@@ -127,7 +93,7 @@ impl Blueprint {
     /// Adds a convolution.
     pub(crate) fn conv(&mut self, input: NodeId, spec: ConvSpec, residual: Option<NodeId>) -> NodeId {
         let (channels, stride) = (spec.shape[0], spec.stride);
-        self.push(Step::Conv { input, spec, residual }, Some(channels), stride)
+        self.push(Step::Conv { input, conv: spec, residual }, Some(channels), stride)
     }
 
     /// Adds the 3x3 max-pool with stride 2 of the ResNets.
@@ -137,7 +103,7 @@ impl Blueprint {
 
     /// Adds `activation(x * scale + shift)`.
     pub(crate) fn affine(&mut self, input: NodeId, tensor: &str, activation: Activation) -> NodeId {
-        self.push(Step::Affine { input, tensor: tensor.to_owned(), activation }, None, 1)
+        self.push(Step::Affine { input, factors: tensor.to_owned(), activation }, None, 1)
     }
 
     /// Gives a node a name under which it can be chosen as a map.
@@ -150,21 +116,21 @@ impl Blueprint {
         self.maps.push(name.into());
     }
 
-    /// The default maps: name and stride, finest first.
-    pub(crate) fn maps(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.maps.iter().filter_map(|name| Some((name.as_str(), self.map(name)?.stride)))
+    /// The names of the default maps, finest first.
+    pub(crate) fn maps(&self) -> &[String] {
+        &self.maps
     }
 
     /// The names of all nodes that can be chosen.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().map(String::as_str)
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
     }
 
-    /// Stride, channels and node of a name.
-    pub(crate) fn map(&self, name: &str) -> Option<Tap> {
-        let node = *self.names.get(name)?;
-        let Node { channels, stride, .. } = *self.nodes.get(node)?;
-        Some(Tap { node, stride, channels })
+    /// The node of a name.
+    pub(crate) fn layer(&self, name: &str) -> Option<Layer> {
+        let order = *self.names.get(name)?;
+        let Node { channels, stride, .. } = *self.nodes.get(order)?;
+        Some(Layer { stride, order, channels })
     }
 
     /// The part that the maps of these names need, with the maps as its default ones. Unknown names are left out.
@@ -177,8 +143,13 @@ impl Blueprint {
             }
         }
         let new: BTreeMap<NodeId, NodeId> = needed.iter().enumerate().map(|(new, old)| (*old, new)).collect();
-        let mut nodes: Vec<Node> = needed.iter().filter_map(|old| self.nodes.get(*old).cloned()).collect();
-        nodes.iter_mut().for_each(|node| node.step.renumber(&new));
+        let renumber = |old| new.get(&old).copied().unwrap_or(Self::INPUT);
+        let renumbered = |node: &Node| {
+            let step = node.step.try_map(renumber, |conv| Ok(conv.clone()), |factors| Ok(factors.clone()));
+            let Ok(step) = step.map_err(|never: Infallible| never);
+            Node { step, ..*node }
+        };
+        let nodes = needed.iter().filter_map(|old| self.nodes.get(*old).map(renumbered)).collect();
         let names = self.names.iter().filter_map(|(name, old)| Some((name.clone(), *new.get(old)?))).collect();
         Self { nodes, names, maps: maps.to_vec(), ignored: self.ignored }
     }
@@ -193,7 +164,7 @@ impl Blueprint {
             let channels = [node.channels];
             match &node.step {
                 Step::Input | Step::MaxPool { .. } => {}
-                Step::Conv { spec, .. } => {
+                Step::Conv { conv: spec, .. } => {
                     need(format!("{}.weight", spec.tensor), &spec.shape, false);
                     match &spec.offset {
                         Offset::Zero => {}
@@ -205,7 +176,7 @@ impl Blueprint {
                         }
                     }
                 }
-                Step::Affine { tensor, .. } => {
+                Step::Affine { factors: tensor, .. } => {
                     need(format!("{tensor}.scale"), &channels, false);
                     need(format!("{tensor}.shift"), &channels, false);
                 }
@@ -221,23 +192,14 @@ impl Blueprint {
 
     /// The network with its weights, on a device. The weights have been checked.
     pub(crate) fn assemble(&self, weights: &Weights, device: &Device) -> Result<Graph> {
-        let mut nodes = Vec::with_capacity(self.nodes.len());
-        for node in &self.nodes {
-            nodes.push(match &node.step {
-                Step::Input => Op::Input,
-                Step::Conv { input, spec, residual } => {
-                    Op::Conv { input: *input, conv: spec.fold(weights, device)?, residual: *residual }
-                }
-                &Step::MaxPool { input, kernel, stride, padding } => Op::MaxPool { input, kernel, stride, padding },
-                Step::Affine { input, tensor, activation } => Op::Affine {
-                    input: *input,
-                    scale: weights.get(&format!("{tensor}.scale"), device)?,
-                    shift: weights.get(&format!("{tensor}.shift"), device)?,
-                    activation: *activation,
-                },
-            });
-        }
-        let taps = self.maps.iter().filter_map(|name| self.map(name)).collect();
+        let factors = |tensor: &String| -> Result<Factors> {
+            let part = |part: &str| weights.get(&format!("{tensor}.{part}"), device);
+            Ok(Factors { scale: part("scale")?, shift: part("shift")? })
+        };
+        let op = |node: &Node| node.step.try_map(|input| input, |spec| spec.fold(weights, device), factors);
+        let nodes = self.nodes.iter().map(op).collect::<Result<_>>()?;
+        let layers = self.maps.iter().filter_map(|name| self.layer(name));
+        let taps = layers.map(|Layer { stride, order: node, channels }| Tap { node, stride, channels }).collect();
         Ok(Graph { nodes, taps })
     }
 }

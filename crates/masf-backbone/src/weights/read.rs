@@ -41,6 +41,15 @@ impl Weights {
         Self::from_bytes(&bytes, path.display().to_string())
     }
 
+    /// The weights that are part of `masf-models`, for a model that has such.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes).
+    pub fn embedded(name: &str) -> Result<Option<Self>> {
+        let file = masf_models::embedded(name);
+        file.map(|file| Self::from_bytes(file, format!("the embedded weights of `{name}`"))).transpose()
+    }
+
     /// Reads the bytes of a file; `origin` says in messages what they are.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use crate::common;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use masf_backbone::{Backbone, BackboneError, Problem, ScatteringBackbone, Weights};
+use masf_backbone::{Backbone, BackboneError, Precision, Problem, ScatteringBackbone, Weights};
 use masf_core::artifact::{ModelFile, ReadOptions, Registry, SaveOptions, save};
 use masf_core::{Artifact, Error, Fault, FeatureExtractor, FeaturePyramid, Normalisation, Result};
 
@@ -87,6 +87,27 @@ fn raw_and_activated_maps_of_resnet50_v2_can_be_chosen() -> Result<()> {
     };
     assert_eq!(minimum(&["layer2.out"])?, 0.0);
     assert!(minimum(&["layer2.3"])? < 0.0);
+    Ok(())
+}
+
+#[test]
+fn bf16_is_part_of_the_model_and_near_f32() -> Result<()> {
+    let images = common::images(2, 64, 96);
+    for name in ["resnet50-v2", "mobilenet-v2"] {
+        let build = |precision| {
+            let builder = Backbone::builder(name)?.strides(&[8, 16]).precision(precision);
+            builder.build(common::weights(name))
+        };
+        let (whole, rounded) = (build(Precision::F32)?, build(Precision::Bf16)?);
+        let (expected, found) = (whole.extract(&images)?, rounded.extract(&images)?);
+        for (expected, found) in expected.levels().iter().zip(found.levels()) {
+            let scale: f32 = expected.map.abs()?.max_all()?.to_scalar()?;
+            let gap: f32 = (&expected.map - &found.map)?.abs()?.max_all()?.to_scalar()?;
+            assert!(gap > 0.0 && gap < 0.05 * scale, "{name}, stride {}: {gap} of {scale}", expected.spec.stride);
+        }
+        let saved = saved(&rounded, false)?;
+        assert_eq!(bits(&read(&saved.path, None)?.extract(&images)?), bits(&found));
+    }
     Ok(())
 }
 
@@ -273,8 +294,8 @@ fn choices_that_cannot_be_are_refused_with_the_possible_ones() -> Result<()> {
     for (builder, part) in [
         (resnet().strides(&[]), "at least one"),
         (resnet().strides(&[8, 32]), "one of [4, 8, 16]"),
-        (resnet().strides(&[8, 8]), "8 twice"),
-        (resnet().layers(&["layer2.3", "layer2.out"]), "8 twice"),
+        (resnet().strides(&[8, 8]), "`layer2.out` twice"),
+        (resnet().layers(&["layer2.3", "layer2.out", "layer2.3"]), "`layer2.3` twice"),
         (resnet().layers(&["layer5"]), "layer3.out"),
         (resnet().normalisation(nan), "finite"),
         (resnet().normalisation(zero), "positive"),

@@ -1,5 +1,8 @@
-//! Networks with generated weights: what a backbone promises, and parity with torchvision.
+//! Networks with generated weights: what a backbone promises, and parity with torchvision and timm.
 
 mod common;
 mod contract;
+#[cfg(feature = "vit")]
+mod dinov2;
+mod noise;
 mod torchvision;

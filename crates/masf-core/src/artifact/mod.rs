@@ -24,7 +24,7 @@ mod writer;
 pub use error::ModelFileError;
 pub use reader::{ArtifactReader, ModelFile, ReadOptions};
 pub use registry::Registry;
-pub use writer::{ArtifactWriter, SaveOptions, save};
+pub use writer::{ArtifactWriter, SaveOptions, fingerprint, save};
 
 use sha2::{Digest, Sha256};
 
@@ -39,7 +39,9 @@ const METADATA_KEY: &str = "masf";
 /// A part of a model that can be written to a model file and read back.
 ///
 /// Reading returns an artifact that behaves bit for bit like the one that was written.
-pub trait Artifact: Send + Sync {
+///
+/// Every artifact is [`Any`](std::any::Any), so that one behind a trait object can be told by its type.
+pub trait Artifact: std::any::Any + Send + Sync {
     /// The type tag under which a [`Registry`] finds the reader, such as `masf.memory-bank`.
     fn tag(&self) -> &'static str;
 

@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::writer::join;
 use super::{Checksum, FORMAT_VERSION, METADATA_KEY, ModelFileError, Section, canonical_json};
-use crate::{Error, Result};
+use crate::{DeviceChoice, Error, Result};
 
 /// What the reader accepts, and where it finds what the model file does not hold.
 #[derive(Debug, Clone)]
@@ -17,11 +17,13 @@ pub struct ReadOptions {
     pub max_bytes: u64,
     /// The file of weights of a model that was saved with [`SaveOptions::reference_weights`](super::SaveOptions).
     pub weights: Option<PathBuf>,
+    /// Where the parts that can choose compute; the CPU by default, wherever the model was fitted.
+    pub device: DeviceChoice,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { max_bytes: 4 << 30, weights: None }
+        Self { max_bytes: 4 << 30, weights: None, device: DeviceChoice::Cpu }
     }
 }
 

@@ -109,6 +109,17 @@ pub(super) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// What an artifact writes, as one text: its settings, and a SHA-256 over them and its tensors. Equal for artifacts that behave
+/// alike bit for bit.
+///
+/// # Errors
+/// Those of the artifact.
+pub fn fingerprint(artifact: &dyn Artifact, options: SaveOptions) -> Result<String> {
+    let mut writer = ArtifactWriter::new(options);
+    writer.write(artifact)?;
+    writer.document()
+}
+
 /// Writes an artifact to a file: to a temporary one beside it, synced, then renamed over it.
 ///
 /// A failure or interruption leaves an older file at `path` as it was. Two writes of the same artifact give the same bytes.

@@ -8,7 +8,7 @@
 //! Every picture depends on the seed and its own name alone.
 
 mod defect;
-mod noise;
+pub(crate) mod noise;
 mod part;
 mod scene;
 

@@ -4,28 +4,28 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::RngCore;
 
 /// Draws from a stream.
-pub(super) struct Draw(pub(super) ChaCha8Rng);
+pub(crate) struct Draw(pub(crate) ChaCha8Rng);
 
 impl Draw {
     /// Uniform in `[low, high)`.
-    pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// One of `0..count`.
-    pub(super) fn below(&mut self, count: u32) -> u32 {
+    pub(crate) fn below(&mut self, count: u32) -> u32 {
         ((u64::from(self.0.next_u32()) * u64::from(count)) >> 32) as u32
     }
 
     /// The key of a noise field.
-    pub(super) fn field(&mut self) -> Field {
+    pub(crate) fn field(&mut self) -> Field {
         Field(self.0.next_u64())
     }
 }
 
 /// A noise field.
 #[derive(Clone, Copy)]
-pub(super) struct Field(u64);
+pub(crate) struct Field(u64);
 
 impl Field {
     /// Random bits of a lattice point (the finaliser of SplitMix64).
@@ -38,14 +38,14 @@ impl Field {
     }
 
     /// Nearly Gaussian, mean 0 and standard deviation 1, independent from point to point: a sum of four uniforms.
-    pub(super) fn white(self, x: i64, y: i64) -> f64 {
+    pub(crate) fn white(self, x: i64, y: i64) -> f64 {
         let bits = self.bits(x, y);
         let sum: u64 = (0..4).map(|part| bits >> (16 * part) & 0xffff).sum();
         (sum as f64 / 65_536.0 - 2.0) * 3.0_f64.sqrt()
     }
 
     /// Smooth noise in `[-1, 1]` with features of about one unit: lattice values, interpolated (value noise).
-    pub(super) fn smooth(self, x: f64, y: f64) -> f64 {
+    pub(crate) fn smooth(self, x: f64, y: f64) -> f64 {
         let (left, top) = (x.floor(), y.floor());
         let (column, row) = (left as i64, top as i64);
         let value = |dx: i64, dy: i64| (self.bits(column + dx, row + dy) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;

@@ -32,6 +32,11 @@ impl Signatures {
         Ok(())
     }
 
+    /// The number of images.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// The fold of every image: `folds` of them, as equal in size as the groups of like images permit.
     ///
     /// Deterministic in the images, their order and the seed.

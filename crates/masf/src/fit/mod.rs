@@ -1,21 +1,30 @@
 //! Fitting: from normal images to a [`Detector`](crate::Detector).
 //!
-//! 1. The images are read, preprocessed and run through the backbone once; the features go to a cache.
+//! 1. The images are read, preprocessed and run through the backbone once; the features go to a cache. Turned images, where
+//!    a branch learns from them, are further items that know which image they come from.
 //! 2. Cross-fitting: the images are split into folds (like images together), and each fold is scored by branches that were
 //!    fitted on the other folds. These are scores of normal images that the scorer has not seen.
-//! 3. The fusion learns its scales from them, and the thresholds are their conformal quantiles.
-//! 4. The branches are fitted on all images.
+//!    Where there are test-time views, they are scored with it; where weights are learned, so are synthetic defects on a bounded
+//!    number of these images. Where a branch takes long to learn, one fold is held out for good instead: that branch learns
+//!    from the others once, and stays as it is.
+//! 3. The fusion learns its scales, weights and gate from them, and the thresholds are their conformal quantiles.
+//! 4. The branches are fitted on all images, but for those that took long.
 
 mod folds;
+mod held_out;
+mod turned;
 
+use candle_core::Tensor;
 use masf_core::{
     AnomalyMap, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
     Scorer, Scores, Subset,
 };
-use masf_fusion::{Threshold, conformal_threshold};
+use masf_fusion::{CalibratedFusion, DefectMaps, FusionValidParams, Threshold, conformal_threshold};
 
-use crate::pipeline;
+use crate::pipeline::{self, ViewScores};
 use folds::Signatures;
+pub(crate) use held_out::{DefectScores, HeldOut};
+use turned::{Joined, Turned};
 
 /// The least number of images to fit on: one to learn from, one to score.
 pub(crate) const MIN_IMAGES: usize = 2;
@@ -23,92 +32,282 @@ pub(crate) const MIN_IMAGES: usize = 2;
 /// A [`Fit`] of any scorer.
 pub(crate) trait FitBranch: Send + Sync {
     fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>>;
+
+    /// As [`Fit::is_expensive`].
+    fn fits_once(&self) -> bool {
+        false
+    }
+
+    /// Whether it learns from turned images too.
+    fn uses_turned(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
     fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
         Ok(Box::new(self.fit(source, progress)?))
     }
+
+    fn fits_once(&self) -> bool {
+        self.is_expensive()
+    }
+}
+
+/// A branch that learns from turned images too.
+pub(crate) struct OnTurned<F>(pub(crate) F);
+
+impl<F: FitBranch> FitBranch for OnTurned<F> {
+    fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+        self.0.fit_branch(source, progress)
+    }
+
+    fn fits_once(&self) -> bool {
+        self.0.fits_once()
+    }
+
+    fn uses_turned(&self) -> bool {
+        true
+    }
 }
 
 /// The features of the images to learn from.
 pub(crate) struct Extracted {
     pub(crate) cache: FeatureCache,
+    turned: Option<(FeatureCache, Vec<usize>)>,
     signatures: Signatures,
 }
 
 /// Collects the features of the images to learn from.
 pub(crate) struct Extraction {
     cache: FeatureCacheBuilder,
+    turned: Turned,
     signatures: Signatures,
 }
 
 impl Extraction {
     /// Keeps at most `budget` bytes of features in memory.
     pub(crate) fn new(budget: usize) -> Self {
-        Self { cache: FeatureCacheBuilder::new(budget), signatures: Signatures::default() }
+        Self { cache: FeatureCacheBuilder::new(budget), turned: Turned::none(), signatures: Signatures::default() }
+    }
+
+    /// Learns from images turned to `turns` angles too, at most `most` of those that `total` images give.
+    pub(crate) fn with_turned(mut self, turns: usize, total: usize, most: usize) -> Self {
+        self.turned = Turned::new(turns, total, most);
+        self
     }
 
     /// Adds preprocessed images `[B, 3, H, W]`.
-    pub(crate) fn push(&mut self, backbone: &dyn FeatureExtractor, images: &candle_core::Tensor) -> Result<()> {
+    pub(crate) fn push(&mut self, backbone: &dyn FeatureExtractor, images: &Tensor) -> Result<()> {
         let pyramid = backbone.extract(&images.to_device(&backbone.device())?)?;
         self.signatures.push(&pyramid)?;
         self.cache.push(&pyramid)
     }
 
+    /// Adds the turned versions of images just pushed; `indices` are their positions among all that were to be read.
+    pub(crate) fn push_turned(
+        &mut self,
+        backbone: &dyn FeatureExtractor,
+        images: &Tensor,
+        indices: &[usize],
+    ) -> Result<()> {
+        let first = self.signatures.len() - indices.len();
+        self.turned.push(backbone, images, indices, first)
+    }
+
     pub(crate) fn finish(self) -> Result<Extracted> {
-        Ok(Extracted { cache: self.cache.finish()?, signatures: self.signatures })
+        Ok(Extracted { cache: self.cache.finish()?, turned: self.turned.finish()?, signatures: self.signatures })
     }
 }
 
-/// The scores of normal images by branches that did not learn from them.
-pub(crate) fn cross_fit(
-    branches: &[Box<dyn FitBranch>],
+impl Extracted {
+    /// Fits every branch on the images of a selection, and on their turned versions where it uses them.
+    pub(crate) fn fit_all(
+        &self,
+        branches: &[Box<dyn FitBranch + '_>],
+        selected: impl Fn(usize) -> bool,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Box<dyn Scorer>>> {
+        branches.iter().map(|branch| self.fit(branch.as_ref(), &selected, progress)).collect()
+    }
+
+    /// Fits one branch, as [`fit_all`](Self::fit_all).
+    fn fit(
+        &self,
+        branch: &(dyn FitBranch + '_),
+        selected: impl Fn(usize) -> bool,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn Scorer>> {
+        let upright = Subset::new(&self.cache, (0..self.cache.len()).filter(|image| selected(*image)).collect())?;
+        match &self.turned {
+            Some((cache, image_of)) if branch.uses_turned() => {
+                let own = (0..cache.len()).filter(|item| selected(image_of[*item])).collect();
+                branch.fit_branch(&Joined(&upright, Subset::new(cache, own)?), progress)
+            }
+            _ => branch.fit_branch(&upright, progress),
+        }
+    }
+}
+
+/// Scores by branches that did not learn from the images.
+#[derive(Default)]
+pub(crate) struct CrossFitted {
+    /// One for each normal image, in order.
+    pub(crate) normals: Vec<ViewScores>,
+    /// Those of synthetic defects; none where a single map has nothing to be weighed against.
+    pub(crate) defects: Vec<DefectScores>,
+}
+
+/// The branches, and the scores of normal images and of synthetic defects on them by branches that did not learn from them.
+pub(crate) fn fit_and_score(
+    branches: &[Box<dyn FitBranch + '_>],
     extracted: &Extracted,
+    held: &HeldOut<'_>,
     folds: usize,
-    seed: u64,
     progress: &dyn Progress,
-) -> Result<Vec<Scores>> {
+) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
+    if branches.iter().any(|branch| branch.fits_once()) {
+        return hold_out(branches, extracted, held, folds, progress);
+    }
+    let scores = cross_fit(branches, extracted, held, folds, progress)?;
+    Ok((extracted.fit_all(branches, |_| true, progress)?, scores))
+}
+
+/// One fold is scored by branches fitted on the others; branches that are fast to learn are then fitted on all images.
+fn hold_out(
+    branches: &[Box<dyn FitBranch + '_>],
+    extracted: &Extracted,
+    held: &HeldOut<'_>,
+    folds: usize,
+    progress: &dyn Progress,
+) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
+    let count = extracted.cache.len();
+    // Two scores are the least that a threshold can be set from.
+    let fold_of = extracted.signatures.folds(folds.min(count / 2).max(2), held.seed);
+    let mut fitted = extracted.fit_all(branches, |image| fold_of[image] != 0, progress)?;
+    let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == 0).collect();
+    let all = (0, held_out.len());
+    let scores = score(&fitted, extracted, held, &held_out, all, "calibration", progress)?;
+    for (branch, fitted) in branches.iter().zip(&mut fitted) {
+        if !branch.fits_once() {
+            *fitted = extracted.fit(branch.as_ref(), |_| true, progress)?;
+        }
+    }
+    Ok((fitted, scores))
+}
+
+/// The scores of normal images, and of synthetic defects on them, by branches that did not learn from them.
+pub(crate) fn cross_fit(
+    branches: &[Box<dyn FitBranch + '_>],
+    extracted: &Extracted,
+    held: &HeldOut<'_>,
+    folds: usize,
+    progress: &dyn Progress,
+) -> Result<CrossFitted> {
     let count = extracted.cache.len();
     let folds = folds.min(count);
-    let fold_of = extracted.signatures.folds(folds, seed);
-    let mut scores: Vec<Option<Scores>> = vec![None; count];
+    let fold_of = extracted.signatures.folds(folds, held.seed);
+    let mut normals: Vec<Option<ViewScores>> = vec![None; count];
+    let mut defects = Vec::new();
+    let mut done = 0;
     for fold in 0..folds {
-        let (held_out, learned): (Vec<usize>, Vec<usize>) = (0..count).partition(|image| fold_of[*image] == fold);
-        let fitted = fit_all(branches, &Subset::new(&extracted.cache, learned)?, progress)?;
-        progress.start(&format!("calibration {}/{folds}", fold + 1), held_out.len() as u64);
-        for image in held_out {
-            progress.check()?;
-            scores[image] = Some(pipeline::score(&fitted, &extracted.cache.batch(&[image])?)?);
-            progress.step(1);
+        let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == fold).collect();
+        let fitted = extracted.fit_all(branches, |image| fold_of[image] != fold, progress)?;
+        let stage = format!("calibration {}/{folds}", fold + 1);
+        let scores = score(&fitted, extracted, held, &held_out, (done, count), &stage, progress)?;
+        done += held_out.len();
+        defects.extend(scores.defects);
+        for (image, found) in held_out.into_iter().zip(scores.normals) {
+            normals[image] = Some(found);
         }
-        progress.finish();
     }
-    Ok(scores.into_iter().flatten().collect())
+    Ok(CrossFitted { normals: normals.into_iter().flatten().collect(), defects })
 }
 
-/// Fits every branch on the items of a source.
-pub(crate) fn fit_all(
-    branches: &[Box<dyn FitBranch>],
-    source: &dyn PyramidSource,
+/// As [`cross_fit`], of images that none of the branches learned from.
+pub(crate) fn score_all(
+    branches: &[Box<dyn Scorer>],
+    extracted: &Extracted,
+    held: &HeldOut<'_>,
     progress: &dyn Progress,
-) -> Result<Vec<Box<dyn Scorer>>> {
-    branches.iter().map(|branch| branch.fit_branch(source, progress)).collect()
+) -> Result<CrossFitted> {
+    let images: Vec<usize> = (0..extracted.cache.len()).collect();
+    score(branches, extracted, held, &images, (0, images.len()), "calibration", progress)
 }
 
-/// The thresholds for images and for pixels: the same conformal quantile of image scores and of map maxima.
+/// Scores some of the images, and synthetic defects on them where several maps are to be weighed.
+///
+/// `(done, total)`: how many images were scored before, and how many will have been in the end; the defects are spread over them.
+fn score(
+    branches: &[Box<dyn Scorer>],
+    extracted: &Extracted,
+    held: &HeldOut<'_>,
+    images: &[usize],
+    (done, total): (usize, usize),
+    stage: &str,
+    progress: &dyn Progress,
+) -> Result<CrossFitted> {
+    let mut scores = CrossFitted::default();
+    progress.start(stage, images.len() as u64);
+    for (place, &image) in images.iter().enumerate() {
+        progress.check()?;
+        let found = held.score(branches, image, &extracted.cache.batch(&[image])?)?;
+        if found.first.maps.len() > 1 {
+            scores.defects.extend(held.score_defects(branches, image, (done + place, total))?);
+        }
+        scores.normals.push(found);
+        progress.step(1);
+    }
+    progress.finish();
+    Ok(scores)
+}
+
+/// Learns calibration, weights and gate.
+pub(crate) fn fit_fusion(
+    params: &FusionValidParams,
+    scores: &CrossFitted,
+    size: (usize, usize),
+) -> Result<CalibratedFusion> {
+    let normals: Vec<Scores> = scores.normals.iter().map(|normal| normal.first.clone()).collect();
+    let fusion = params.fit(&normals)?;
+    if !fusion.needs_learning() {
+        return Ok(fusion);
+    }
+    let normals =
+        scores.normals.iter().map(|normal| pipeline::calibrate(&fusion, normal)).collect::<Result<Vec<_>>>()?;
+    let defects = scores
+        .defects
+        .iter()
+        .map(|defect| Ok(DefectMaps { maps: pipeline::calibrate(&fusion, &defect.scores)?, mask: defect.mask.clone() }))
+        .collect::<Result<Vec<_>>>()?;
+    fusion.learn(&normals, &defects, size)
+}
+
+/// The thresholds for images and for pixels, and the image scores that the former comes from, ascending.
+pub(crate) struct Thresholds {
+    pub(crate) image: Threshold,
+    pub(crate) pixel: Threshold,
+    pub(crate) image_scores: Vec<f32>,
+}
+
+/// The same conformal quantile of image scores and of map maxima.
 pub(crate) fn thresholds(
     fusion: &dyn Fusion,
-    normals: &[Scores],
+    normals: &[ViewScores],
     size: (usize, usize),
     false_alarm_rate: f64,
-) -> Result<(Threshold, Threshold)> {
+) -> Result<Thresholds> {
     let mut images = Vec::with_capacity(normals.len());
     let mut maxima = Vec::with_capacity(normals.len());
     for scores in normals {
-        let AnomalyMap { map, image_score } = pipeline::fuse(fusion, scores, size)?;
+        let AnomalyMap { map, image_score, .. } = pipeline::fuse(fusion, scores, size)?;
         images.extend(image_score.to_vec1::<f32>()?);
         maxima.push(map.flatten_all()?.max(0)?.to_scalar::<f32>()?);
     }
-    Ok((conformal_threshold(&images, false_alarm_rate)?, conformal_threshold(&maxima, false_alarm_rate)?))
+    images.sort_unstable_by(f32::total_cmp);
+    Ok(Thresholds {
+        image: conformal_threshold(&images, false_alarm_rate)?,
+        pixel: conformal_threshold(&maxima, false_alarm_rate)?,
+        image_scores: images,
+    })
 }

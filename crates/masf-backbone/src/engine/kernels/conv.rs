@@ -30,6 +30,8 @@ impl Steps {
 pub(super) struct ConvCall {
     pub(super) input: *const f32,
     pub(super) input_steps: Steps,
+    /// How far before `input` the window of output pixel (0, 0) would be, where only later ones are there.
+    pub(super) skipped: usize,
     /// Contiguous runs that a window is made of, numbers per run, and the distance between runs.
     pub(super) runs: usize,
     pub(super) run_len: usize,
@@ -133,7 +135,7 @@ pub(super) unsafe fn tile<S: Simd, const PIXELS: usize, const VECTORS: usize>(ti
     let mut x = tile.pixel % call.width;
     let (mut inputs, mut outputs, mut residuals) = ([0; PIXELS], [0; PIXELS], [0; PIXELS]);
     for p in 0..PIXELS {
-        inputs[p] = call.input_steps.at(y, x);
+        inputs[p] = call.input_steps.at(y, x) - call.skipped;
         outputs[p] = call.output_steps.at(y, x) + panel.channel;
         residuals[p] = call.residual_steps.at(y, x) + panel.channel;
         x += 1;
@@ -172,7 +174,7 @@ pub(super) unsafe fn tile<S: Simd, const PIXELS: usize, const VECTORS: usize>(ti
                 for_each_pixel!(PIXELS, P => {
                     let value = S::splat(*pointers[P].add(k));
                     for v in 0..VECTORS {
-                        sums[P][v] = S::mul_add(value, columns[v], sums[P][v]);
+                        sums[P][v] = S::dot(value, columns[v], sums[P][v]);
                     }
                 });
             }

@@ -6,6 +6,7 @@
 use super::conv::Tile;
 use super::depthwise::DepthwiseRow;
 use super::pointwise::{AffineRow, PoolPixel};
+use super::rounding::Rounding;
 use super::winograd::{InputPatch, OutputTile};
 
 /// One instruction set: a vector of `LANES` single-precision numbers and what the kernels do with it.
@@ -31,6 +32,12 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn store_first(p: *mut f32, v: Self::Vector, count: usize);
     /// `a * b + c`.
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// What a convolution adds up: `a * b + c`, or the sum over the numbers that a lane of `a` and `b` holds.
+    #[inline(always)]
+    unsafe fn dot(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        // SAFETY: the caller has the instruction set.
+        unsafe { Self::mul_add(a, b, c) }
+    }
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `min(max(v, low), high)`; a NaN in `v` stays.
     unsafe fn clamp(v: Self::Vector, low: Self::Vector, high: Self::Vector) -> Self::Vector;
@@ -51,6 +58,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn winograd_input(patch: &InputPatch);
     /// [`super::winograd::output_tile`] with this instruction set enabled.
     unsafe fn winograd_output(tile: &OutputTile);
+    /// [`super::rounding::round`] with this instruction set enabled.
+    unsafe fn round(rounding: &Rounding);
 }
 
 /// Writes the entry points of [`Simd`] for one instruction set.
@@ -85,6 +94,11 @@ macro_rules! entry_points {
         unsafe fn winograd_output(tile: &crate::engine::kernels::winograd::OutputTile) {
             // SAFETY: as above.
             unsafe { crate::engine::kernels::winograd::output_tile::<Self>(tile) }
+        }
+        $(#[$feature])*
+        unsafe fn round(rounding: &crate::engine::kernels::rounding::Rounding) {
+            // SAFETY: as above.
+            unsafe { crate::engine::kernels::rounding::round(rounding) }
         }
     };
 }

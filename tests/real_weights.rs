@@ -7,8 +7,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use candle_core::{Device, Result as CandleResult, Tensor};
-use masf_backbone::{Backbone, BackboneError};
-use masf_core::{Error, FeatureExtractor, Normalisation, Result};
+use masf::backbone::{Backbone, BackboneError};
+use masf::core::Normalisation;
+use masf::{Error, Fault, FeatureExtractor, Result};
 
 fn folder() -> Option<PathBuf> {
     let folder = std::env::var_os("MASF_EVAL_DIR").map(|dir| PathBuf::from(dir).join("weights"));
@@ -104,7 +105,7 @@ fn a_known_file_is_not_taken_for_another_network() -> Result<()> {
         let message = error.to_string();
         assert!(matches!(error, BackboneError::Weights { .. }), "{message}");
         assert!(message.contains(&format!("does not fit `{name}`")) && message.contains(other), "{message}");
-        assert!(matches!(Error::from(error).fault(), masf_core::Fault::Model));
+        assert!(matches!(Error::from(error).fault(), Fault::Model));
     }
     Ok(())
 }

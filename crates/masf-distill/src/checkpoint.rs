@@ -1,0 +1,195 @@
+//! Checkpoints: the state of a training in one safetensors file, replaced atomically.
+//!
+//! A training that goes on from a checkpoint ends with the same bits as one that was never interrupted, on the same machine. The file
+//! says what it belongs to: the hyper-parameters, the sizes of the features, the number of images, and the statistics of their
+//! channels, which two sets of images hardly share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use masf_core::Error;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::grid::Grid;
+use crate::network::parameters;
+use crate::trainer::Trainer;
+use crate::{DistillError, Result, StudentParams};
+
+/// The name of the file in the folder of checkpoints.
+const FILE: &str = "student.checkpoint";
+/// The metadata key of the JSON document.
+const KEY: &str = "masf-checkpoint";
+/// Largest file that is read.
+const MOST_BYTES: u64 = 8 << 30;
+
+/// Where checkpoints go, and whether training goes on from one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// The folder; made if it does not exist.
+    pub folder: PathBuf,
+    /// Passes over the images between two checkpoints, at least 1. One more is written when training ends or is cancelled.
+    pub every_epochs: usize,
+    /// The folder whose checkpoint, which must then exist, training goes on from.
+    pub resume: Option<PathBuf>,
+}
+
+impl Checkpoints {
+    /// Checkpoints in a folder after every 5 epochs.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), every_epochs: 5, resume: None }
+    }
+
+    /// Sets the folder whose checkpoint training goes on from.
+    #[must_use]
+    pub fn resume_from(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.resume = Some(folder.into());
+        self
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+}
+
+/// What a checkpoint belongs to, and how far it has come.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    params: StudentParams,
+    seed: u64,
+    grid: Grid,
+    images: usize,
+    steps: usize,
+    step: usize,
+}
+
+impl Document {
+    fn of(trainer: &Trainer<'_>) -> Self {
+        Self {
+            params: trainer.params.clone(),
+            seed: trainer.params.seed,
+            grid: trainer.grid.clone(),
+            images: trainer.image_count(),
+            steps: trainer.steps,
+            step: trainer.state.step,
+        }
+    }
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Writes the state of a training.
+pub(crate) fn save(trainer: &Trainer<'_>, checkpoints: &Checkpoints) -> Result<()> {
+    let document =
+        serde_json::to_string(&Document::of(trainer)).map_err(|error| unfit(&checkpoints.path(), error.to_string()))?;
+    let mut parts: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for (level, statistics) in trainer.grid.levels.iter().zip(&trainer.statistics) {
+        parts.insert(format!("statistics.mean{}", level.spec.stride), bytes(&statistics.mean));
+        parts.insert(format!("statistics.deviation{}", level.spec.stride), bytes(&statistics.deviation));
+    }
+    let values = crate::trainer::values(&trainer.state.variables)?;
+    for (index, spec) in parameters(&trainer.params, &trainer.grid).iter().enumerate() {
+        parts.insert(format!("value.{}", spec.name), bytes(&values[index]));
+        parts.insert(format!("mean.{}", spec.name), bytes(&trainer.state.moments[index].mean));
+        parts.insert(format!("square.{}", spec.name), bytes(&trainer.state.moments[index].square));
+        if let Some(average) = &trainer.state.average {
+            parts.insert(format!("average.{}", spec.name), bytes(&average[index]));
+        }
+    }
+    let path = checkpoints.path();
+    let views = parts
+        .iter()
+        .map(|(name, bytes)| Ok((name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
+    let refused = |source| Error::io(&path, source);
+    std::fs::create_dir_all(&checkpoints.folder).map_err(refused)?;
+    let file = tempfile::Builder::new().prefix(".student-").tempfile_in(&checkpoints.folder).map_err(refused)?;
+    views
+        .and_then(|views| {
+            safetensors::serialize_to_file(views, Some(HashMap::from([(KEY.into(), document)])), file.path())
+        })
+        .map_err(|error| match error {
+            safetensors::SafeTensorError::IoError(source) => refused(source).into(),
+            other => unfit(&path, other.to_string()),
+        })?;
+    file.as_file().sync_all().map_err(refused)?;
+    file.persist(&path).map_err(|error| refused(error.error))?;
+    Ok(())
+}
+
+/// Brings a training to the state of the checkpoint.
+pub(crate) fn load(trainer: &mut Trainer<'_>, folder: &Path) -> Result<()> {
+    let path = folder.join(FILE);
+    let mut content = Vec::new();
+    let refused = |source| Error::io(&path, source);
+    let file = std::fs::File::open(&path).map_err(refused)?;
+    file.take(MOST_BYTES).read_to_end(&mut content).map_err(refused)?;
+    let damaged = |error: safetensors::SafeTensorError| unfit(&path, error.to_string());
+    let (_, metadata) = SafeTensors::read_metadata(&content).map_err(damaged)?;
+    let document = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY));
+    let mut document: Document = document
+        .ok_or_else(|| "it is no checkpoint of a student".to_owned())
+        .and_then(|text| serde_json::from_str(text).map_err(|error| error.to_string()))
+        .map_err(|problem| unfit(&path, problem))?;
+    document.params.seed = document.seed;
+    let expected = Document { step: document.step, ..Document::of(trainer) };
+    if document != expected || document.step > document.steps {
+        return Err(unfit(&path, difference(&document, &expected)));
+    }
+    let tensors = SafeTensors::deserialize(&content).map_err(damaged)?;
+    let values = |name: String, count: usize| -> Result<Vec<f32>> {
+        let view = tensors.tensor(&name).map_err(damaged)?;
+        if view.dtype() != Dtype::F32 || view.data().len() != count * 4 {
+            return Err(unfit(&path, format!("`{name}` has {} bytes instead of {}", view.data().len(), count * 4)));
+        }
+        let values: Vec<f32> =
+            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        match values.iter().all(|value| value.is_finite()) {
+            true => Ok(values),
+            false => Err(unfit(&path, format!("`{name}` holds values that are not finite"))),
+        }
+    };
+    for (level, statistics) in trainer.grid.levels.iter().zip(&trainer.statistics) {
+        let (stride, count) = (level.spec.stride, level.spec.channels);
+        let same = values(format!("statistics.mean{stride}"), count)? == statistics.mean
+            && values(format!("statistics.deviation{stride}"), count)? == statistics.deviation;
+        if !same {
+            return Err(unfit(&path, "it was learned from other images or features".into()));
+        }
+    }
+    for (index, spec) in parameters(&trainer.params, &trainer.grid).iter().enumerate() {
+        let state = &mut trainer.state;
+        let variable = &state.variables[index];
+        let count = variable.elem_count();
+        let value = values(format!("value.{}", spec.name), count)?;
+        variable.set(&Tensor::from_vec(value, variable.shape(), &Device::Cpu)?)?;
+        state.moments[index].mean = values(format!("mean.{}", spec.name), count)?;
+        state.moments[index].square = values(format!("square.{}", spec.name), count)?;
+        if let Some(average) = &mut state.average {
+            average[index] = values(format!("average.{}", spec.name), count)?;
+        }
+    }
+    trainer.state.step = document.step;
+    Ok(())
+}
+
+fn difference(found: &Document, expected: &Document) -> String {
+    if found.images != expected.images {
+        return format!("it was learned from {} images; now there are {}", found.images, expected.images);
+    }
+    if found.grid != expected.grid {
+        return "its features have other levels or sizes".into();
+    }
+    if found.seed != expected.seed {
+        return format!("its seed is {}; now it is {}", found.seed, expected.seed);
+    }
+    format!("its settings are {:?}; now they are {:?}", found.params, expected.params)
+}
+
+fn unfit(path: &Path, problem: String) -> DistillError {
+    DistillError::Checkpoint { path: path.display().to_string(), problem }
+}

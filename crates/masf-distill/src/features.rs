@@ -1,0 +1,191 @@
+//! Features as the student takes them: statistics of the channels, tokens of the input, and targets in the order of the heads.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use masf_core::{FeaturePyramid, Progress, PyramidSource};
+use rayon::prelude::*;
+
+use crate::grid::{Grid, LevelGrid};
+use crate::ops::with_slice;
+use crate::{DistillError, Result};
+
+/// Least deviation of a channel, as a share of its level's root mean square deviation: channels that are hardly ever active
+/// must not outweigh the others.
+const LEAST_DEVIATION: f64 = 0.1;
+/// Images that are read at once while statistics are taken.
+const BATCH: usize = 8;
+/// Tokens of one task.
+const GROUP: usize = 32;
+
+/// Mean and deviation of the channels of a level.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ChannelStatistics {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) deviation: Vec<f32>,
+}
+
+impl ChannelStatistics {
+    /// Of every level, over all positions of all images, in double precision.
+    pub(crate) fn learn(source: &dyn PyramidSource, grid: &Grid, progress: &dyn Progress) -> Result<Vec<Self>> {
+        let mut sums: Vec<(Vec<f64>, Vec<f64>)> =
+            grid.levels.iter().map(|level| (vec![0.0; level.spec.channels], vec![0.0; level.spec.channels])).collect();
+        progress.start("feature statistics", source.len() as u64);
+        let taken = (0..source.len()).step_by(BATCH).try_for_each(|start| {
+            progress.check()?;
+            let indices: Vec<usize> = (start..(start + BATCH).min(source.len())).collect();
+            let pyramid = source.batch(&indices)?;
+            grid.expect(&pyramid)?;
+            for (index, (level, sums)) in grid.levels.iter().zip(&mut sums).enumerate() {
+                with_map(&pyramid, index, |values| add_moments(values, level, sums))?;
+            }
+            progress.step(indices.len() as u64);
+            Ok(())
+        });
+        progress.finish();
+        taken.map(|()| {
+            let count = |level: &LevelGrid| (source.len() * level.height * level.width) as f64;
+            sums.iter().zip(&grid.levels).map(|(sums, level)| Self::of(sums, count(level))).collect()
+        })
+    }
+
+    fn of((sum, squares): &(Vec<f64>, Vec<f64>), count: f64) -> Self {
+        let mean: Vec<f64> = sum.iter().map(|sum| sum / count).collect();
+        let variance: Vec<f64> =
+            squares.iter().zip(&mean).map(|(square, mean)| (square / count - mean * mean).max(0.0)).collect();
+        let level = (variance.iter().sum::<f64>() / variance.len().max(1) as f64).sqrt();
+        let deviation = |variance: &f64| {
+            let deviation = variance.sqrt().max(LEAST_DEVIATION * level) as f32;
+            // A level without any spread: its unit is all there is.
+            if deviation > f32::MIN_POSITIVE { deviation } else { 1.0 }
+        };
+        Self {
+            deviation: variance.iter().map(deviation).collect(),
+            mean: mean.into_iter().map(|mean| mean as f32).collect(),
+        }
+    }
+}
+
+/// Adds sums and sums of squares of every channel, image by image.
+fn add_moments(values: &[f32], level: &LevelGrid, sums: &mut (Vec<f64>, Vec<f64>)) {
+    let channels = level.spec.channels;
+    let images: Vec<(Vec<f64>, Vec<f64>)> = values
+        .par_chunks(channels * level.height * level.width)
+        .map(|image| {
+            let (mut sum, mut squares) = (vec![0f64; channels], vec![0f64; channels]);
+            for row in image.chunks_exact(channels) {
+                for ((sum, square), value) in sum.iter_mut().zip(&mut squares).zip(row) {
+                    let value = f64::from(*value);
+                    *sum += value;
+                    *square += value * value;
+                }
+            }
+            (sum, squares)
+        })
+        .collect();
+    for (sum, squares) in images {
+        for ((total, squared), (sum, square)) in sums.0.iter_mut().zip(&mut sums.1).zip(sum.iter().zip(squares)) {
+            *total += sum;
+            *squared += square;
+        }
+    }
+}
+
+/// Calls `read` with the values `[B, h, w, C]` of a level.
+pub(crate) fn with_map<R>(pyramid: &FeaturePyramid, level: usize, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let level = &pyramid.levels()[level];
+    let map = level.map.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
+    with_slice(&map, |values| {
+        // A sum is finite only if all terms are, or cancel exactly; NaN and infinity cannot.
+        let finite = values.par_chunks(1 << 14).all(|chunk| chunk.iter().map(|value| value * 0.0).sum::<f32>() == 0.0);
+        Ok(finite.then(|| read(values)))
+    })?
+    .ok_or(DistillError::NonFinite { stride: level.spec.stride })
+}
+
+/// A batch of pyramids as the student takes it.
+pub(crate) struct Batch {
+    pub(crate) images: usize,
+    /// Standardised channels of all levels, averaged over the cell of each token: `[B N, C]`.
+    pub(crate) tokens: Tensor,
+    /// Features of every level as they are, cell by cell: `[B N, positions C]`, zero where a position does not exist; none if not wanted.
+    pub(crate) targets: Vec<Vec<f32>>,
+}
+
+impl Batch {
+    /// Arranges a batch to learn from.
+    pub(crate) fn new(pyramid: &FeaturePyramid, grid: &Grid, statistics: &[Arc<ChannelStatistics>]) -> Result<Self> {
+        Self::arrange(pyramid, grid, statistics, true)
+    }
+
+    /// The tokens of a batch alone.
+    pub(crate) fn tokens(
+        pyramid: &FeaturePyramid,
+        grid: &Grid,
+        statistics: &[Arc<ChannelStatistics>],
+    ) -> Result<Tensor> {
+        Ok(Self::arrange(pyramid, grid, statistics, false)?.tokens)
+    }
+
+    fn arrange(
+        pyramid: &FeaturePyramid,
+        grid: &Grid,
+        statistics: &[Arc<ChannelStatistics>],
+        with_targets: bool,
+    ) -> Result<Self> {
+        grid.expect(pyramid)?;
+        let (images, tokens, all) = (pyramid.batch_size(), grid.tokens(), grid.channels());
+        let mut inputs = vec![0f32; images * tokens * all];
+        let mut targets = Vec::new();
+        let mut offset = 0;
+        for (index, (level, statistics)) in grid.levels.iter().zip(statistics).enumerate() {
+            let channels = level.spec.channels;
+            let positions = grid.positions(level);
+            let cells = with_map(pyramid, index, |values| {
+                let image = level.height * level.width * channels;
+                inputs.par_chunks_mut(GROUP * all).enumerate().for_each(|(group, inputs)| {
+                    for (row, input) in (group * GROUP..).zip(inputs.chunks_exact_mut(all)) {
+                        let values = &values[row / tokens * image..][..image];
+                        let positions = &positions[row % tokens * level.per_cell()..][..level.per_cell()];
+                        pool(values, positions, statistics, &mut input[offset..offset + channels]);
+                    }
+                });
+                let mut cells = Vec::new();
+                if with_targets {
+                    cells = vec![0f32; images * tokens * level.values()];
+                    cells.par_chunks_mut(tokens * level.values()).zip(values.par_chunks(image)).for_each(
+                        |(cells, values)| {
+                            for (position, cell) in positions.iter().zip(cells.chunks_exact_mut(channels)) {
+                                let Some(position) = position else { continue };
+                                cell.copy_from_slice(&values[position * channels..(position + 1) * channels]);
+                            }
+                        },
+                    );
+                }
+                cells
+            })?;
+            offset += channels;
+            targets.push(cells);
+        }
+        let tokens = Tensor::from_vec(inputs, (images * tokens, all), &Device::Cpu)?;
+        Ok(Self { images, tokens, targets })
+    }
+}
+
+/// The standardised mean of the positions of a cell.
+fn pool(values: &[f32], positions: &[Option<usize>], statistics: &ChannelStatistics, input: &mut [f32]) {
+    let channels = input.len();
+    let mut count = 0f32;
+    for position in positions.iter().flatten() {
+        let values = &values[position * channels..(position + 1) * channels];
+        for (input, value) in input.iter_mut().zip(values) {
+            *input += value;
+        }
+        count += 1.0;
+    }
+    if count > 0.0 {
+        for ((input, mean), deviation) in input.iter_mut().zip(&statistics.mean).zip(&statistics.deviation) {
+            *input = (*input / count - mean) / deviation;
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Learning a student.
+
+use std::sync::Arc;
+
+use masf_core::{Error, Fit, Progress, PyramidSource};
+
+use crate::checkpoint::{self, Checkpoints};
+use crate::features::ChannelStatistics;
+use crate::grid::Grid;
+use crate::trainer::Trainer;
+use crate::{DistillError, MaskedStudent, Result, StudentParams};
+
+/// Steps between two notes on the loss.
+const NOTE_EVERY: usize = 10;
+
+/// Learns a [`MaskedStudent`]; made by [`StudentParams::check`].
+///
+/// The result depends on the images, their order and the hyper-parameters, not on the number of threads or on interruptions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaskedStudentFit {
+    params: StudentParams,
+    checkpoints: Option<Checkpoints>,
+}
+
+impl MaskedStudentFit {
+    pub(crate) fn new(params: StudentParams) -> Self {
+        Self { params, checkpoints: None }
+    }
+
+    /// Sets where checkpoints go, and whether training goes on from one.
+    ///
+    /// # Errors
+    /// [`DistillError::Parameter`] if `every_epochs` is 0.
+    pub fn with_checkpoints(mut self, checkpoints: Checkpoints) -> Result<Self> {
+        if checkpoints.every_epochs == 0 {
+            return Err(DistillError::parameter("every_epochs", 0, "at least 1"));
+        }
+        self.checkpoints = Some(checkpoints);
+        Ok(self)
+    }
+
+    /// The hyper-parameters, all within their ranges.
+    pub fn params(&self) -> &StudentParams {
+        &self.params
+    }
+
+    fn learn(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<MaskedStudent> {
+        if source.is_empty() {
+            return Err(DistillError::NoImages);
+        }
+        let grid = Grid::of(&source.batch(&[0])?);
+        let statistics: Vec<_> = ChannelStatistics::learn(source, &grid, progress)?.into_iter().map(Arc::new).collect();
+        let mut trainer = Trainer::new(self.params.clone(), source, grid, statistics)?;
+        if let Some(folder) = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.resume.as_ref()) {
+            checkpoint::load(&mut trainer, folder)?;
+        }
+        progress.start("training the student", trainer.steps as u64);
+        progress.step(trainer.state.step as u64);
+        let trained = self.steps(&mut trainer, progress);
+        progress.finish();
+        trained?;
+        MaskedStudent::new(self.params.clone(), trainer.grid.clone(), trainer.statistics.clone(), trainer.result()?)
+    }
+
+    fn steps(&self, trainer: &mut Trainer<'_>, progress: &dyn Progress) -> Result<()> {
+        let mut smooth: Option<f32> = None;
+        while trainer.state.step < trainer.steps {
+            if progress.is_cancelled() {
+                self.save(trainer)?;
+                return Err(Error::Cancelled.into());
+            }
+            let before = trainer.epoch();
+            let loss = trainer.step()?;
+            progress.step(1);
+            let mean = smooth.map_or(loss, |smooth| 0.95 * smooth + 0.05 * loss);
+            smooth = Some(mean);
+            let epoch = trainer.epoch();
+            if trainer.state.step.is_multiple_of(NOTE_EVERY) || trainer.state.step == trainer.steps {
+                progress.note(&format!("student: epoch {epoch}/{}, loss {mean:.4}", trainer.epochs()));
+            }
+            let due = |checkpoints: &&Checkpoints| {
+                trainer.state.step == trainer.steps
+                    || epoch / checkpoints.every_epochs > before / checkpoints.every_epochs
+            };
+            if self.checkpoints.as_ref().is_some_and(|checkpoints| due(&checkpoints)) {
+                self.save(trainer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&self, trainer: &Trainer<'_>) -> Result<()> {
+        self.checkpoints.as_ref().map_or(Ok(()), |checkpoints| checkpoint::save(trainer, checkpoints))
+    }
+}
+
+impl Fit for MaskedStudentFit {
+    type Scorer = MaskedStudent;
+
+    fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<MaskedStudent> {
+        Ok(self.learn(source, progress)?)
+    }
+
+    fn is_expensive(&self) -> bool {
+        true
+    }
+}

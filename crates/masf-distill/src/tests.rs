@@ -1,0 +1,224 @@
+//! The whole student's gradient, and the training as it runs inside: what needs the crate's own parts.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor, Var};
+use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec, random_stream};
+use rand::Rng;
+
+use crate::bands::{BandLoss, Bands};
+use crate::features::{Batch, ChannelStatistics};
+use crate::grid::Grid;
+use crate::mask::{dropout, frequency_mask, token_mask};
+use crate::network::{Masks, Network, parameters};
+use crate::ops::{self, LevelTargets, Mode};
+use crate::{Positions, Result, StudentParams};
+
+/// Levels of 5 channels on 7 x 6 and 3 channels on 4 x 3: cells with a row that does not exist.
+fn pyramid(images: usize) -> Result<FeaturePyramid> {
+    let mut random = random_stream(5, "test.pyramid");
+    let mut level = |stride, channels: usize, height: usize, width: usize| {
+        let values: Vec<f32> =
+            (0..images * channels * height * width).map(|_| random.random_range(-0.5..1.5)).collect();
+        let map = Tensor::from_vec(values, (images, channels, height, width), &Device::Cpu)?;
+        Result::<_, crate::DistillError>::Ok(FeatureLevel { spec: LevelSpec { stride, channels }, map })
+    };
+    Ok(FeaturePyramid::new(vec![level(8, 5, 7, 6)?, level(16, 3, 4, 3)?], (56, 48))?)
+}
+
+fn params() -> StudentParams {
+    StudentParams {
+        width: 6,
+        depth: 2,
+        mlp_ratio: 2,
+        heads: 2,
+        bottleneck: 4,
+        positions: Positions::Learned,
+        band_loss: 0.3,
+        ..StudentParams::default()
+    }
+}
+
+/// Everything that a loss of the whole student needs, with all masks on.
+struct Case {
+    params: StudentParams,
+    grid: Grid,
+    statistics: Vec<Arc<ChannelStatistics>>,
+    batch: Batch,
+}
+
+impl Case {
+    fn new() -> Result<Self> {
+        let pyramid = pyramid(2)?;
+        let grid = Grid::of(&pyramid);
+        let statistics = grid.levels.iter().map(|level| {
+            let channels = level.spec.channels;
+            let mean = (0..channels).map(|c| 0.3 + 0.1 * c as f32).collect();
+            Arc::new(ChannelStatistics { mean, deviation: (0..channels).map(|c| 0.5 + 0.2 * c as f32).collect() })
+        });
+        let statistics: Vec<_> = statistics.collect();
+        let batch = Batch::new(&pyramid, &grid, &statistics)?;
+        Ok(Self { params: params(), grid, statistics, batch })
+    }
+
+    fn masks(&self) -> Masks {
+        let mut random = random_stream(1, "test.masks");
+        let tokens = token_mask(2, self.grid.tokens(), 0.4, &mut random);
+        let frequencies = frequency_mask(2, &self.grid, 1.0, &mut random).map(Arc::new);
+        let mut factors = |width: usize| Arc::new(dropout(2 * self.grid.tokens() * width, 0.2, &mut random));
+        Masks { tokens, frequencies, dropout: Some([factors(self.params.width), factors(self.params.bottleneck)]) }
+    }
+
+    /// The loss for given parameters, in their dtype. Hard mining is left out of differences: its weights are constants.
+    fn loss(&self, tensors: &[Tensor], easy_weight: f32) -> Result<Tensor> {
+        let network = Network::new(&self.params, &self.grid, tensors)?;
+        let tokens = self.batch.tokens.to_dtype(tensors[0].dtype())?;
+        let x = network.body(&tokens, Some(self.masks()), Mode::Training)?;
+        let mut total = Tensor::zeros((), x.dtype(), &Device::Cpu)?;
+        for (index, level) in self.grid.levels.iter().enumerate() {
+            let bands = Some(BandLoss { bands: Bands::new(&self.grid, level)?, weight: 0.3, first: 1, count: 2 });
+            let targets = LevelTargets {
+                features: self.batch.targets[index].clone(),
+                exists: Arc::new(self.grid.positions(level).iter().map(Option::is_some).collect()),
+                statistics: self.statistics[index].clone(),
+                kinds: [0.4, 0.6],
+                map_loss: 0.7,
+                easy_weight,
+                bands,
+            };
+            total = (total + ops::head_loss(&x, &network.levels[index], targets)?)?;
+        }
+        Ok(total)
+    }
+
+    fn gradients(&self, dtype: DType, easy_weight: f32) -> Result<(f64, Vec<Vec<f64>>)> {
+        let variables = self.variables(dtype)?;
+        let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
+        let loss = self.loss(&tensors, easy_weight)?;
+        let mut store = loss.backward()?;
+        let mut all = Vec::new();
+        for variable in &variables {
+            let gradient = store.remove(variable).expect("every parameter takes part");
+            all.push(gradient.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?);
+        }
+        Ok((loss.to_dtype(DType::F64)?.to_scalar::<f64>()?, all))
+    }
+
+    /// Parameters away from their start, where too much is zero.
+    fn variables(&self, dtype: DType) -> Result<Vec<Var>> {
+        let mut random = random_stream(9, "test.parameters");
+        parameters(&self.params, &self.grid)
+            .iter()
+            .map(|spec| {
+                let values: Vec<f32> =
+                    (0..spec.shape.iter().product::<usize>()).map(|_| random.random_range(-0.6..0.6)).collect();
+                let tensor = Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype)?;
+                Ok(Var::from_tensor(&tensor)?)
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn gradients_of_the_student_match_finite_differences() -> Result<()> {
+    let case = Case::new()?;
+    let variables = case.variables(DType::F64)?;
+    let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().detach()).collect();
+    let (_, gradients) = case.gradients(DType::F64, 1.0)?;
+    for (index, spec) in parameters(&case.params, &case.grid).iter().enumerate() {
+        let values = tensors[index].flatten_all()?.to_vec1::<f64>()?;
+        let scale = gradients[index].iter().fold(1e-3f64, |most, value| most.max(value.abs()));
+        // Some elements of every parameter, the last row (the bias) among them.
+        for element in (0..values.len()).step_by(values.len().div_ceil(12)).chain([values.len() - 1]) {
+            let at = |offset: f64| -> Result<f64> {
+                let mut moved = values.clone();
+                moved[element] += offset;
+                let mut tensors = tensors.clone();
+                tensors[index] = Tensor::from_vec(moved, spec.shape.as_slice(), &Device::Cpu)?;
+                Ok(case.loss(&tensors, 1.0)?.to_scalar::<f64>()?)
+            };
+            let step = 1e-5;
+            let difference = (at(step)? - at(-step)?) / (2.0 * step);
+            let found = gradients[index][element];
+            assert!((found - difference).abs() < 1e-5 * scale, "{}[{element}]: {found} {difference}", spec.name);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn fused_operations_have_the_values_and_gradients_of_plain_ones() -> Result<()> {
+    let case = Case::new()?;
+    for easy_weight in [1.0, 0.1] {
+        let (plain_loss, plain) = case.gradients(DType::F64, easy_weight)?;
+        let (loss, fused) = case.gradients(DType::F32, easy_weight)?;
+        assert!((loss - plain_loss).abs() < 1e-5 * plain_loss.abs(), "{loss} {plain_loss}");
+        for ((spec, fused), plain) in parameters(&case.params, &case.grid).iter().zip(fused).zip(plain) {
+            let scale = plain.iter().fold(1e-3f64, |most, value| most.max(value.abs()));
+            for (index, (fused, plain)) in fused.iter().zip(plain).enumerate() {
+                assert!((fused - plain).abs() < 2e-4 * scale, "{}[{index}]: {fused} {plain}", spec.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn inference_equals_training_without_masks() -> Result<()> {
+    let case = Case::new()?;
+    let tensors: Vec<Tensor> =
+        case.variables(DType::F32)?.iter().map(|variable| variable.as_tensor().clone()).collect();
+    let network = Network::new(&case.params, &case.grid, &tensors)?;
+    let values = |mode| -> Result<Vec<f32>> {
+        Ok(network.body(&case.batch.tokens, None, mode)?.flatten_all()?.to_vec1::<f32>()?)
+    };
+    assert_eq!(values(Mode::Inference)?, values(Mode::Training)?);
+    Ok(())
+}
+
+#[test]
+fn frequency_masks_take_their_band_out_of_the_tokens() -> Result<()> {
+    use masf_spectral::{Norm, rfft2};
+    let (images, width, height, columns) = (3, 4, 6, 5);
+    let maps = Tensor::randn(0f32, 1f32, (images, width, height, columns), &Device::Cpu)?;
+    let spectrum = rfft2(&maps, Norm::Ortho)?;
+    let bins = height * (columns / 2 + 1);
+    let responses: Vec<f32> = (0..images * bins).map(|bin| f32::from(bin % 3 != 1)).collect();
+    let planes = spectrum.values().planes().reshape((2, images, width, bins))?;
+    let masked = ops::mask_frequencies(&planes, &Arc::new(responses.clone()))?;
+    let (before, after) = (planes.flatten_all()?.to_vec1::<f32>()?, masked.flatten_all()?.to_vec1::<f32>()?);
+    for (index, (before, after)) in before.iter().zip(after).enumerate() {
+        let (image, bin) = (index / (width * bins) % images, index % bins);
+        assert_eq!(after, before * responses[image * bins + bin]);
+    }
+    Ok(())
+}
+
+#[test]
+fn tokens_are_means_of_cells_and_targets_keep_every_feature() -> Result<()> {
+    let case = Case::new()?;
+    let pyramid = pyramid(2)?;
+    let map = pyramid.levels()[0].map.to_dtype(DType::F32)?;
+    let at = |image: usize, channel: usize, y: usize, x: usize| -> Result<f32> {
+        Ok(map.get(image)?.get(channel)?.get(y)?.get(x)?.to_scalar::<f32>()?)
+    };
+    let tokens = case.batch.tokens.to_vec2::<f32>()?;
+    let statistics = &case.statistics[0];
+    // The last row of cells has one row of positions: 7 = 2 + 2 + 2 + 1.
+    for (image, y, x, rows) in [(0, 0, 0, 2), (1, 2, 1, 2), (1, 3, 2, 1)] {
+        let token = image * 12 + y * 3 + x;
+        for channel in 0..5 {
+            let mut mean = 0.0;
+            for row in 0..rows {
+                for column in 0..2 {
+                    let value = at(image, channel, 2 * y + row, 2 * x + column)?;
+                    mean += value / (2 * rows) as f32;
+                    assert_eq!(case.batch.targets[0][(token * 4 + row * 2 + column) * 5 + channel], value);
+                }
+            }
+            let expected = (mean - statistics.mean[channel]) / statistics.deviation[channel];
+            assert!((tokens[token][channel] - expected).abs() < 1e-5);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,363 @@
+//! Learning, scoring, saving and going on after an interruption.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candle_core::{Device, Tensor};
+use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
+use masf_core::{
+    Artifact, Error, Fault, FeatureLevel, FeaturePyramid, Fit, LevelSpec, Progress, PyramidSource, Result, Scorer,
+    Silent, random_stream,
+};
+use masf_distill::{Checkpoints, DistillError, MaskedStudent, StudentParams, Targets};
+use rand::Rng;
+
+/// Images of a smooth pattern with a random phase and some noise: levels of 12 channels on `side` and 20 on half of it.
+struct Images(Vec<FeaturePyramid>);
+
+fn image(seed: u64, side: usize) -> Result<FeaturePyramid> {
+    let mut random = random_stream(seed, "test.image");
+    let phase: f32 = random.random_range(0.0..6.0);
+    let mut level = |stride: usize, channels: usize, height: usize, width: usize| {
+        let mut values = Vec::with_capacity(channels * height * width);
+        for channel in 0..channels {
+            for y in 0..height {
+                for x in 0..width {
+                    let (y, x) = ((y * stride) as f32 / 16.0, (x * stride) as f32 / 16.0);
+                    let wave = (phase + channel as f32 + 0.9 * x).sin() * (0.7 * y + 0.3 * channel as f32).cos();
+                    values.push(wave.max(-0.3) + random.random_range(-0.05..0.05));
+                }
+            }
+        }
+        let map = Tensor::from_vec(values, (1, channels, height, width), &Device::Cpu)?;
+        Result::<_, Error>::Ok(FeatureLevel { spec: LevelSpec { stride, channels }, map })
+    };
+    let (height, width) = (side, side + 2);
+    let levels = vec![level(8, 12, height, width)?, level(16, 20, height.div_ceil(2), width.div_ceil(2))?];
+    FeaturePyramid::new(levels, (height * 8, width * 8))
+}
+
+fn images(count: u64, side: usize) -> Result<Images> {
+    Ok(Images((0..count).map(|seed| image(seed, side)).collect::<Result<_>>()?))
+}
+
+fn batch(images: &[&FeaturePyramid]) -> Result<FeaturePyramid> {
+    let mut levels = Vec::new();
+    for (index, level) in images[0].levels().iter().enumerate() {
+        let maps: Vec<&Tensor> = images.iter().map(|image| &image.levels()[index].map).collect();
+        levels.push(FeatureLevel { spec: level.spec, map: Tensor::cat(&maps, 0)? });
+    }
+    FeaturePyramid::new(levels, images[0].input_size())
+}
+
+impl PyramidSource for Images {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn batch(&self, indices: &[usize]) -> Result<FeaturePyramid> {
+        batch(&indices.iter().map(|index| &self.0[*index]).collect::<Vec<_>>())
+    }
+}
+
+fn small() -> StudentParams {
+    StudentParams {
+        width: 16,
+        depth: 1,
+        heads: 2,
+        bottleneck: 16,
+        passes: 48,
+        batch_size: 4,
+        ..StudentParams::default()
+    }
+}
+
+fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+}
+
+fn bytes(student: &MaskedStudent) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("student.masf");
+    save(student, &path, SaveOptions::default()).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+fn maps(student: &MaskedStudent, pyramid: &FeaturePyramid) -> Result<Vec<Vec<u32>>> {
+    let bits = |values: Tensor| -> Result<Vec<u32>> {
+        Ok(values.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
+    };
+    student.score(pyramid)?.maps.into_iter().map(|map| bits(map.values)).collect()
+}
+
+#[test]
+fn one_image_is_learned_by_heart() -> Result<()> {
+    let images = images(1, 8)?;
+    let params = StudentParams {
+        width: 32,
+        passes: 400,
+        batch_size: 1,
+        targets: Targets::Raw,
+        token_mask: 0.0,
+        frequency_mask: 0.0,
+        dropout: 0.0,
+        ..small()
+    };
+    let student = params.check()?.fit(&images, &Silent)?;
+    for map in student.score(&images.0[0])?.maps {
+        let mean = map.values.mean_all()?.to_scalar::<f32>()?;
+        assert!(mean < 0.01, "{}: cosine {}", map.name, 1.0 - mean);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_not_learned_scores_higher() -> Result<()> {
+    let learned = images(8, 8)?;
+    let student = StudentParams { passes: 800, ..small() }.check()?.fit(&learned, &Silent)?;
+    let normal = image(100, 8)?;
+    let mut odd = Vec::new();
+    for level in normal.levels() {
+        // The channels of a few positions, turned round.
+        let (_, _, h, w) = level.map.dims4()?;
+        let corner = level.map.narrow(2, 0, h / 2)?.narrow(3, 0, w / 2)?;
+        let reversed: Vec<u32> = (0..level.spec.channels as u32).rev().collect();
+        let turned = corner.contiguous()?.index_select(&Tensor::new(reversed, &Device::Cpu)?, 1)?;
+        let map = level.map.slice_assign(&[0..1, 0..level.spec.channels, 0..h / 2, 0..w / 2], &turned)?;
+        odd.push(FeatureLevel { spec: level.spec, map });
+    }
+    let odd = FeaturePyramid::new(odd, normal.input_size())?;
+    let (before, after) = (student.score(&normal)?, student.score(&odd)?);
+    for (before, after) in before.maps.iter().zip(&after.maps) {
+        let (h, w) = (before.values.dim(1)? / 2, before.values.dim(2)? / 2);
+        let mean = |map: &Tensor| map.narrow(1, 0, h)?.narrow(2, 0, w)?.mean_all()?.to_scalar::<f32>();
+        assert!(mean(&after.values)? > 3.0 * mean(&before.values)?, "{}", before.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn threads_batches_and_reloading_change_no_bit() -> Result<()> {
+    let images = images(5, 7)?;
+    let params = StudentParams { average_decay: 0.9, ..small() };
+    let student = pool(1).install(|| params.clone().check()?.fit(&images, &Silent))?;
+    let other = pool(2).install(|| params.clone().check()?.fit(&images, &Silent))?;
+    let written = bytes(&student);
+    assert_eq!(written, bytes(&other));
+    assert_ne!(written, bytes(&StudentParams { seed: 1, ..params }.check()?.fit(&images, &Silent)?));
+    let reloaded = MaskedStudent::read(&ModelFile::from_bytes(&written, ReadOptions::default())?.root()?)?;
+    assert_eq!(bytes(&reloaded), written);
+    let queries: Vec<FeaturePyramid> = (50..54).map(|seed| image(seed, 7)).collect::<Result<_>>()?;
+    let together = maps(&student, &batch(&queries.iter().collect::<Vec<_>>())?)?;
+    let mut alone: Vec<Vec<u32>> = vec![Vec::new(); together.len()];
+    for query in &queries {
+        for (all, map) in alone.iter_mut().zip(pool(2).install(|| maps(&reloaded, query))?) {
+            all.extend(map);
+        }
+    }
+    assert_eq!(alone, together);
+    Ok(())
+}
+
+#[test]
+fn every_part_can_be_turned_off() -> Result<()> {
+    let images = images(3, 6)?;
+    let base = StudentParams { passes: 12, ..small() };
+    let variants = [
+        StudentParams { token_mask: 0.0, ..base.clone() },
+        StudentParams { frequency_mask: 0.0, ..base.clone() },
+        StudentParams { token_mask: 0.0, frequency_mask: 0.0, dropout: 0.0, ..base.clone() },
+        StudentParams { spectral_attention: false, ..base.clone() },
+        StudentParams { global_filter: false, ..base.clone() },
+        StudentParams { global_filter: false, spectral_attention: false, ..base.clone() },
+        StudentParams { band_loss: 0.0, ..base.clone() },
+        StudentParams { map_loss: 0.0, ..base.clone() },
+        StudentParams { easy_weight: 1.0, ..base.clone() },
+        StudentParams { depth: 0, ..base.clone() },
+        StudentParams { positions: masf_distill::Positions::Learned, ..base.clone() },
+        StudentParams { targets: Targets::Raw, ..base.clone() },
+        StudentParams { targets: Targets::Standardised, ..base.clone() },
+        StudentParams { epochs: Some(5), ..base.clone() },
+    ];
+    let usual = bytes(&base.check()?.fit(&images, &Silent)?);
+    for params in variants {
+        let student = params.clone().check()?.fit(&images, &Silent)?;
+        assert_ne!(bytes(&student), usual, "{params:?}");
+        let kinds = if params.targets == Targets::Both { 2 } else { 1 };
+        assert_eq!(student.score(&images.0[0])?.maps.len(), 2 * kinds);
+    }
+    Ok(())
+}
+
+/// Cancels after some steps, and keeps the notes.
+struct Stop {
+    after: usize,
+    seen: AtomicUsize,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Stop {
+    fn after(after: usize) -> Self {
+        Self { after, seen: AtomicUsize::new(0), notes: Mutex::default() }
+    }
+}
+
+impl Progress for Stop {
+    fn start(&self, stage: &str, _: u64) {
+        if stage.contains("training") {
+            self.seen.store(0, Ordering::Relaxed);
+        }
+    }
+    fn step(&self, count: u64) {
+        self.seen.fetch_add(count as usize, Ordering::Relaxed);
+    }
+    fn finish(&self) {}
+    fn note(&self, text: &str) {
+        self.notes.lock().unwrap().push(text.to_owned());
+    }
+    fn is_cancelled(&self) -> bool {
+        self.seen.load(Ordering::Relaxed) >= self.after
+    }
+}
+
+#[test]
+fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
+    let images = images(5, 6)?;
+    let params = StudentParams { passes: 80, average_decay: 0.9, ..small() };
+    let whole = bytes(&params.clone().check()?.fit(&images, &Silent)?);
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(folder.path());
+    let fit = params.clone().check()?.with_checkpoints(checkpoints.clone())?;
+    // More steps than the feature statistics have, so that the training itself is stopped.
+    let stopped = fit.fit(&images, &Stop::after(7)).unwrap_err();
+    assert!(matches!(stopped, Error::Cancelled), "{stopped}");
+    let resumed = params.clone().check()?.with_checkpoints(checkpoints.clone().resume_from(folder.path()))?;
+    let progress = Stop::after(usize::MAX);
+    assert_eq!(bytes(&resumed.fit(&images, &progress)?), whole);
+    let notes = progress.notes.lock().unwrap().join("\n");
+    assert!(notes.contains("epoch 16/16, loss "), "{notes}");
+    // A checkpoint of the end gives the student at once; one of another training is refused.
+    assert_eq!(bytes(&resumed.fit(&images, &Silent)?), whole);
+    for params in [StudentParams { seed: 3, ..params.clone() }, StudentParams { width: 32, ..params.clone() }] {
+        let other = params.check()?.with_checkpoints(checkpoints.clone().resume_from(folder.path()))?;
+        let error = other.fit(&images, &Silent).unwrap_err();
+        assert_eq!(error.fault(), Fault::Argument);
+        assert!(error.to_string().contains("does not fit"), "{error}");
+    }
+    let others = Images((60..65).map(|seed| image(seed, 6)).collect::<Result<_>>()?);
+    assert!(resumed.fit(&others, &Silent).unwrap_err().to_string().contains("other images"));
+    std::fs::write(folder.path().join("student.checkpoint"), b"nothing").unwrap();
+    assert!(resumed.fit(&images, &Silent).unwrap_err().to_string().contains("does not fit"));
+    Ok(())
+}
+
+/// The child of the next test: trains a student whose products are large enough to be split among threads.
+#[test]
+#[ignore = "run by `the_number_of_threads_of_a_process_changes_no_bit`"]
+fn train_and_write() {
+    let params = StudentParams { width: 96, bottleneck: 64, passes: 12, ..small() };
+    let student = params.check().unwrap().fit(&images(4, 16).unwrap(), &Silent).unwrap();
+    std::fs::write(std::env::var_os("MASF_TEST_STUDENT").unwrap(), bytes(&student)).unwrap();
+}
+
+#[test]
+fn the_number_of_threads_of_a_process_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    // Candle takes its number of threads from the environment, once.
+    let [one, two] = ["1", "2"].map(|threads| {
+        let path = folder.path().join(threads);
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "train_and_write"])
+            .env("RAYON_NUM_THREADS", threads)
+            .env("MASF_TEST_STUDENT", &path)
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        std::fs::read(path).unwrap()
+    });
+    assert!(one == two, "the weights differ");
+}
+
+/// The child of the next test: trains with a checkpoint after every epoch until it is killed.
+#[test]
+#[ignore = "run by `killing_the_process_loses_no_bit`"]
+fn train_until_killed() {
+    let folder = std::env::var_os("MASF_TEST_CHECKPOINTS").unwrap();
+    let checkpoints = Checkpoints { every_epochs: 1, ..Checkpoints::new(folder) };
+    let params = StudentParams { passes: 100_000, epochs: Some(60), ..small() };
+    params.check().unwrap().with_checkpoints(checkpoints).unwrap().fit(&images(5, 6).unwrap(), &Silent).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn killing_the_process_loses_no_bit() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "train_until_killed"])
+        .env("MASF_TEST_CHECKPOINTS", folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let path = folder.path().join("student.checkpoint");
+    while !path.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // SIGKILL: nothing can be tidied up.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let params = StudentParams { passes: 100_000, epochs: Some(60), ..small() };
+    let images = images(5, 6)?;
+    let fit = params.clone().check()?.with_checkpoints(Checkpoints::new(folder.path()).resume_from(folder.path()))?;
+    assert_eq!(bytes(&fit.fit(&images, &Silent)?), bytes(&params.check()?.fit(&images, &Silent)?));
+    Ok(())
+}
+
+#[test]
+fn bad_input_is_refused_with_a_reason() -> Result<()> {
+    let fit = small().check()?;
+    let none = fit.fit(&Images(Vec::new()), &Silent).unwrap_err();
+    assert!(none.to_string().contains("no images") && none.fault() == Fault::Data);
+    let good = images(3, 6)?;
+    let student = fit.fit(&good, &Silent)?;
+    let other = student.score(&image(0, 8)?).unwrap_err();
+    assert!(other.to_string().contains("stride 8 12 x 6 x 8"), "{other}");
+    let mixed = Images(vec![image(0, 6)?, image(1, 6)?, image(2, 8)?]);
+    assert!(fit.fit(&mixed, &Silent).is_err());
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut levels = image(0, 6)?.levels().to_vec();
+        levels[1].map = (levels[1].map.clone() + f64::from(bad))?;
+        let bad = FeaturePyramid::new(levels, (48, 64))?;
+        let error = student.score(&bad).unwrap_err();
+        assert!(error.to_string().contains("stride 16") && error.fault() == Fault::Data, "{error}");
+        assert!(fit.fit(&Images(vec![bad]), &Silent).is_err());
+    }
+    let wild = StudentParams { learning_rate: 1.0, clip_norm: 1e30, passes: 400, ..small() };
+    match wild.check()?.fit(&good, &Silent) {
+        Ok(student) => assert!(student.score(&good.0[0])?.maps.iter().all(|map| map.values.dims()[0] == 1)),
+        Err(error) => assert!(error.to_string().contains("diverged"), "{error}"),
+    }
+    assert!(matches!(
+        StudentParams::default().check()?.with_checkpoints(Checkpoints { every_epochs: 0, ..Checkpoints::new("x") }),
+        Err(DistillError::Parameter { .. })
+    ));
+    Ok(())
+}
+
+#[test]
+fn single_positions_and_single_levels_work() -> Result<()> {
+    for (height, width) in [(1, 1), (1, 5), (3, 1)] {
+        let level = |seed: u64| {
+            let mut random = random_stream(seed, "test.tiny");
+            let values: Vec<f32> = (0..4 * height * width).map(|_| random.random_range(0.0..1.0)).collect();
+            let map = Tensor::from_vec(values, (1, 4, height, width), &Device::Cpu)?;
+            FeaturePyramid::new(vec![FeatureLevel { spec: LevelSpec { stride: 16, channels: 4 }, map }], (64, 64))
+        };
+        let images = Images((0..3).map(level).collect::<Result<_>>()?);
+        let student = small().check()?.fit(&images, &Silent)?;
+        let together = maps(&student, &images.batch(&[0, 1, 2])?)?;
+        let last = maps(&student, &images.0[2])?;
+        assert_eq!(together[0][2 * height * width..], last[0][..]);
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! The settings of the fusion and their check.
+
+use crate::FusionError;
+
+/// How the score of an image is read from its anomaly map.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ImageScore {
+    /// The largest value.
+    Max,
+    /// The mean of the largest values, as a share of all pixels in `(0, 1]`.
+    TopFraction(f64),
+}
+
+/// How the score maps of branches and scales are weighed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Weights {
+    /// All alike.
+    #[default]
+    Equal,
+    /// By their precision in telling synthetic defects from normal images; see [`log_variance`](crate::log_variance).
+    Learned,
+}
+
+/// Whether median and scale of normal scores are taken position by position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PositionAware {
+    /// One median and scale for all positions.
+    #[default]
+    Never,
+    /// Where normal scores depend on the position, as with aligned objects, judged map by map on normal images.
+    Auto,
+    /// For every map.
+    Always,
+}
+
+/// How strongly positions where a branch is unsure lower its weight there; 0 turns a term off.
+///
+/// The weight of a branch is divided by `1 + views (u / u0)^2 + disagreement (t / t0)^2`: `u` is its standard deviation over the
+/// views, `t` its distance from the weighted mean of all branches, both relative to the height of the score, and `u0`, `t0` their
+/// 0.9-quantiles on normal images.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gate {
+    /// Weight of the variance over the views, 0 to 100.
+    pub views: f64,
+    /// Weight of the disagreement of branches, 0 to 100.
+    pub disagreement: f64,
+}
+
+impl Gate {
+    /// Whether it does anything.
+    pub fn is_on(&self) -> bool {
+        self.views > 0.0 || self.disagreement > 0.0
+    }
+}
+
+/// Settings of the fusion, unchecked.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FusionParams {
+    /// Standard deviation of the Gaussian smoothing in pixels of the model's input; 0 turns it off.
+    pub smoothing_sigma: f64,
+    /// The quantile of normal scores, in `(0.5, 1]`, that becomes 1 on the common scale.
+    pub upper_quantile: f64,
+    /// How the image score is read.
+    pub image_score: ImageScore,
+    /// Whether the calibration depends on the position.
+    pub position_aware: PositionAware,
+    /// How branches and scales are weighed.
+    pub weights: Weights,
+    /// Synthetic defects that learned weights are trained on, 8 to 10,000; whoever fits makes them. More give finer weights
+    /// and cost a pass through the backbone each. Unused for equal weights or a single map.
+    pub synthetic_defects: usize,
+    /// Where branches lose weight for lack of agreement.
+    pub gate: Gate,
+}
+
+impl Default for FusionParams {
+    fn default() -> Self {
+        Self {
+            smoothing_sigma: 4.0,
+            upper_quantile: 0.995,
+            image_score: ImageScore::Max,
+            position_aware: PositionAware::Never,
+            weights: Weights::Equal,
+            synthetic_defects: 100,
+            gate: Gate::default(),
+        }
+    }
+}
+
+/// Settings whose ranges have been checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FusionValidParams(pub(crate) FusionParams);
+
+impl FusionParams {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`FusionError::Parameter`] names the setting.
+    pub fn check(self) -> Result<FusionValidParams, FusionError> {
+        let wrong =
+            |name, value: f64, expected| Err(FusionError::Parameter { name, value: value.to_string(), expected });
+        if !(0.0..=1000.0).contains(&self.smoothing_sigma) {
+            return wrong("fusion.smoothing_sigma", self.smoothing_sigma, "0 to 1000 pixels");
+        }
+        if !(self.upper_quantile > 0.5 && self.upper_quantile <= 1.0) {
+            return wrong("fusion.upper_quantile", self.upper_quantile, "above 0.5 and at most 1");
+        }
+        if let ImageScore::TopFraction(share) = self.image_score
+            && !(share > 0.0 && share <= 1.0)
+        {
+            return wrong("fusion.image_score.top_fraction", share, "above 0 and at most 1");
+        }
+        if !(8..=10_000).contains(&self.synthetic_defects) {
+            return wrong("fusion.synthetic_defects", self.synthetic_defects as f64, "8 to 10000");
+        }
+        for (name, value) in
+            [("fusion.gate.views", self.gate.views), ("fusion.gate.disagreement", self.gate.disagreement)]
+        {
+            if !(0.0..=100.0).contains(&value) {
+                return wrong(name, value, "0 to 100");
+            }
+        }
+        Ok(FusionValidParams(self))
+    }
+}
+
+impl FusionValidParams {
+    /// The settings.
+    pub fn params(&self) -> &FusionParams {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let default = FusionParams::default();
+        let gate = |views, disagreement| FusionParams { gate: Gate { views, disagreement }, ..default.clone() };
+        let wrong = [
+            (FusionParams { smoothing_sigma: f64::NAN, ..default.clone() }, "smoothing_sigma"),
+            (FusionParams { upper_quantile: 0.5, ..default.clone() }, "upper_quantile"),
+            (FusionParams { image_score: ImageScore::TopFraction(0.0), ..default.clone() }, "top_fraction"),
+            (FusionParams { synthetic_defects: 7, ..default.clone() }, "synthetic_defects"),
+            (gate(-1.0, 0.0), "gate.views"),
+            (gate(0.0, f64::NAN), "gate.disagreement"),
+        ];
+        for (params, name) in wrong {
+            assert!(params.check().unwrap_err().to_string().contains(name));
+        }
+    }
+}

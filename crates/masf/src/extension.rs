@@ -1,0 +1,207 @@
+//! Detectors that learn further normal images without the old ones, and detectors that become one.
+//!
+//! Prototypes move, so scores do, and with them everything that was set from scores: the fusion is fitted and the
+//! thresholds are set anew, from scores of images that the scorers did not learn from. Where there are no such images the
+//! work is refused: the old thresholds are never kept.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use masf_core::artifact::{SaveOptions, fingerprint};
+use masf_core::{Error, Progress, PyramidSource, Result, Scorer, Silent};
+use masf_data::{ImageInput, Limits};
+use masf_fusion::Weights;
+use masf_memory::{MemoryBank, MemoryBankFit};
+
+use crate::fit::{self, CrossFitted, FitBranch, HeldOut};
+use crate::provenance::joined;
+use crate::{Detector, Provenance};
+
+/// How [`Detector::extend`] and [`Detector::merge`] work; everything has a default.
+#[derive(Clone)]
+pub struct ExtendOptions {
+    /// Normal images, at least two, that set the thresholds. The detector must not have learned from them, nor learn from
+    /// them now. None by default.
+    pub calibration: Vec<ImageInput>,
+    /// Hears of the progress, and may cancel.
+    pub progress: Arc<dyn Progress>,
+    /// What an image file may ask for.
+    pub limits: Limits,
+}
+
+impl Default for ExtendOptions {
+    fn default() -> Self {
+        Self { calibration: Vec::new(), progress: Arc::new(Silent), limits: Limits::default() }
+    }
+}
+
+/// A bank that has learned more.
+struct Extend<'a> {
+    bank: &'a MemoryBank,
+    fit: MemoryBankFit,
+}
+
+impl FitBranch for Extend<'_> {
+    fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+        Ok(Box::new(self.bank.extend(&self.fit, source, progress)?))
+    }
+
+    fn uses_turned(&self) -> bool {
+        true
+    }
+}
+
+impl Detector {
+    /// Learns from further normal images; the old ones are not needed.
+    ///
+    /// The memory banks are extended within the configuration's budget, and calibration, fusion and thresholds are made
+    /// anew: from [`calibration`](ExtendOptions::calibration) images where there are some, otherwise by cross-fitting over
+    /// the new images (each fold is scored by the detector extended with the others). The stated false-alarm rate
+    /// then holds for images like those. A threshold set by hand is replaced. On an error the detector stays as it was.
+    ///
+    /// # Errors
+    /// Branches other than memory banks, fewer than two images, an image that cannot be read (named), or cancellation.
+    pub fn extend<I>(&mut self, images: I, options: &ExtendOptions) -> Result<()>
+    where
+        I: IntoIterator<Item: Into<ImageInput>>,
+    {
+        let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
+        let progress = options.progress.as_ref();
+        let banks = self.banks()?;
+        let fits = self.bank_fits(banks.len())?;
+        let mut branches: Vec<Box<dyn FitBranch + '_>> = Vec::with_capacity(fits.len());
+        for (bank, fit) in banks.into_iter().zip(fits) {
+            branches.push(Box::new(Extend { bank, fit }));
+        }
+        let builder =
+            Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
+        let turns = self.config.memory.turns;
+        let (extracted, _, added, _) =
+            builder.extract(images.clone(), self.preprocess, self.backbone.as_ref(), turns)?;
+        let (fitted, scores) = if options.calibration.is_empty() {
+            let held = self.held_out(&images, options);
+            let scores = fit::cross_fit(&branches, &extracted, &held, self.config.threshold.folds, progress)?;
+            (extracted.fit_all(&branches, |_| true, progress)?, scores)
+        } else {
+            let fitted = extracted.fit_all(&branches, |_| true, progress)?;
+            let scores = self.score_calibration(&fitted, options)?;
+            (fitted, scores)
+        };
+        drop(branches);
+        let provenance = joined(&self.provenance, &added);
+        self.recalibrate(fitted, &scores, provenance)
+    }
+
+    /// Takes in what another detector has learned, for example at another site.
+    ///
+    /// Both must have the same configuration and backbone, weights included. Thresholds of the two do not hold for the whole
+    /// and cannot be made from them, so [`calibration`](ExtendOptions::calibration) images are needed. On an error the
+    /// detector stays as it was.
+    ///
+    /// # Errors
+    /// No calibration images, detectors that differ (what differs is named), branches other than memory banks, an image
+    /// that cannot be read, or cancellation.
+    pub fn merge(&mut self, other: &Self, options: &ExtendOptions) -> Result<()> {
+        if options.calibration.len() < fit::MIN_IMAGES {
+            let expected = "at least 2 normal images that neither detector learned from: the thresholds of the two do \
+                            not hold for the whole";
+            return Err(Error::argument("number of calibration images", options.calibration.len(), expected));
+        }
+        self.check_alike(other)?;
+        let banks = self.banks()?;
+        let fits = self.bank_fits(banks.len())?;
+        let mut merged: Vec<Box<dyn Scorer>> = Vec::with_capacity(banks.len());
+        for ((own, other), fit) in banks.into_iter().zip(other.banks()?).zip(fits) {
+            merged.push(Box::new(own.merge(other, &fit, options.progress.as_ref())?));
+        }
+        let scores = self.score_calibration(&merged, options)?;
+        let provenance = joined(&self.provenance, &other.provenance);
+        self.recalibrate(merged, &scores, provenance)
+    }
+
+    /// The branches, which must be memory banks.
+    fn banks(&self) -> Result<Vec<&MemoryBank>> {
+        let mut banks = Vec::with_capacity(self.branches.len());
+        for branch in &self.branches {
+            let any: &dyn Any = branch.as_ref();
+            banks.push(any.downcast_ref().ok_or_else(|| {
+                Error::argument("branch", branch.tag(), "a memory bank; branches of other kinds must be fitted anew")
+            })?);
+        }
+        Ok(banks)
+    }
+
+    /// The settings of the memory banks, which must be as many as there are.
+    fn bank_fits(&self, banks: usize) -> Result<Vec<MemoryBankFit>> {
+        let fits: Vec<_> =
+            self.config.memory_banks().into_iter().map(|params| params.check()).collect::<Result<_, _>>()?;
+        if fits.len() != banks {
+            return Err(Error::argument(
+                "branches",
+                banks,
+                format!("the {} memory banks of the configuration", fits.len()),
+            ));
+        }
+        Ok(fits)
+    }
+
+    fn check_alike(&self, other: &Self) -> Result<()> {
+        let differ = |what: &str| Err(Error::argument("other detector", format!("of another {what}"), "the same"));
+        if self.config != other.config {
+            return differ("configuration");
+        }
+        if self.preprocess != other.preprocess {
+            return differ("preprocessing");
+        }
+        let by_hash = SaveOptions { reference_weights: true };
+        let print = |detector: &Self| fingerprint(detector.backbone.as_ref(), by_hash);
+        if self.backbone.name() != other.backbone.name() || print(self)? != print(other)? {
+            return differ("backbone (name, levels, weights)");
+        }
+        if self.branches.len() != other.branches.len() {
+            return differ("number of branches");
+        }
+        Ok(())
+    }
+
+    fn held_out<'a>(&'a self, images: &'a [ImageInput], options: &ExtendOptions) -> HeldOut<'a> {
+        let learned = matches!(self.config.fusion.weights, Weights::Learned);
+        HeldOut {
+            images,
+            preprocess: self.preprocess,
+            limits: options.limits,
+            backbone: self.backbone.as_ref(),
+            views: self.views.as_deref(),
+            defects: if learned { self.config.fusion.synthetic_defects } else { 0 },
+            seed: self.config.seed,
+        }
+    }
+
+    /// The scores of the calibration images.
+    fn score_calibration(&self, branches: &[Box<dyn Scorer>], options: &ExtendOptions) -> Result<CrossFitted> {
+        let images = &options.calibration;
+        let builder =
+            Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
+        let (extracted, ..) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref(), 0)?;
+        fit::score_all(branches, &extracted, &self.held_out(images, options), options.progress.as_ref())
+    }
+
+    /// Takes new branches, and sets from their scores all that depends on scores.
+    fn recalibrate(
+        &mut self,
+        branches: Vec<Box<dyn Scorer>>,
+        scores: &CrossFitted,
+        provenance: Provenance,
+    ) -> Result<()> {
+        let size = (self.preprocess.size().height as usize, self.preprocess.size().width as usize);
+        let fusion = fit::fit_fusion(&self.config.fusion.clone().check()?, scores, size)?;
+        let thresholds = fit::thresholds(&fusion, &scores.normals, size, self.config.threshold.false_alarm_rate)?;
+        self.branches = branches;
+        self.fusion = Box::new(fusion);
+        self.image_threshold = thresholds.image;
+        self.pixel_threshold = thresholds.pixel;
+        self.calibration_scores = thresholds.image_scores;
+        self.provenance = provenance;
+        Ok(())
+    }
+}

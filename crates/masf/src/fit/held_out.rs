@@ -1,0 +1,98 @@
+//! What is scored of held-out images beside their cached features: their views, and synthetic defects on them.
+
+use image::RgbImage;
+use masf_core::{Error, FeatureExtractor, Result, Scorer, Views};
+use masf_data::anomaly::{Anomalies, AnomalyParams};
+use masf_data::{ImageInput, Limits, Preprocess};
+
+use crate::pipeline::{self, ViewScores};
+
+/// The images that were learned from, to be read again where more than their cached features is needed.
+pub(crate) struct HeldOut<'a> {
+    pub(crate) images: &'a [ImageInput],
+    pub(crate) preprocess: Preprocess,
+    pub(crate) limits: Limits,
+    pub(crate) backbone: &'a dyn FeatureExtractor,
+    pub(crate) views: Option<&'a dyn Views>,
+    /// Synthetic defects in all; 0 for none.
+    pub(crate) defects: usize,
+    pub(crate) seed: u64,
+}
+
+/// Scores of an image with a synthetic defect.
+pub(crate) struct DefectScores {
+    pub(crate) scores: ViewScores,
+    pub(crate) mask: Vec<bool>,
+}
+
+impl HeldOut<'_> {
+    /// Scores a held-out image, whose own pyramid is given, and its views.
+    pub(crate) fn score(
+        &self,
+        branches: &[Box<dyn Scorer>],
+        index: usize,
+        pyramid: &masf_core::FeaturePyramid,
+    ) -> Result<ViewScores> {
+        let Some(views) = self.views else {
+            return Ok(ViewScores { first: pipeline::score(branches, pyramid)?, others: Vec::new() });
+        };
+        let image = self.preprocess.tensor_of_view(&self.read(index)?)?.unsqueeze(0)?;
+        pipeline::score_views(self.backbone, branches, Some(views), &image, pyramid)
+    }
+
+    /// Scores the synthetic defects that fall to a held-out image, which is number `place` of `total` that are scored;
+    /// `branches` did not learn from it.
+    pub(crate) fn score_defects(
+        &self,
+        branches: &[Box<dyn Scorer>],
+        index: usize,
+        (place, total): (usize, usize),
+    ) -> Result<Vec<DefectScores>> {
+        let numbers = numbers(self.defects, place, total.max(1));
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let normal = self.read(index)?;
+        let anomalies = Anomalies::new(AnomalyParams::default(), self.seed)?;
+        let mut scored = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let source = self.read((index + 1 + number) % self.images.len())?;
+            let made = anomalies.make(number, &normal, &source)?;
+            let image = self.preprocess.tensor_of_view(&made.image)?.unsqueeze(0)?;
+            let pyramid = self.backbone.extract(&image.to_device(&self.backbone.device())?)?;
+            let scores = pipeline::score_views(self.backbone, branches, self.views, &image, &pyramid)?;
+            scored.push(DefectScores { scores, mask: made.mask.into_pixels() });
+        }
+        Ok(scored)
+    }
+
+    /// An image as the network sees it, before normalisation.
+    fn read(&self, index: usize) -> Result<RgbImage> {
+        let Some(image) = self.images.get(index) else {
+            return Err(Error::argument("image", index, format!("less than {}", self.images.len())));
+        };
+        Ok(self.preprocess.view(&image.decode(&self.limits)?)?)
+    }
+}
+
+/// The numbers of the defects on image `place` of `total`: all `defects` are spread evenly over the images.
+fn numbers(defects: usize, place: usize, total: usize) -> Vec<usize> {
+    let on = |number: usize| if defects <= total { number * total / defects } else { number % total };
+    (0..defects).filter(|number| on(*number) == place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_defect_falls_to_one_image() {
+        for (defects, total) in [(0, 5), (8, 100), (100, 8), (7, 7), (100, 1)] {
+            let mut all: Vec<usize> = (0..total).flat_map(|place| numbers(defects, place, total)).collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..defects).collect::<Vec<_>>());
+            let most = (0..total).map(|place| numbers(defects, place, total).len()).max();
+            assert!(most <= Some(defects.div_ceil(total)));
+        }
+    }
+}

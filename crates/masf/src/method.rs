@@ -1,0 +1,48 @@
+//! The methods that a detector can be fitted with.
+
+use std::fmt;
+use std::str::FromStr;
+
+use masf_core::Error;
+
+/// What is learned from the features of the backbone.
+///
+/// ```
+/// use masf::Method;
+/// assert_eq!("padim".parse::<Method>()?, Method::Padim);
+/// assert_eq!(Method::default().to_string(), "masf");
+/// # Ok::<(), masf::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Method {
+    /// masf's own branches.
+    #[default]
+    Masf,
+    /// [PatchCore](masf_baselines::PatchCore).
+    PatchCore,
+    /// [PaDiM](masf_baselines::Padim).
+    Padim,
+}
+
+impl Method {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Masf, "masf"), (Self::PatchCore, "patchcore"), (Self::Padim, "padim")];
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(method, _)| method == self).map_or("", |(_, name)| name);
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(method, _)| *method).ok_or_else(|| Error::argument("method", text, "masf, patchcore or padim"))
+    }
+}

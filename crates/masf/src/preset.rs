@@ -1,0 +1,104 @@
+//! Ready-made configurations.
+
+use std::fmt;
+use std::str::FromStr;
+
+use masf_core::Error;
+use masf_fusion::{Gate, Weights};
+
+use crate::{Branch, Config};
+
+/// A ready-made configuration; see [`Config::preset`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Preset {
+    /// The least time per image: the memory bank alone, no views.
+    Fast,
+    /// The default configuration.
+    #[default]
+    Balanced,
+    /// Both branches, a finer and larger bank, views, learned weights and the gate.
+    Accurate,
+}
+
+impl Preset {
+    /// All presets, fastest first.
+    pub const ALL: [Self; 3] = [Self::Fast, Self::Balanced, Self::Accurate];
+
+    /// The name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Balanced => "balanced",
+            Self::Accurate => "accurate",
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Preset {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|preset| preset.name() == text);
+        found.ok_or_else(|| Error::argument("preset", text, "fast, balanced or accurate"))
+    }
+}
+
+impl Config {
+    /// The configuration of a preset.
+    ///
+    /// `balanced` is [`Config::default`]. Its only branch is the memory bank as yet, so `fast` is the same; `accurate` adds the student,
+    /// the level of stride 4, prototypes and views, and learns weights and gate.
+    ///
+    /// ```
+    /// use masf::{Config, Preset};
+    /// assert_eq!(Config::preset(Preset::Balanced), Config::default());
+    /// assert!(Config::preset(Preset::Accurate).views.noise > 0);
+    /// ```
+    pub fn preset(preset: Preset) -> Self {
+        Self::preset_for(preset, &Self::default().backbone.name)
+    }
+
+    /// The configuration of a preset with a backbone of the registry, see [`for_backbone`](Self::for_backbone).
+    ///
+    /// Networks that cut images into patches have no level of stride 4 that `accurate` could add.
+    pub fn preset_for(preset: Preset, backbone: &str) -> Self {
+        let mut config = Self::for_backbone(backbone);
+        // The one place that says which branches each preset has. `Balanced` is the default configuration.
+        match preset {
+            Preset::Fast => config.branches = vec![Branch::Memory],
+            Preset::Balanced => {}
+            Preset::Accurate => {
+                config.branches = vec![Branch::Memory, Branch::Distill];
+                if config.backbone.strides == [8, 16] {
+                    config.backbone.strides = vec![4, 8, 16];
+                }
+                config.memory.prototypes = 10_000;
+                config.views.noise = 4;
+                config.fusion.weights = Weights::Learned;
+                config.fusion.gate = Gate { views: 1.0, disagreement: 0.0 };
+            }
+        }
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_valid_and_read_as_they_are_written() {
+        for preset in Preset::ALL {
+            Config::preset(preset).check().unwrap();
+            assert_eq!(preset.to_string().parse::<Preset>().unwrap(), preset);
+        }
+        assert!("slow".parse::<Preset>().unwrap_err().to_string().contains("balanced"));
+    }
+}

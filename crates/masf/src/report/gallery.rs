@@ -1,0 +1,168 @@
+//! The pictures of a report, small enough that hundreds of them fit into one page.
+
+use std::io::Cursor;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use image::codecs::png::PngEncoder;
+use image::imageops::FilterType;
+use image::{DynamicImage, ExtendedColorType, GrayImage, ImageEncoder, Luma, RgbImage};
+use jpeg_encoder::{ColorType, Encoder};
+use masf_core::{Error, Result};
+use masf_data::{Limits, Mask, read_image};
+
+use crate::evaluation::Evaluated;
+use crate::{Region, heatmap};
+
+/// Longest side of the pictures.
+const SIDE: u32 = 224;
+/// Quality of the JPEG pictures, 1 to 100; about 8 KB a picture.
+const QUALITY: u8 = 78;
+
+/// Collects what a report shows of every image: small pictures of the image, its heat map and its mask.
+///
+/// Takes about 25 KB an image.
+#[derive(Debug, Clone, Default)]
+pub struct Gallery {
+    entries: Vec<Entry>,
+    limits: Limits,
+}
+
+/// One image of the gallery; pictures are data URLs.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) defective: bool,
+    pub(super) is_anomalous: bool,
+    pub(super) normalised_score: f32,
+    pub(super) image_score: f32,
+    pub(super) regions: Vec<Region>,
+    pub(super) size: (u32, u32),
+    pub(super) image: String,
+    pub(super) heat: String,
+    pub(super) mask: Option<String>,
+}
+
+impl Gallery {
+    /// A gallery without images.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets what an image file may ask for when it is read for its picture; the default limits otherwise.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds an evaluated image; its file is read again for the picture.
+    ///
+    /// # Errors
+    /// An image that can no longer be read.
+    pub fn add(&mut self, found: &Evaluated<'_>) -> Result<()> {
+        let image = read_image(&found.sample.path, &self.limits)?;
+        let image = thumbnail(&image);
+        let size = (image.width(), image.height());
+        let inspection = found.inspection;
+        self.entries.push(Entry {
+            name: shown_name(&found.sample.path),
+            kind: found.sample.kind.clone(),
+            defective: found.sample.label.is_defective(),
+            is_anomalous: inspection.is_anomalous,
+            normalised_score: inspection.normalised_score.0,
+            image_score: inspection.image_score,
+            regions: inspection.regions.clone(),
+            size,
+            image: jpeg(&image.to_rgb8())?,
+            heat: jpeg(&heatmap::overlaid(&image, inspection))?,
+            mask: found.mask.map(|mask| mask_png(mask, size)).transpose()?,
+        });
+        Ok(())
+    }
+
+    /// The images, the most anomalous first; equal scores keep the order in which they were added.
+    pub(super) fn sorted(&self) -> Vec<&Entry> {
+        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        entries.sort_by(|a, b| b.image_score.total_cmp(&a.image_score));
+        entries
+    }
+}
+
+/// The last two parts of a path: `crack/000.png`.
+fn shown_name(path: &std::path::Path) -> String {
+    let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+    parts[parts.len().saturating_sub(2)..].join("/")
+}
+
+fn thumbnail(image: &DynamicImage) -> DynamicImage {
+    if image.width().max(image.height()) <= SIDE {
+        return image.clone();
+    }
+    image.resize(SIDE, SIDE, FilterType::Triangle)
+}
+
+fn jpeg(picture: &RgbImage) -> Result<String> {
+    let mut bytes = Vec::new();
+    // Thumbnails are at most `SIDE` pixels wide and high.
+    let (width, height) = (picture.width() as u16, picture.height() as u16);
+    Encoder::new(&mut bytes, QUALITY)
+        .encode(picture.as_raw(), width, height, ColorType::Rgb)
+        .map_err(|error| Error::data("picture of the report", error.to_string()))?;
+    Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)))
+}
+
+/// A mask at the size of the picture.
+fn mask_png(mask: &Mask, (width, height): (u32, u32)) -> Result<String> {
+    let size = mask.size();
+    let source = |place: u32, from: u32, to: u32| (u64::from(place) * u64::from(from) / u64::from(to.max(1))) as usize;
+    let picture = GrayImage::from_fn(width, height, |x, y| {
+        let index = source(y, size.height, height) * size.width as usize + source(x, size.width, width);
+        Luma([if mask.pixels().get(index).copied().unwrap_or(false) { 255 } else { 0 }])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    PngEncoder::new(&mut bytes)
+        .write_image(picture.as_raw(), width, height, ExtendedColorType::L8)
+        .map_err(|error| Error::data("mask of the report", error.to_string()))?;
+    Ok(format!("data:image/png;base64,{}", STANDARD.encode(bytes.into_inner())))
+}
+
+#[cfg(test)]
+mod tests {
+    use masf_data::Size;
+
+    use super::*;
+
+    #[test]
+    fn names_have_their_folder() {
+        assert_eq!(shown_name("/data/bottle/test/crack/000.png".as_ref()), "crack/000.png");
+        assert_eq!(shown_name("000.png".as_ref()), "000.png");
+    }
+
+    #[test]
+    fn masks_keep_their_place_at_any_size() {
+        let mut pixels = vec![false; 400 * 100];
+        pixels[99 * 400 + 399] = true;
+        let mask = Mask::new(Size::new(100, 400), pixels).unwrap();
+        for size in [(224, 56), (1, 1), (400, 100)] {
+            let url = mask_png(&mask, size).unwrap();
+            let bytes = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
+            let picture = image::load_from_memory(&bytes).unwrap().to_luma8();
+            assert_eq!(picture.dimensions(), size);
+            assert_eq!(picture.get_pixel(0, 0).0, [0]);
+        }
+        let whole = STANDARD.decode(&mask_png(&mask, (400, 100)).unwrap()["data:image/png;base64,".len()..]).unwrap();
+        assert_eq!(image::load_from_memory(&whole).unwrap().to_luma8().get_pixel(399, 99).0, [255]);
+    }
+}

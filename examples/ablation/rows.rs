@@ -1,0 +1,90 @@
+//! The rows of the ablation: what each changes in the full configuration.
+
+use masf::{Branch, Config, Gate, PositionAware, Preset, Weights};
+
+/// A row: the full configuration with one part off, or another baseline.
+pub(crate) struct Row {
+    /// What it is called on the command line and in file names.
+    pub(crate) name: &'static str,
+    /// What it shows, for the table.
+    pub(crate) what: &'static str,
+    /// Whether branches learn anew, so that one seed has to do; other rows only score differently.
+    pub(crate) trains_again: bool,
+    /// Turns the full configuration into this one.
+    pub(crate) change: fn(&mut Config),
+}
+
+/// All rows; a further part is one more entry.
+pub(crate) const ROWS: &[Row] = &[
+    Row { name: "full", what: "everything on", trains_again: false, change: |_| {} },
+    Row {
+        name: "memory-only",
+        what: "the memory bank alone: preset `fast`",
+        trains_again: false,
+        change: |config| keep_input(config, Config::preset(Preset::Fast)),
+    },
+    Row {
+        name: "no-student",
+        what: "without the distilled student (AMFD)",
+        trains_again: false,
+        change: |config| config.branches = vec![Branch::Memory],
+    },
+    Row {
+        name: "student-only",
+        what: "without the memory bank (SAMB)",
+        trains_again: false,
+        change: |config| config.branches = vec![Branch::Distill],
+    },
+    Row {
+        name: "no-turns",
+        what: "the memory bank learns from upright images only",
+        trains_again: true,
+        change: |config| config.memory.turns = 0,
+    },
+    Row {
+        name: "equal-weights",
+        what: "branches and scales weigh alike (UGHF without learned precision)",
+        trains_again: false,
+        change: |config| config.fusion.weights = Weights::Equal,
+    },
+    Row {
+        name: "no-gate",
+        what: "no gate (UGHF without it)",
+        trains_again: false,
+        change: |config| config.fusion.gate = Gate::default(),
+    },
+    Row {
+        name: "plain-fusion",
+        what: "equal weights and no gate",
+        trains_again: false,
+        change: |config| {
+            config.fusion.weights = Weights::Equal;
+            config.fusion.gate = Gate::default();
+        },
+    },
+    Row {
+        name: "no-views",
+        what: "no test-time views (TTSA)",
+        trains_again: false,
+        change: |config| (config.views.noise, config.views.shifts) = (0, 0),
+    },
+    Row {
+        name: "positions",
+        what: "calibration by position where it explains the scores",
+        trains_again: false,
+        change: |config| config.fusion.position_aware = PositionAware::Auto,
+    },
+    Row {
+        name: "bank-per-level",
+        what: "a memory bank for each stride instead of one",
+        trains_again: true,
+        change: |config| config.memory.per_level = true,
+    },
+];
+
+/// Another configuration with the input, backbone and seed of this one; levels are part of the other.
+fn keep_input(config: &mut Config, other: Config) {
+    let kept = config.clone();
+    *config = Config { seed: kept.seed, memory_budget: kept.memory_budget, input: kept.input, ..other };
+    config.backbone.name = kept.backbone.name;
+}

@@ -1,0 +1,160 @@
+//! How much accuracy turned parts cost, with and without a memory bank of turned training images.
+//!
+//! ```text
+//! cargo run --example rotation -- --data screw --backbone mobilenet-v2 --weights mobilenet_v2.safetensors
+//! ```
+//!
+//! Training and test images are treated alike: the largest disc about the centre is kept, what lies outside becomes the mean
+//! colour of the training images, and test images are turned within the disc at their own resolution. The table has the
+//! image AUROC of upright test images, of random multiples of 90 degrees, and of random angles.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use candle_core::{Device, Tensor};
+use clap::Parser;
+use image::RgbImage;
+use masf::data::{Dataset, ImageInput, Limits, Sample, read_image, turn};
+use masf::{Config, Detector, Progress};
+use masf_examples::{Common, progress, run};
+use masf_metrics::Ranking;
+use rand::Rng;
+
+/// Measure what turned test images cost.
+#[derive(Parser)]
+struct Args {
+    /// A category in the MVTec AD layout
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Settings (docs/masf.toml lists all)
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Feature extractor [default: scattering]
+    #[arg(long, value_name = "NAME")]
+    backbone: Option<String>,
+    /// Weights of the backbone
+    #[arg(long, value_name = "FILE.safetensors")]
+    weights: Option<PathBuf>,
+    /// Numbers of angles that training images are turned to, one column each
+    #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_values_t = [0, 4, 8])]
+    turns: Vec<usize>,
+    /// Seed of everything random [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What is done to the test images.
+const VIEWS: [&str; 3] = ["upright", "random multiples of 90 degrees", "random angles"];
+/// Width of the soft edge of the disc, as a share of its radius.
+const EDGE: f32 = 0.02;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run(|| {
+        args.common.apply()?;
+        let progress = progress()?;
+        let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::from_file)?;
+        if let Some(name) = &args.backbone {
+            config.backbone.name.clone_from(name);
+        }
+        config.seed = args.seed.unwrap_or(config.seed);
+        let training = Dataset::training(&args.data)?.samples;
+        let test = Dataset::test(&args.data)?.samples;
+        let colour = mean_colour(&training)?;
+
+        let mut random = masf::core::random_stream(config.seed, "rotation example");
+        let mut views: Vec<Vec<ImageInput>> = vec![Vec::new(); VIEWS.len()];
+        for sample in &test {
+            let quarter = f64::from(random.random_range(0..4u32)) * 90.0;
+            let angles = [0.0, quarter, random.random_range(0.0..360.0)];
+            for (view, angle) in views.iter_mut().zip(angles) {
+                view.push(disc(&sample.path, angle, colour)?);
+            }
+        }
+        let normals =
+            training.iter().map(|sample| disc(&sample.path, 0.0, colour)).collect::<anyhow::Result<Vec<_>>>()?;
+
+        println!("| test images | {} |", columns(&args.turns, |turns| format!("{turns} turns")));
+        println!("|---|{}|", columns(&args.turns, |_| "---".into()).replace(' ', ""));
+        let mut table = Vec::new();
+        for turns in &args.turns {
+            let mut config = config.clone();
+            config.memory.turns = *turns;
+            let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
+            let detector = Detector::builder()
+                .config(config)
+                .backbone(backbone)
+                .progress(progress.clone())
+                .fit(normals.clone())?;
+            let aurocs = views.iter().map(|view| auroc(&detector, view, &test, progress.as_ref()));
+            table.push(aurocs.collect::<anyhow::Result<Vec<_>>>()?);
+        }
+        for (row, view) in VIEWS.iter().enumerate() {
+            let values: Vec<String> = table.iter().map(|column| format!("{:.4}", column[row])).collect();
+            println!("| {view} | {} |", values.join(" | "));
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn columns(turns: &[usize], text: impl Fn(&usize) -> String) -> String {
+    turns.iter().map(text).collect::<Vec<_>>().join(" | ")
+}
+
+/// The image AUROC on images that stand for the samples.
+fn auroc(
+    detector: &Detector,
+    images: &[ImageInput],
+    samples: &[Sample],
+    progress: &dyn Progress,
+) -> anyhow::Result<f64> {
+    progress.check()?;
+    let scores = detector
+        .inspect_batch(images.iter().cloned())
+        .into_iter()
+        .map(|found| Ok(found?.image_score))
+        .collect::<anyhow::Result<Vec<f32>>>()?;
+    let defective: Vec<bool> = samples.iter().map(|sample| sample.label.is_defective()).collect();
+    Ok(Ranking::new(&scores, &defective)?.auroc())
+}
+
+fn read(path: &Path) -> anyhow::Result<RgbImage> {
+    Ok(read_image(path, &Limits::default())?.to_rgb8())
+}
+
+/// The mean colour of some images.
+fn mean_colour(samples: &[Sample]) -> anyhow::Result<[f32; 3]> {
+    let mut sum = [0f64; 3];
+    for sample in samples {
+        let image = read(&sample.path)?;
+        let pixels = f64::from(image.width()) * f64::from(image.height());
+        for pixel in image.pixels() {
+            for (sum, value) in sum.iter_mut().zip(pixel.0) {
+                *sum += f64::from(value) / pixels;
+            }
+        }
+    }
+    Ok(sum.map(|sum| (sum / samples.len().max(1) as f64) as f32))
+}
+
+/// The central disc of an image, turned, on a square of one colour.
+fn disc(path: &Path, degrees: f64, colour: [f32; 3]) -> anyhow::Result<ImageInput> {
+    let image = read(path)?;
+    let side = image.width().min(image.height());
+    let (left, top) = ((image.width() - side) / 2, (image.height() - side) / 2);
+    let square = image::imageops::crop_imm(&image, left, top, side, side).to_image();
+    let n = side as usize;
+    let values: Vec<f32> = square.into_raw().into_iter().map(f32::from).collect();
+    let planes = Tensor::from_vec(values, (1, n, n, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?;
+    let turned = turn(&planes, degrees)?.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
+    let radius = n as f32 / 2.0;
+    let pixels = turned.chunks_exact(3).enumerate().flat_map(|(index, pixel)| {
+        let (y, x) = ((index / n) as f32 + 0.5 - radius, (index % n) as f32 + 0.5 - radius);
+        let inside = ((radius - y.hypot(x)) / (EDGE * radius)).clamp(0.0, 1.0);
+        let blend = |value: f32, colour: f32| (inside * value + (1.0 - inside) * colour).round() as u8;
+        [blend(pixel[0], colour[0]), blend(pixel[1], colour[1]), blend(pixel[2], colour[2])]
+    });
+    Ok(ImageInput::rgb8(side, side, pixels.collect())?)
+}
