@@ -104,6 +104,14 @@ impl Network {
         self.layers.iter().map(of).collect()
     }
 
+    /// Rounds the convolutions to what a file of weights holds.
+    pub(super) fn round_kernels(&self) -> Result<()> {
+        for layer in &self.layers {
+            layer.weight.set(&layer.weight.to_dtype(DType::F16)?.to_dtype(DType::F32)?)?;
+        }
+        Ok(())
+    }
+
     /// The tensors of a file of weights: convolutions in `f16`, the rest in `f32`.
     pub(super) fn tensors(&self, statistics: &[(Vec<f64>, Vec<f64>)]) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = BTreeMap::new();
