@@ -8,6 +8,8 @@ use candle_core::{Device, Tensor};
 use super::*;
 use crate::weights::Weights;
 
+#[path = "../../tests/networks/noise.rs"]
+mod noise;
 #[path = "../../tests/networks/dinov2_reference.rs"]
 mod reference;
 

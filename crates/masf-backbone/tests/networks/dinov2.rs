@@ -10,6 +10,7 @@ use masf_core::{Fault, FeatureExtractor, FeaturePyramid, LevelSpec, Result};
 use sha2::{Digest, Sha256};
 
 use crate::common::{self, requirements};
+use crate::noise;
 
 #[path = "dinov2_reference.rs"]
 mod reference;

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
-#[path = "noise.rs"]
-mod noise;
-
-use noise::noise;
+use super::noise::noise;
 
 #[derive(serde::Deserialize)]
 pub(crate) struct Network {
