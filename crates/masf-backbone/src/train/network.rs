@@ -104,7 +104,15 @@ impl Network {
         self.layers.iter().map(of).collect()
     }
 
-    /// The tensors of a file of weights: convolutions in `f16`, the rest in `f32`.
+    /// Rounds the convolutions to what a file of weights holds.
+    pub(super) fn round_kernels(&self) -> Result<()> {
+        for layer in &self.layers {
+            layer.weight.set(&layer.weight.to_dtype(DType::F16)?.to_dtype(DType::F32)?)?;
+        }
+        Ok(())
+    }
+
+    /// The tensors of a file of weights: convolutions in `f16`, the rest in `f32`. They are copies, as the variables change later.
     pub(super) fn tensors(&self, statistics: &[(Vec<f64>, Vec<f64>)]) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = BTreeMap::new();
         for (layer, (mean, variance)) in self.layers.iter().zip(statistics) {
@@ -114,14 +122,14 @@ impl Network {
             tensors.insert(format!("{name}.weight"), weight.contiguous()?.to_dtype(DType::F16)?);
             match &layer.spec.offset {
                 Offset::BatchNorm(norm) => {
-                    tensors.insert(format!("{norm}.weight"), layer.affine.get(0)?);
-                    tensors.insert(format!("{norm}.bias"), layer.affine.get(1)?);
+                    tensors.insert(format!("{norm}.weight"), layer.affine.get(0)?.copy()?);
+                    tensors.insert(format!("{norm}.bias"), layer.affine.get(1)?.copy()?);
                     for (part, values) in [("running_mean", mean), ("running_var", variance)] {
                         let values = values.iter().map(|value| *value as f32);
                         tensors.insert(format!("{norm}.{part}"), Tensor::from_iter(values, &Device::Cpu)?);
                     }
                 }
-                _ => drop(tensors.insert(format!("{name}.bias"), layer.affine.get(0)?)),
+                _ => drop(tensors.insert(format!("{name}.bias"), layer.affine.get(0)?.copy()?)),
             }
         }
         Ok(tensors)

@@ -139,6 +139,8 @@ impl Trainer {
     /// No batches, or what the file system says.
     pub fn export(&self, path: &Path, batches: impl Iterator<Item = Result<Tensor>>) -> Result<()> {
         let tensors = self.optimiser.with_average(|| {
+            // The statistics are those of the rounded weights, so that rounding shifts no channel.
+            self.network.round_kernels()?;
             // Mean, and mean of squares: (variance + mean^2) averaged over batches.
             let mut total: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
             let mut count = 0.0;
