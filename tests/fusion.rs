@@ -235,6 +235,8 @@ fn a_large_image_in_tiles_scores_like_the_whole() -> Result<()> {
     config.input.size = Size::new(512, 768);
     config.views.shifts = 0;
     config.fusion.synthetic_defects = 8;
+    // All candidates are kept: a choice among them might turn on rounding.
+    (config.memory.candidates, config.memory.prototypes, config.memory.turns) = (1000, 1000, 0);
     let whole = builder(config.clone()).fit(images.clone())?;
     config.input.tile = Some(Size::new(128, 256));
     config.input.tile_overlap = 32;
@@ -251,7 +253,7 @@ fn a_large_image_in_tiles_scores_like_the_whole() -> Result<()> {
         // The features of blocks do not see the border of a tile, so only rounding differs.
         let of_whole = whole.inspect(image.image)?;
         let change = (&found.anomaly_map - &of_whole.anomaly_map).mapv(f32::abs).mean().unwrap_or(f32::NAN);
-        assert!(change < 0.05, "{change}");
+        assert!(change < 0.01, "{change}");
     }
     Ok(())
 }

@@ -93,8 +93,10 @@ fn train_evaluate_and_inspect() {
     let images = found["images"].as_array().expect("a list");
     assert_eq!(images.len(), text(&inspected.stdout).lines().count());
     assert!(found["model"].is_string());
+    assert_eq!(found["drift"]["images"].as_u64(), Some(images.len() as u64));
     for image in images {
         assert!(image["path"].is_string() && image["is_anomalous"].is_boolean() && image["regions"].is_array());
+        assert!(image["uncertainty"].as_f64().is_some_and(|uncertainty| (0.0..=1.0).contains(&uncertainty)));
         let [score, normalised, threshold] =
             ["image_score", "normalised_score", "threshold"].map(|key| image[key].as_f64().expect(key));
         assert_eq!(image["is_anomalous"], Value::Bool(score > threshold));
@@ -149,7 +151,7 @@ fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
 
 #[test]
 fn wrong_usage_is_exit_code_2_and_help_is_there() {
-    for name in ["quickstart", "train", "evaluate", "inspect"] {
+    for name in ["quickstart", "train", "evaluate", "inspect", "ablation"] {
         let help = run(name, &["--help"]);
         assert!(help.status.success() && text(&help.stdout).contains("Usage"), "{name}");
         let wrong = run(name, &["--no-such-option"]);
@@ -205,6 +207,29 @@ fn a_threshold_from_labels_is_adopted() {
     assert!(measured.status.success(), "{}", text(&measured.stderr));
     let detector = masf::Detector::load(&adopted).expect("a model");
     assert!(matches!(detector.threshold().source, masf::ThresholdSource::F1Max { images: 6 }));
+}
+
+#[test]
+fn the_ablation_measures_its_rows_once() {
+    let fixture = Fixture::new();
+    let (all, out, config) = (fixture.path(""), fixture.path("ablation"), fixture.path("quick.toml"));
+    let fixed = ["--data", path(&all), "--out", path(&out), "--config", path(&config), "--seeds", "0"];
+    let rows = ["--rows", "full,bank-per-level"];
+    let ablation = |more: &[&str]| run("ablation", &[&fixed, &rows[..], more].concat());
+    let first = ablation(&[]);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let table = fs::read_to_string(out.join("table.md")).expect("a table");
+    assert!(table.contains("| full | everything on | 0 |") && table.contains("| bank-per-level |"), "{table}");
+    let document: Value = serde_json::from_slice(&fs::read(out.join("table.json")).expect("JSON")).expect("JSON");
+    assert_eq!(document["measured"].as_array().map(Vec::len), Some(2));
+    assert!(document["rows"][0]["figures"]["image_auroc"]["mean"].is_number(), "{document}");
+    // What is there is not measured again: nothing is said of it.
+    let again = ablation(&[]);
+    assert!(again.status.success() && again.stderr.is_empty(), "{}", text(&again.stderr));
+    assert_eq!(text(&again.stdout), text(&first.stdout));
+    let wrong = run("ablation", &[&fixed[..], &["--rows", "no-such-row"]].concat());
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("no-such-row") && text(&wrong.stderr).contains("plain-fusion"));
 }
 
 #[cfg(unix)]

@@ -107,7 +107,7 @@ impl Default for StudentParams {
             band_loss: 0.05,
             easy_weight: 0.1,
             epochs: None,
-            passes: 6000,
+            passes: 3000,
             batch_size: 4,
             learning_rate: 2e-3,
             weight_decay: 0.01,

@@ -251,6 +251,34 @@ fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
     Ok(())
 }
 
+/// The child of the next test: trains a student whose products are large enough to be split among threads.
+#[test]
+#[ignore = "run by `the_number_of_threads_of_a_process_changes_no_bit`"]
+fn train_and_write() {
+    let params = StudentParams { width: 96, bottleneck: 64, passes: 12, ..small() };
+    let student = params.check().unwrap().fit(&images(4, 16).unwrap(), &Silent).unwrap();
+    std::fs::write(std::env::var_os("MASF_TEST_STUDENT").unwrap(), bytes(&student)).unwrap();
+}
+
+#[test]
+fn the_number_of_threads_of_a_process_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    // Candle takes its number of threads from the environment, once.
+    let [one, two] = ["1", "2"].map(|threads| {
+        let path = folder.path().join(threads);
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "train_and_write"])
+            .env("RAYON_NUM_THREADS", threads)
+            .env("MASF_TEST_STUDENT", &path)
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        std::fs::read(path).unwrap()
+    });
+    assert!(one == two, "the weights differ");
+}
+
 /// The child of the next test: trains with a checkpoint after every epoch until it is killed.
 #[test]
 #[ignore = "run by `killing_the_process_loses_no_bit`"]

@@ -133,7 +133,7 @@ fn targets(images: &Tensor) -> Vec<Tensor> {
 
 /// The norms of a trained file are folded, so the engine computes what the student computed, but for `f16` and the statistics.
 #[test]
-fn a_student_learns_continues_and_runs_on_the_engine() -> Result<()> {
+fn a_student_learns_continues_and_runs_on_the_engine() -> masf_core::Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let (checkpoint, file) = (folder.path().join("checkpoint.safetensors"), folder.path().join("nano.safetensors"));
     let batch = images(4, 48, "images");

@@ -20,6 +20,8 @@ pub(crate) const QUERIES_PER_TASK: usize = 102;
 const U: f64 = f32::EPSILON as f64 / 2.0;
 /// A query is searched for by the plain product if one in so many of the last prototypes had to be looked at.
 const HARD_SHARE: usize = 8;
+/// Packing pays for one in so many queries of a task.
+const PACKING_SHARE: usize = 4;
 /// Panels between two looks for such queries.
 const PANELS_PER_LOOK: usize = 16;
 
@@ -239,13 +241,13 @@ impl Store {
             // Of the first ones many are looked at before the limits fall.
             if start > 0 {
                 let seen = (end - start) * WIDTH;
-                chosen.retain(|query| {
-                    let is_hard = scratch.states[*query as usize].is_hard(seen);
-                    if is_hard {
-                        hard.push(*query);
-                    }
-                    !is_hard
-                });
+                let (other, easy): (Vec<u32>, Vec<u32>) =
+                    chosen.iter().partition(|query| scratch.states[**query as usize].is_hard(seen));
+                // To pack the descriptors for a few queries would take longer than to look at all of them.
+                if (hard.len() + other.len()) * PACKING_SHARE >= scratch.states.len() {
+                    hard.extend(other);
+                    chosen = easy;
+                }
             }
             start = end;
         }
