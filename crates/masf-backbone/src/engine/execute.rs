@@ -88,8 +88,8 @@ unsafe fn run_task(graph: &PackedGraph, phase: &Phase, image: &[f32], buffers: &
             Work::Dense { geometry, input, residual, blocks, groups },
             Op::Conv { conv: PackedConv { weights: ConvWeights::Direct(weights), .. }, .. },
         ) => {
-            let pixels = part(map.height * map.width, index % blocks, *blocks);
-            let panels = part(weights.panels.len(), index / blocks, *groups);
+            let pixels = part(map.height * map.width, index / groups, *blocks);
+            let panels = part(weights.panels.len(), index % groups, *groups);
             let spans = buffers.spans(input, residual.as_ref(), output);
             unsafe { kernels::conv(graph.set, geometry, weights, spans, panels, pixels) }
         }
@@ -98,8 +98,8 @@ unsafe fn run_task(graph: &PackedGraph, phase: &Phase, image: &[f32], buffers: &
             Op::Conv { conv: PackedConv { weights: ConvWeights::Winograd(weights), .. }, .. },
         ) => {
             let (rows, columns) = geometry.tiles();
-            let tiles = part(rows * columns, index % blocks, *blocks);
-            let panels = part(weights.panels.len(), index / blocks, *groups);
+            let tiles = part(rows * columns, index / groups, *blocks);
+            let panels = part(weights.panels.len(), index % groups, *groups);
             let spans = buffers.spans(input, residual.as_ref(), output);
             unsafe { kernels::winograd(graph.set, geometry, weights, spans, panels, tiles) }
         }

@@ -1,8 +1,11 @@
 //! One parallel region for a whole network: phases of tasks, a barrier between phases, no hand-over per layer.
 //!
 //! Layers of a small network take tens of microseconds, about what waking a thread takes. So the threads of the pool are called
-//! once per run; each takes the next task of the current phase from one shared counter, and whoever finishes the last
-//! task of a phase opens the next one. A thread that comes late, or never, costs speed only: the others take its tasks.
+//! once per run; each takes the tasks of its own share of the current phase, then those of others, and whoever finishes the
+//! last task of a phase opens the next one. A thread that comes late, or never, costs speed only: the others take its tasks.
+//!
+//! A share is a run of neighbouring tasks. Where these are pixels, a thread finds in its own cache most of what it reads, as it
+//! wrote that in the phase before; with one counter for all, half would lie in another core's (docs/benchmarks.md).
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -10,21 +13,25 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// of a task usually takes, short enough not to hurt when the machine is shared.
 const SPINS: usize = 1000;
 
-/// The phase and the next task in it, in one word, so that one compare-and-swap claims a task of the right phase.
+/// The phase and the next task of one share of it, in one word, so that one compare-and-swap claims a task of the right phase. A line of
+/// its own, as each is mostly one thread's.
+#[repr(align(128))]
 struct Cursor(AtomicU64);
 
 const TASK_BITS: u32 = 32;
 
-/// Moves the cursor to the end when a task unwinds, so that no other thread waits for it for ever.
+/// Moves the cursors to the end when a task unwinds, so that no other thread waits for it for ever.
 struct Abort<'a> {
-    cursor: &'a Cursor,
+    cursors: &'a [Cursor],
     end: usize,
 }
 
 impl Drop for Abort<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.cursor.0.store((self.end as u64) << TASK_BITS, Ordering::Release);
+            for cursor in self.cursors {
+                cursor.0.store((self.end as u64) << TASK_BITS, Ordering::Release);
+            }
         }
     }
 }
@@ -37,14 +44,35 @@ pub(crate) fn run(tasks: &[usize], task: &(dyn Fn(usize, usize) + Sync)) {
     if threads <= 1 {
         return run_alone(tasks, task);
     }
-    let first = tasks.iter().position(|&count| count > 0).unwrap_or(tasks.len());
-    let (cursor, done) = (Cursor(AtomicU64::new((first as u64) << TASK_BITS)), AtomicUsize::new(0));
+    let cursors: Vec<Cursor> = (0..threads).map(|_| Cursor(AtomicU64::new(0))).collect();
+    let done = AtomicUsize::new(0);
+    open(tasks, tasks.iter().position(|&count| count > 0).unwrap_or(tasks.len()), &cursors);
     rayon::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| work(tasks, task, &cursor, &done));
+        for own in 1..threads {
+            let (cursors, done) = (&cursors, &done);
+            scope.spawn(move |_| work(tasks, task, cursors, done, own));
         }
-        work(tasks, task, &cursor, &done);
+        work(tasks, task, &cursors, &done, 0);
     });
+}
+
+/// The tasks that are a thread's to begin with: neighbours, so that what it reads is mostly what it wrote in the phase before.
+fn share(count: usize, own: usize, threads: usize) -> std::ops::Range<usize> {
+    own * count / threads..(own + 1) * count / threads
+}
+
+/// Opens a phase. Shares with tasks come last: when the last of them is open there is nothing left to write, as another thread may
+/// then end the phase and open the next.
+fn open(tasks: &[usize], phase: usize, cursors: &[Cursor]) {
+    let count = tasks.get(phase).copied().unwrap_or(0);
+    for with_tasks in [false, true] {
+        for (own, cursor) in cursors.iter().enumerate() {
+            let share = share(count, own, cursors.len());
+            if share.is_empty() != with_tasks {
+                cursor.0.store((phase as u64) << TASK_BITS | share.start as u64, Ordering::Release);
+            }
+        }
+    }
 }
 
 /// The same on the calling thread.
@@ -54,31 +82,44 @@ pub(crate) fn run_alone(tasks: &[usize], task: &(dyn Fn(usize, usize) + Sync)) {
     }
 }
 
-fn work(tasks: &[usize], task: &(dyn Fn(usize, usize) + Sync), cursor: &Cursor, done: &AtomicUsize) {
-    let _abort = Abort { cursor, end: tasks.len() };
+fn work(tasks: &[usize], task: &(dyn Fn(usize, usize) + Sync), cursors: &[Cursor], done: &AtomicUsize, own: usize) {
+    let threads = cursors.len();
+    let _abort = Abort { cursors, end: tasks.len() };
     let mut waited = 0;
     loop {
-        // Acquire: what the phases before this one wrote is visible.
-        let seen = cursor.0.load(Ordering::Acquire);
-        let (phase, index) = ((seen >> TASK_BITS) as usize, (seen & ((1 << TASK_BITS) - 1)) as usize);
-        let Some(&count) = tasks.get(phase) else { return };
-        if index < count {
-            if cursor.0.compare_exchange_weak(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-                continue;
+        // The own share first, then those of others.
+        let claimed = (0..threads).map(|i| (own + i) % threads).find_map(|owner| {
+            let cursor = &cursors[owner].0;
+            // Acquire: what the phases before this one wrote is visible.
+            let mut seen = cursor.load(Ordering::Acquire);
+            loop {
+                let (phase, index) = ((seen >> TASK_BITS) as usize, (seen & ((1 << TASK_BITS) - 1)) as usize);
+                let Some(&count) = tasks.get(phase) else { return Some(None) };
+                if index >= share(count, owner, threads).end {
+                    return None;
+                }
+                match cursor.compare_exchange_weak(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => return Some(Some((phase, index, count))),
+                    Err(now) => seen = now,
+                }
             }
-            waited = 0;
-            task(phase, index);
-            // The last one has acquired what all others released, and passes it on with the cursor.
-            if done.fetch_add(1, Ordering::AcqRel) + 1 == count {
-                done.store(0, Ordering::Relaxed);
-                let next = next_phase(tasks, phase);
-                cursor.0.store((next as u64) << TASK_BITS, Ordering::Release);
+        });
+        match claimed {
+            Some(None) => return,
+            Some(Some((phase, index, count))) => {
+                waited = 0;
+                task(phase, index);
+                // The last one has acquired what all others released, and passes it on with the cursors.
+                if done.fetch_add(1, Ordering::AcqRel) + 1 == count {
+                    done.store(0, Ordering::Relaxed);
+                    open(tasks, next_phase(tasks, phase), cursors);
+                }
             }
-        } else if waited < SPINS {
-            waited += 1;
-            std::hint::spin_loop();
-        } else {
-            std::thread::yield_now();
+            None if waited < SPINS => {
+                waited += 1;
+                std::hint::spin_loop();
+            }
+            None => std::thread::yield_now(),
         }
     }
 }
