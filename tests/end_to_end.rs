@@ -76,7 +76,7 @@ fn the_same_seed_gives_the_same_model_on_any_number_of_threads() -> Result<()> {
 fn a_small_memory_budget_spills_and_changes_no_score() -> Result<()> {
     let images = training_images()?;
     // The candidates still fit; the cache does not.
-    let config = Config { memory_budget: "6MiB".parse()?, ..quick_config() };
+    let config = Config { memory_budget: "5MiB".parse()?, ..quick_config() };
     let (small, report) = Detector::builder().config(config).fit_with_report(&images)?;
     assert!(report.spilled > 0, "nothing was spilled");
     let large = fitted()?;

@@ -104,7 +104,11 @@ fn main() -> ExitCode {
 
 fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
     ensure!(args.teacher.len() == args.teacher_weights.len(), "as many --teacher-weights as --teacher are needed");
-    ensure!(args.side >= 32 && args.side % 16 == 0, "--side is {}; expected a multiple of 16 from 32 on", args.side);
+    ensure!(
+        args.side >= 32 && args.side.is_multiple_of(16),
+        "--side is {}; expected a multiple of 16 from 32 on",
+        args.side
+    );
     ensure!(
         args.batch > 0 && args.images >= args.batch as u64,
         "--images must be at least --batch, which must be positive"

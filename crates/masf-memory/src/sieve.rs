@@ -259,6 +259,6 @@ fn defect(matrix: &[f32], head: usize) -> f64 {
             }
         }
     }
-    let wanted = |index: usize, value: f64| if index % (head + 1) == 0 && value != 0.0 { 1.0 } else { 0.0 };
+    let wanted = |index: usize, value: f64| if index.is_multiple_of(head + 1) && value != 0.0 { 1.0 } else { 0.0 };
     gram.iter().enumerate().map(|(index, value)| (value - wanted(index, *value)).powi(2)).sum::<f64>().sqrt()
 }

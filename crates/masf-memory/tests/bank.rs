@@ -310,7 +310,7 @@ fn hostile_model_files_are_refused() -> Result<()> {
     assert_eq!(read(&good, &[prototypes, mean, factor])?.search().count(), 4);
     for (key, value) in [
         ("levels", serde_json::json!([])),
-        ("levels", serde_json::json!([level(8, 2), level(8, 3)])),
+        ("levels", serde_json::json!([level(16, 2), level(8, 3)])),
         ("levels", serde_json::json!([level(0, 2), level(8, 3)])),
         ("levels", serde_json::json!([level(8, 0), level(16, 5)])),
         ("levels", serde_json::json!([level(8, u64::MAX), level(16, 6)])),

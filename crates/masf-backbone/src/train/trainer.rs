@@ -176,7 +176,7 @@ impl Trainer {
 /// Writes a safetensors file whole or not at all.
 fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: Option<HashMap<String, String>>) -> Result<()> {
     let refused = |source| BackboneError::io(path, source);
-    let bytes = safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), metadata)
+    let bytes = safetensors::serialize(tensors, metadata)
         .map_err(|error| BackboneError::Container { origin: path.display().to_string(), reason: error.to_string() })?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".part");

@@ -183,10 +183,10 @@ impl CustomOp2 for HeadLoss {
             .collect();
         let weights = [self.weights(&sums, 0), self.weights(&sums, 1)];
         let mut loss = 0f64;
-        for kind in 0..2 {
+        for (kind, weights) in weights.iter().enumerate() {
             let mean: f64 = sums
                 .iter()
-                .zip(&weights[kind])
+                .zip(weights)
                 .map(|(sums, weight)| f64::from(sums.distance(kind)) * f64::from(*weight))
                 .sum();
             let of_maps = maps.iter().map(|map| f64::from(map.distance(kind))).sum::<f64>() / maps.len() as f64;

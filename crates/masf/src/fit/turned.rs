@@ -28,9 +28,16 @@ impl Turned {
 
     /// Whether the version of an image at an angle is among those that are made, which are evenly spread.
     fn includes(&self, image: usize, turn: usize) -> bool {
-        let (all, made) = (self.wanted.0 as u128, self.wanted.1 as u128);
-        let item = (image * (self.turns - 1) + turn - 1) as u128;
-        item < all && (item + 1) * made / all > item * made / all
+        let (all, made) = self.wanted;
+        let total = all / (self.turns - 1);
+        if made == 0 || image >= total {
+            return false;
+        }
+        // Angle after angle, each beginning with another image, so that the angles do not all take the same ones.
+        let shift = all / made / (self.turns - 1);
+        let item = ((turn - 1) * total + (image + (turn - 1) * shift) % total) as u128;
+        let (all, made) = (all as u128, made as u128);
+        (item + 1) * made / all > item * made / all
     }
 
     /// Adds turned versions of preprocessed images `[B, 3, H, W]`.

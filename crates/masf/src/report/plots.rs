@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_score_is_in_a_bar() {
-        let page = histogram(&[0.0, 0.1, 0.1], &[5.0], 1.0).into_string();
+        let page = histogram(&[0.0, 1.0, 1.0], &[5.0], 2.0).into_string();
         assert_eq!(page.matches("class=\"good\"").count(), 2, "{page}");
         assert_eq!(page.matches("class=\"defective\"").count(), 1);
         // All scores alike, or none of one class, are drawn too.
