@@ -76,10 +76,13 @@ fn the_same_seed_gives_the_same_model_on_any_number_of_threads() -> Result<()> {
 fn a_small_memory_budget_spills_and_changes_no_score() -> Result<()> {
     let images = training_images()?;
     // The candidates still fit; the cache does not.
-    let config = Config { memory_budget: "5MiB".parse()?, ..quick_config() };
-    let (small, report) = Detector::builder().config(config).fit_with_report(&images)?;
+    let mut config = Config { memory_budget: "5MiB".parse()?, ..quick_config() };
+    config.memory.candidates = 1000;
+    let (small, report) = Detector::builder().config(config.clone()).fit_with_report(&images)?;
     assert!(report.spilled > 0, "nothing was spilled");
-    let large = fitted()?;
+    let large = Config { memory_budget: "512MiB".parse()?, ..config };
+    let (large, report) = Detector::builder().config(large).fit_with_report(&images)?;
+    assert_eq!(report.spilled, 0);
     for path in test_images()? {
         assert_eq!(bits(&small.inspect(&path)?), bits(&large.inspect(&path)?));
     }

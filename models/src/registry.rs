@@ -51,7 +51,7 @@ pub const MODELS: &[Model] = &[
         Architecture::Nano,
         IMAGENET,
         Some(Weights {
-            sha256: Some("62cff4ba60003be54c878aa9d455bf62991ec7a215926f2301ae3beaf500b66a"),
+            sha256: Some("4360778ddaef32696814228f7faf3ae66fb76d2682470d5db170526fa6b88050"),
             hub: None,
             licence: "MIT OR Apache-2.0",
             origin: "this project: trained from scratch on procedural images, distilled from resnet50-v2 and mobilenet-v2",

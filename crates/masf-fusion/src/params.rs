@@ -86,7 +86,7 @@ impl Default for FusionParams {
         Self {
             smoothing_sigma: 4.0,
             upper_quantile: 0.995,
-            image_score: ImageScore::Max,
+            image_score: ImageScore::TopFraction(0.01),
             position_aware: PositionAware::Never,
             weights: Weights::Equal,
             synthetic_defects: 100,

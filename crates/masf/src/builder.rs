@@ -183,7 +183,7 @@ impl DetectorBuilder {
         };
         let (branches, scores) =
             fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())?;
-        let fusion = fit::fit_fusion(&config.fusion.clone().check()?, &scores, size)?;
+        let fusion = fit::fit_fusion(&config.fusion_params().check()?, &scores, size)?;
         report.precisions = fusion.precisions().unwrap_or_default().to_vec();
         let thresholds = fit::thresholds(&fusion, &scores.normals, size, config.threshold.false_alarm_rate)?;
         report.spilled = extracted.cache.spilled();

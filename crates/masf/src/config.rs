@@ -8,7 +8,7 @@ use masf_core::Normalisation;
 use masf_core::{DeviceChoice, Error, Result};
 use masf_data::{Preprocess, Resize, Size};
 use masf_distill::StudentParams;
-use masf_fusion::FusionParams;
+use masf_fusion::{FusionParams, ImageScore};
 use masf_memory::{MemoryBankParams, Reduction, Search, Standardisation};
 use masf_tta::ViewParams;
 
@@ -428,6 +428,15 @@ impl Config {
         self.memory_budget.0 - self.cache_budget()
     }
 
+    /// The settings of the fusion; the baselines take the largest value of the map, as published.
+    pub(crate) fn fusion_params(&self) -> FusionParams {
+        let mut params = self.fusion.clone();
+        if self.method != Method::Masf {
+            params.image_score = ImageScore::Max;
+        }
+        params
+    }
+
     /// The learner of the method `patchcore`.
     pub(crate) fn patchcore(&self) -> Result<PatchCoreFit> {
         let PatchCoreConfig { neighbourhood, candidates, projection, prototypes, reweight_neighbours } = self.patchcore;
@@ -575,7 +584,7 @@ mod tests {
         let mut config = Config { seed: 3, memory_budget: ByteSize(1_234_567), ..Config::default() };
         config.method = Method::PatchCore;
         config.input.crop_from = Some(Size::new(300, 290));
-        config.fusion.image_score = masf_fusion::ImageScore::TopFraction(0.01);
+        config.fusion.image_score = ImageScore::Max;
         config.branches = vec![Branch::Distill, Branch::Memory];
         config.distill.epochs = Some(12);
         assert_eq!(Config::from_toml(&config.to_toml().unwrap()).unwrap(), config);
