@@ -194,7 +194,7 @@ impl Detector {
         provenance: Provenance,
     ) -> Result<()> {
         let size = (self.preprocess.size().height as usize, self.preprocess.size().width as usize);
-        let fusion = fit::fit_fusion(&self.config.fusion.clone().check()?, scores, size)?;
+        let fusion = fit::fit_fusion(&self.config.fusion_params().check()?, scores, size)?;
         let thresholds = fit::thresholds(&fusion, &scores.normals, size, self.config.threshold.false_alarm_rate)?;
         self.branches = branches;
         self.fusion = Box::new(fusion);
