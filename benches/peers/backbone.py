@@ -127,7 +127,7 @@ def memory_of(case):
         print(next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:")))
 
 
-def compare(entry, binary, folder, rows, ours, peak):
+def compare(entry, binary, folder, rows, ours, stock, peak):
     case, name, strides, make = entry
     builder, path = definition(make, name)
     if path is None:
@@ -144,7 +144,8 @@ def compare(entry, binary, folder, rows, ours, peak):
     onnx = os.path.join(folder, f"{case}.onnx")
     torch.onnx.export(Network(builder).eval(), (image,), onnx, dynamo=False)
 
-    products = ours.ask("open", name, path, ",".join(map(str, strides)), folder, case)
+    ours.ask("open", name, path, ",".join(map(str, strides)), folder)
+    products = stock.ask("open", folder, case)
     calls = {"torch": torch_call(builder, image), "onnxruntime": onnxruntime_call(onnx, image), "openvino": openvino_call(onnx, image, "f32")}
     rounded = openvino_call(onnx, image, "bf16")
     reference = calls["torch"]()
@@ -168,7 +169,7 @@ def compare(entry, binary, folder, rows, ours, peak):
         times["bf16"].append(ours.ask("bf16", 1))
         times["openvino-bf16"].append(milliseconds(rounded))
         if turn < max(3, ROUNDS // 5):
-            times["candle"].append(ours.ask("candle"))
+            times["candle"].append(stock.ask("candle"))
     best, peak = min(times["ours"]), max(peak, ours.ask("gemm"))
     print(f"\n{case}: {2 * products / 1e9:.2f} GFLOP; best {best:.2f} ms = {2 * products / best / 1e6:.0f} GFLOP/s of direct convolution, "
           f"{2 * products / best / 1e6 / peak:.2f} of the GEMM peak {peak:.0f}")
@@ -185,14 +186,14 @@ def compare(entry, binary, folder, rows, ours, peak):
     print(f"  bf16: ours {ours_bf16:.2f} ms, {gain:.2f} times as fast as f32; openvino {theirs:.2f} ms; "
           f"root mean square difference from f32 {gaps[0]:.1e} (openvino {gaps[1]:.1e}) of the deviation")
     alone = Ours(binary, 1)
-    alone.ask("open", name, path, ",".join(map(str, strides)), folder, case)
+    alone.ask("open", name, path, ",".join(map(str, strides)), folder)
     for batch in (1, 4, 16):
         both = [(alone.ask("ours", batch) / batch, ours.ask("ours", batch) / batch) for _ in range(max(3, ROUNDS // 5))]
         one, two = (statistics.median(side) for side in zip(*both))
         print(f"  batch {batch:2}: {one:8.2f} ms per image on 1 thread, {two:8.2f} on {THREADS}: {one / two:.2f} times as fast")
     alone.close()
     fresh = Ours(binary, THREADS)
-    fresh.ask("open", name, path, ",".join(map(str, strides)), "-", case)
+    fresh.ask("open", name, path, ",".join(map(str, strides)), "-")
     [fresh.ask("ours", 1) for _ in range(3)]
     ours_mb = fresh.ask("memory")
     fresh.close()
@@ -204,17 +205,18 @@ def compare(entry, binary, folder, rows, ours, peak):
 def main():
     if sys.argv[1] == "--memory":
         return memory_of(sys.argv[2])
-    binary = os.path.abspath(sys.argv[1])
+    binary, candle = map(os.path.abspath, sys.argv[1:3])
     torch.set_num_threads(THREADS)
     wanted = os.environ.get("MASF_CASES", "").split()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        ours = Ours(binary, THREADS)
+        ours, stock = Ours(binary, THREADS), Ours(candle, THREADS)
         peak = max(ours.ask("gemm") for _ in range(5))
         for entry in CASES:
             if not wanted or entry[0] in wanted:
-                compare(entry, binary, folder, rows, ours, peak)
+                compare(entry, binary, folder, rows, ours, stock, peak)
         ours.close()
+        stock.close()
     print(json.dumps(rows))
 
 

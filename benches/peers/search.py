@@ -1,8 +1,8 @@
 """Nearest prototypes: masf-memory's exact search against FAISS's IndexFlatL2, and what cells and graphs gain over it.
 
 Started by `benches/peers/run search`. Both sides search for the same vectors, and their answers are compared first. They take
-turns, so that a slow moment of the machine hits both alike. Vectors are patch descriptors of real images where there are some,
-and clustered or uniform noise. MASF_THREADS (2), MASF_ROUNDS (9) and MASF_CASES (of: exact, cells, hnsw) change the run.
+turns, so that a slow moment of the machine hits both alike. Vectors are patch descriptors of real images where the
+example `descriptors` has written some, and clustered or uniform noise. MASF_THREADS (2), MASF_ROUNDS (9) and MASF_CASES (of: exact, shortlist, cells, hnsw) change the run.
 """
 
 import json
@@ -17,14 +17,16 @@ from safetensors.numpy import load_file, save_file
 from memory_sides import THREADS, Ours, alternate, clustered, milliseconds, row
 
 ROUNDS = int(os.environ.get("MASF_ROUNDS", "9"))
-CASES = os.environ.get("MASF_CASES", "exact cells hnsw").split()
-ANCHORS = 64
+CASES = os.environ.get("MASF_CASES", "exact shortlist cells hnsw").split()
 
 
 def real(folder):
-    """Descriptors of training and of good test images, with their anchors behind them."""
+    """Descriptors of training images, and their anchors."""
     path = os.path.join(folder, "search.safetensors") if folder else ""
-    return load_file(path)["descriptors"] if os.path.exists(path) else None
+    if not os.path.exists(path):
+        return None, None
+    tensors = load_file(path)
+    return tensors["descriptors"], tensors["anchors"]
 
 
 def split(rows, bank, queries):
@@ -71,6 +73,9 @@ def approximate(ours, name, bank, queries, measured, rows):
     keyings = {"descriptors": (0, measured)}
     if width > measured:
         keyings |= {"anchors": (measured, width), "both": (0, width)}
+    if "shortlist" in CASES:
+        for directions, candidates in ((32, 8), (64, 4), (64, 8), (128, 4), (128, 8), (128, 16), (192, 8)):
+            measure(f"shortlist of {candidates} by {directions} directions", "shortlist", "bank", measured, directions, candidates)
     if "cells" in CASES:
         for key, (start, end) in keyings.items():
             for visited in (4, 8, 16, 32, 64):
@@ -83,7 +88,7 @@ def approximate(ours, name, bank, queries, measured, rows):
 def main():
     faiss.omp_set_num_threads(THREADS)
     ours, rows = Ours(sys.argv[1]), []
-    vectors = real(sys.argv[2] if len(sys.argv) > 2 else "")
+    vectors, anchors = real(sys.argv[2] if len(sys.argv) > 2 else "")
 
     def opened(bank, queries):
         with tempfile.TemporaryDirectory() as folder:
@@ -96,13 +101,13 @@ def main():
     noise = [random.random((count, 512), dtype=np.float32) for count in (16384, 784)]
     if "exact" in CASES:
         if vectors is not None:
-            measured = np.ascontiguousarray(vectors[:, :-ANCHORS])
-            exact(ours, "descriptors", *opened(*split(measured, 16384, 784)), rows)
+            exact(ours, "descriptors", *opened(*split(vectors, 16384, 784)), rows)
         exact(ours, "clusters", *opened(clustered(16384, 512, 1), clustered(784, 512, 2)), rows)
         exact(ours, "noise", *opened(*noise), rows)
     if vectors is not None:
-        bank, queries = opened(*split(vectors, min(100_000, len(vectors) * 10 // 11), 784))
-        approximate(ours, "descriptors", bank, queries, bank.shape[1] - ANCHORS, rows)
+        both = np.hstack([vectors, anchors])
+        bank, queries = opened(*split(both, min(100_000, len(both) * 10 // 11), 784))
+        approximate(ours, "descriptors", bank, queries, vectors.shape[1], rows)
     else:
         bank, queries = opened(clustered(100_000, 512, 1), clustered(784, 512, 2))
         approximate(ours, "clusters", bank, queries, 512, rows)

@@ -5,18 +5,20 @@
 //! ```
 //!
 //! Every row, category and seed is written to a file of its own when it is done; what is there with the same configuration is not
-//! measured again, so an interrupted run goes on where it stopped. `table.md` and `table.json` hold what there is so far.
+//! measured again, so an interrupted run goes on where it stopped. Students are kept too, and shared by all rows that would train the
+//! same one. `table.md` and `table.json` hold what there is so far.
 
 mod rows;
 mod table;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use masf::data::Dataset;
-use masf::{Config, Detector, Preset, Progress, Size};
+use masf::{Checkpoints, Config, Detector, Preset, Progress, Size};
 use masf_examples::{Common, progress, run, write_atomically};
 use rows::{ROWS, Row};
 use serde_json::{Value, json};
@@ -134,6 +136,17 @@ impl Args {
         Ok(found)
     }
 
+    /// Where the student of a configuration is kept, which goes on from what is there.
+    fn student(&self, category: &str, config: &Config) -> Checkpoints {
+        let mut hasher = DefaultHasher::new();
+        let learned_from = json!([config.backbone, config.input, config.distill, config.threshold]);
+        learned_from.to_string().hash(&mut hasher);
+        let name = format!("{category}-{}-{:016x}", config.seed, hasher.finish());
+        let folder = self.out.join("students").join(name);
+        let checkpoints = Checkpoints::new(&folder);
+        if checkpoints.exist() { checkpoints.resume_from(folder) } else { checkpoints }
+    }
+
     /// The figures of a row on a category: from its file if that has this configuration, otherwise measured now.
     fn measure(&self, row: &Row, category: &str, config: &Config, progress: &dyn Progress) -> anyhow::Result<Value> {
         let path = self.out.join("results").join(format!("{}-{category}-{}.json", row.name, config.seed));
@@ -150,6 +163,7 @@ impl Args {
         let (detector, report) = Detector::builder()
             .config(config.clone())
             .backbone(backbone)
+            .checkpoints(self.student(category, config))
             .fit_with_report(good.samples.iter().map(|sample| &sample.path))?;
         let fit_seconds = started.elapsed().as_secs_f64();
         let evaluation = detector.evaluate(&Dataset::test(&data)?.samples, progress)?;

@@ -1,6 +1,6 @@
 //! The rows of the ablation: what each changes in the full configuration.
 
-use masf::{Branch, Config, Gate, PositionAware, Preset, Weights};
+use masf::{Branch, Config, Gate, Method, PositionAware, Preset, Weights};
 
 /// A row: the full configuration with one part off, or another baseline.
 pub(crate) struct Row {
@@ -34,6 +34,51 @@ pub(crate) const ROWS: &[Row] = &[
         what: "without the memory bank (SAMB)",
         trains_again: false,
         change: |config| config.branches = vec![Branch::Distill],
+    },
+    Row {
+        name: "patchcore",
+        what: "the baseline PatchCore",
+        trains_again: false,
+        change: |config| {
+            let plain = Config { method: Method::PatchCore, ..Config::default() };
+            keep_input(config, plain);
+        },
+    },
+    Row {
+        name: "no-masks",
+        what: "the student learns from whole features (AMFD without masking)",
+        trains_again: true,
+        change: |config| (config.distill.token_mask, config.distill.frequency_mask) = (0.0, 0.0),
+    },
+    Row {
+        name: "spatial-mask",
+        what: "the student loses tokens only, no frequencies",
+        trains_again: true,
+        change: |config| config.distill.frequency_mask = 0.0,
+    },
+    Row {
+        name: "frequency-mask",
+        what: "the student loses frequencies only, no tokens",
+        trains_again: true,
+        change: |config| config.distill.token_mask = 0.0,
+    },
+    Row {
+        name: "no-ssca",
+        what: "the student without spectral-spatial cross-attention (SSCA)",
+        trains_again: true,
+        change: |config| config.distill.spectral_attention = false,
+    },
+    Row {
+        name: "no-global-filter",
+        what: "the student without learnable global filters",
+        trains_again: true,
+        change: |config| config.distill.global_filter = false,
+    },
+    Row {
+        name: "anchors",
+        what: "the memory bank's distances with spectral anchors (SAMB)",
+        trains_again: true,
+        change: |config| config.memory.anchor_weight = 0.1,
     },
     Row {
         name: "no-turns",

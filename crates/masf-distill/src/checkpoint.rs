@@ -48,6 +48,11 @@ impl Checkpoints {
         self
     }
 
+    /// Whether the folder holds a checkpoint.
+    pub fn exist(&self) -> bool {
+        self.path().is_file()
+    }
+
     fn path(&self) -> PathBuf {
         self.folder.join(FILE)
     }

@@ -236,7 +236,7 @@ impl Network {
             if let Some(Filter { gains }) = &block.filter {
                 let filtered = ops::gains(&planes.reshape((2, batch, ()))?, gains)?.reshape(planes.shape())?;
                 let filtered = spectrum.with_values(ComplexTensor::from_planes(filtered)?)?;
-                y = (y + self.to_tokens(&irfft2(&filtered, None)?)?)?;
+                y = ops::add(&y, &self.to_tokens(&irfft2(&filtered, None)?)?)?;
             }
             if let Some(attention) = &block.attention {
                 let spectral = ops::layer_norm(&ops::spectral_tokens(&self.flat(planes)?)?)?;
@@ -250,7 +250,7 @@ impl Network {
                     heads: self.heads,
                 };
                 let attended = ops::attend(&query, &key_value, shape, mode)?;
-                y = (y + ops::linear(&attended, &attention.mix, true)?)?;
+                y = ops::add(&y, &ops::linear(&attended, &attention.mix, true)?)?;
             }
         }
         Ok(ops::mlp(&y, &block.up, &block.down, mode)?)

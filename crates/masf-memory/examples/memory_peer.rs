@@ -4,7 +4,7 @@
 //! Reads requests from standard input and answers each with numbers:
 //!
 //! - `open FILE` loads the tensors of a safetensors file (`f32`, two axes);
-//! - `exact BANK D`, `cells BANK D CELLS VISITED FROM TO`, `hnsw BANK D CONNECTIONS SEARCH` make a search among the rows of the
+//! - `exact BANK D`, `shortlist BANK D DIRECTIONS CANDIDATES`, `cells BANK D CELLS VISITED FROM TO`, `hnsw BANK D CONNECTIONS SEARCH` make a search among the rows of the
 //!   tensor BANK, with distances of the first D entries (and cells keyed by the entries FROM to TO); answer: milliseconds;
 //! - `search QUERIES` searches for the rows of a tensor; answer: milliseconds, and the indices of the nearest where the request ends
 //!   with `indices`;
@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor, safetensors};
 use masf_core::Silent;
-use masf_memory::{CellParams, CellSearch, ExactSearch, LinearMap, PrototypeSearch, greedy_k_centre};
+use masf_memory::{CellParams, CellSearch, ExactSearch, LinearMap, PrototypeSearch, ShortlistSearch, greedy_k_centre};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -50,12 +50,16 @@ impl Peer {
                 }
                 Ok("0".into())
             }
-            Some("exact" | "cells" | "hnsw") => {
+            Some("exact" | "shortlist" | "cells" | "hnsw") => {
                 let (bank, dimensions) = self.tensors.get(name).ok_or("no such tensor")?.clone();
                 let measured = number(2)?;
                 let start = Instant::now();
                 self.search = Some(match words[0] {
                     "exact" => Box::new(ExactSearch::new(columns(&bank, dimensions, measured), measured)?),
+                    "shortlist" => {
+                        let rows = columns(&bank, dimensions, measured);
+                        Box::new(ShortlistSearch::new(rows, measured, number(3)?, number(4)?)?)
+                    }
                     "cells" => {
                         let (cells, visited, key) = (number(3)?, number(4)?, number(5)?..number(6)?);
                         let params = CellParams { cells, visited, distance: 0..measured, key, seed: 0 };

@@ -42,7 +42,12 @@ impl Panels {
 
     /// Puts a row into a place.
     pub(crate) fn set(&mut self, place: usize, row: &[f32]) {
-        self.squared_norms[place] = Arch::new().dispatch(|| squared_norm(row));
+        self.set_with_norm(place, row, Arch::new().dispatch(|| squared_norm(row)));
+    }
+
+    /// Puts a row into a place, with another squared norm than its own.
+    pub(crate) fn set_with_norm(&mut self, place: usize, row: &[f32], squared_norm: f32) {
+        self.squared_norms[place] = squared_norm;
         let start = place / WIDTH * WIDTH * self.dimensions + place % WIDTH;
         for (target, value) in self.values[start..].iter_mut().step_by(WIDTH).zip(row) {
             *target = *value;

@@ -20,9 +20,10 @@ impl CustomOp1 for Swap {
         let (batch, rows, columns) = layout.shape().dims3()?;
         let x = slice(x, layout)?;
         let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(rows * columns)
-            .zip(x.par_chunks(rows * columns))
-            .for_each(|(y, x)| transpose(x, y, rows, columns, rows));
+        y.par_chunks_mut(rows * columns).zip(x.par_chunks(rows * columns)).for_each(|(y, x)| {
+            let strips = y.par_chunks_mut(STRIP * rows).enumerate();
+            strips.for_each(|(strip, y)| transpose(x, y, rows, columns, strip * STRIP, rows));
+        });
         Ok((CpuStorage::F32(y), Shape::from((batch, columns, rows))))
     }
 
@@ -31,13 +32,19 @@ impl CustomOp1 for Swap {
     }
 }
 
-/// Writes the transpose of `[rows, columns]` as rows of `pitch` values, in tiles that stay in the first-level cache.
-fn transpose(x: &[f32], y: &mut [f32], rows: usize, columns: usize, pitch: usize) {
+/// Columns that one task transposes.
+const STRIP: usize = 48;
+
+/// Writes the transposes of columns `first` to `first + STRIP` (or the last) of `[rows, columns]` as rows of `pitch` values, in
+/// tiles that stay in the first-level cache.
+fn transpose(x: &[f32], y: &mut [f32], rows: usize, columns: usize, first: usize, pitch: usize) {
     const TILE: usize = 16;
+    let end = columns.min(first + STRIP);
     for r0 in (0..rows).step_by(TILE) {
-        for c0 in (0..columns).step_by(TILE) {
-            for c in c0..(c0 + TILE).min(columns) {
-                let out = &mut y[c * pitch + r0..c * pitch + (r0 + TILE).min(rows)];
+        for c0 in (first..end).step_by(TILE) {
+            for c in c0..(c0 + TILE).min(end) {
+                let start = (c - first) * pitch + r0;
+                let out = &mut y[start..start + TILE.min(rows - r0)];
                 for (r, out) in (r0..).zip(out) {
                     *out = x[r * columns + c];
                 }
@@ -65,8 +72,10 @@ impl CustomOp1 for SpectralTokens {
         y.par_chunks_mut(2 * width * count)
             .zip(re.par_chunks(width * count).zip(im.par_chunks(width * count)))
             .for_each(|(y, (re, im))| {
-                transpose(re, y, width, count, 2 * width);
-                transpose(im, &mut y[width..], width, count, 2 * width);
+                y.par_chunks_mut(STRIP * 2 * width).enumerate().for_each(|(strip, y)| {
+                    transpose(re, y, width, count, strip * STRIP, 2 * width);
+                    transpose(im, &mut y[width..], width, count, strip * STRIP, 2 * width);
+                });
             });
         Ok((CpuStorage::F32(y), Shape::from((batch * count, 2 * width))))
     }
@@ -140,10 +149,12 @@ fn multiply(x: &[f32], gains: &[f32], sign: f32) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     let ((xr, xi), (gr, gi)) = (x.split_at(x.len() / 2), gains.split_at(gains.len() / 2));
     let (yr, yi) = y.split_at_mut(x.len() / 2);
-    yr.par_chunks_mut(gr.len())
-        .zip(yi.par_chunks_mut(gr.len()))
-        .zip(xr.par_chunks(gr.len()).zip(xi.par_chunks(gr.len())))
-        .for_each(|((yr, yi), (xr, xi))| {
+    const CHUNK: usize = 1 << 13;
+    let images = yr.par_chunks_mut(gr.len()).zip(yi.par_chunks_mut(gr.len()));
+    images.zip(xr.par_chunks(gr.len()).zip(xi.par_chunks(gr.len()))).for_each(|((yr, yi), (xr, xi))| {
+        let chunks = yr.par_chunks_mut(CHUNK).zip(yi.par_chunks_mut(CHUNK));
+        let chunks = chunks.zip(xr.par_chunks(CHUNK).zip(xi.par_chunks(CHUNK)));
+        chunks.zip(gr.par_chunks(CHUNK).zip(gi.par_chunks(CHUNK))).for_each(|(((yr, yi), (xr, xi)), (gr, gi))| {
             pulp::Arch::new().dispatch(|| {
                 for (((yr, yi), (xr, xi)), (gr, gi)) in
                     yr.iter_mut().zip(yi).zip(xr.iter().zip(xi)).zip(gr.iter().zip(gi))
@@ -154,7 +165,31 @@ fn multiply(x: &[f32], gains: &[f32], sign: f32) -> Vec<f32> {
                 }
             });
         });
+    });
     y
+}
+
+/// `x + y` of one shape. Candle's own addition has threads that wait for each other by spinning.
+pub(crate) struct Add;
+
+impl CustomOp2 for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, y: &CpuStorage, yl: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut sum = slice(x, xl)?.to_vec();
+        zip_chunks(&mut sum, slice(y, yl)?, |sum, y| {
+            for (sum, y) in sum.iter_mut().zip(y) {
+                *sum += y;
+            }
+        });
+        Ok((CpuStorage::F32(sum), xl.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(grad.clone()), Some(grad.clone())))
+    }
 }
 
 /// `x + b` where the bias `[P, D]` repeats after `P` rows of `x [R, D]`.
@@ -167,10 +202,12 @@ impl CustomOp2 for AddRows {
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, bias: &CpuStorage, bl: &Layout) -> Result<(CpuStorage, Shape)> {
         let (mut y, bias) = (slice(x, xl)?.to_vec(), slice(bias, bl)?);
-        y.par_chunks_mut(bias.len()).for_each(|y| {
-            for (y, bias) in y.iter_mut().zip(bias) {
-                *y += bias;
-            }
+        y.chunks_exact_mut(bias.len()).for_each(|y| {
+            zip_chunks(y, bias, |y, bias| {
+                for (y, bias) in y.iter_mut().zip(bias) {
+                    *y += bias;
+                }
+            });
         });
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }

@@ -55,25 +55,29 @@ impl CustomOp2 for Attention {
         let AttentionShape { queries, keys, width, heads } = self.shape;
         let (q, kv) = (slice(q, ql)?, slice(kv, kl)?);
         let head = self.shape.head();
-        let mut out = vec![0.0; q.len()];
         let mut weights = vec![0.0; q.len() / (queries * width) * heads * queries * keys];
-        out.par_chunks_mut(queries * width)
-            .zip(weights.par_chunks_mut(heads * queries * keys))
-            .zip(q.par_chunks(queries * width).zip(kv.par_chunks(keys * 2 * width)))
-            .try_for_each(|((out, weights), (q, kv))| {
-                let mut part = vec![0.0; queries * head];
-                for (index, weights) in weights.chunks_exact_mut(queries * keys).enumerate() {
-                    let (start, end) = (index * head, (index + 1) * head);
-                    let k = Matrix::columns(kv, keys, 2 * width, start, end);
-                    let v = Matrix::columns(kv, keys, 2 * width, width + start, width + end);
-                    let q = Matrix::columns(q, queries, width, start, end);
-                    product(weights, q, k.t(), self.shape.scale())?;
-                    softmax_rows(weights, keys);
-                    product(&mut part, Matrix::new(weights, queries, keys), v, 1.0)?;
-                    put(out, &part, width, start, head);
-                }
-                candle_core::Result::Ok(())
-            })?;
+        // Head by head, `[B, heads, queries, head]`.
+        let mut parts = vec![0.0; q.len()];
+        parts.par_chunks_mut(queries * head).zip(weights.par_chunks_mut(queries * keys)).enumerate().try_for_each(
+            |(index, (part, weights))| {
+                let (image, index) = (index / heads, index % heads);
+                let (q, kv) = (&q[image * queries * width..], &kv[image * keys * 2 * width..]);
+                let (q, kv) = (&q[..queries * width], &kv[..keys * 2 * width]);
+                let (start, end) = (index * head, (index + 1) * head);
+                let k = Matrix::columns(kv, keys, 2 * width, start, end);
+                let v = Matrix::columns(kv, keys, 2 * width, width + start, width + end);
+                let q = Matrix::columns(q, queries, width, start, end);
+                product(weights, q, k.t(), self.shape.scale())?;
+                softmax_rows(weights, keys);
+                product(part, Matrix::new(weights, queries, keys), v, 1.0)
+            },
+        )?;
+        let mut out = vec![0.0; q.len()];
+        for (out, parts) in out.chunks_exact_mut(queries * width).zip(parts.chunks_exact(queries * width)) {
+            for (index, part) in parts.chunks_exact(queries * head).enumerate() {
+                put(out, part, width, index * head, head);
+            }
+        }
         if self.keep {
             *super::lock(&self.weights) = Some(weights);
         }

@@ -120,6 +120,14 @@ pub(crate) fn gains(spectra: &Tensor, gains: &Tensor) -> Result<Tensor> {
     Tensor::stack(&[re, im], 0)
 }
 
+/// `x + y` of one shape.
+pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if fused(x) {
+        return x.contiguous()?.apply_op2(&y.contiguous()?, arrange::Add);
+    }
+    x + y
+}
+
 /// `x + b`, `x [R, D]`, where the bias `[P, D]` repeats after `P` rows.
 pub(crate) fn add_rows(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     if fused(x) {

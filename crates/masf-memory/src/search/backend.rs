@@ -1,11 +1,11 @@
 //! The choice among the ways to search, and the search of a bank.
 
-use super::{CellParams, CellSearch, ExactSearch, PrototypeSearch};
+use super::{CellParams, CellSearch, ExactSearch, PrototypeSearch, ShortlistSearch};
 use crate::{MemoryError, Result};
 
 /// How a bank finds the nearest prototype.
 ///
-/// In TOML: `search = "exact"`, `search = { cells = { visited = 16, keys = "both" } }` or
+/// In TOML: `search = "exact"`, `search = { shortlist = { directions = 128 } }`, `search = { cells = { visited = 16, keys = "both" } }` or
 /// `search = { hnsw = { connections = 32 } }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -13,6 +13,15 @@ pub enum Search {
     /// Compared with all prototypes ([`ExactSearch`]).
     #[default]
     Exact,
+    /// Compared with the few prototypes that are nearest by the leading principal directions ([`ShortlistSearch`]).
+    Shortlist {
+        /// Principal directions, 1 to 4096; descriptors that are no longer are searched exactly. Default 128.
+        #[serde(default = "directions")]
+        directions: usize,
+        /// Prototypes that a query is compared with directly, 1 to 4096. Default 8.
+        #[serde(default = "candidates")]
+        candidates: usize,
+    },
     /// Compared with the prototypes of the nearest cells ([`CellSearch`]).
     Cells {
         /// The number of cells; 0 (the default) is the square root of the number of prototypes.
@@ -37,6 +46,14 @@ pub enum Search {
         #[serde(default = "search")]
         search: usize,
     },
+}
+
+fn directions() -> usize {
+    128
+}
+
+fn candidates() -> usize {
+    8
 }
 
 fn visited() -> usize {
@@ -77,6 +94,14 @@ impl Search {
     pub(crate) fn check(self) -> Result<()> {
         match self {
             Self::Exact => Ok(()),
+            Self::Shortlist { directions, candidates } => {
+                for (name, value) in [("directions", directions), ("candidates", candidates)] {
+                    if !(1..=4096).contains(&value) {
+                        return Err(MemoryError::parameter(name, value, "1 to 4096"));
+                    }
+                }
+                Ok(())
+            }
             Self::Cells { cells, visited, .. } => {
                 let most = crate::params::MOST_ROWS;
                 if cells > most {
@@ -92,9 +117,11 @@ impl Search {
                 super::HnswParams { connections, construction, search }.check()
             }
             #[cfg(not(feature = "hnsw"))]
-            Self::Hnsw { .. } => {
-                Err(MemoryError::parameter("search", "hnsw", "exact or cells, or a build with the feature `hnsw`"))
-            }
+            Self::Hnsw { .. } => Err(MemoryError::parameter(
+                "search",
+                "hnsw",
+                "exact, shortlist or cells, or a build with the feature `hnsw`",
+            )),
         }
     }
 }
@@ -133,6 +160,7 @@ impl Columns {
 #[derive(Debug)]
 pub(crate) enum Backend {
     Exact(ExactSearch),
+    Shortlist(ShortlistSearch),
     Cells(CellSearch),
     #[cfg(feature = "hnsw")]
     Hnsw(super::HnswSearch),
@@ -151,6 +179,9 @@ impl Backend {
         let dimensions = columns.all();
         match search {
             Search::Exact => Ok(Self::Exact(ExactSearch::new(rows, dimensions)?)),
+            Search::Shortlist { directions, candidates } => {
+                Ok(Self::Shortlist(ShortlistSearch::new(rows, dimensions, directions, candidates)?))
+            }
             Search::Cells { cells, visited, keys } => {
                 let (distance, key) = (0..columns.measured(), columns.key(keys));
                 let params = CellParams { cells, visited, distance, key, seed };
@@ -162,13 +193,14 @@ impl Backend {
                 Ok(Self::Hnsw(super::HnswSearch::new(rows, dimensions, params)?))
             }
             #[cfg(not(feature = "hnsw"))]
-            Search::Hnsw { .. } => Err(MemoryError::parameter("search", "hnsw", "exact or cells")),
+            Search::Hnsw { .. } => Err(MemoryError::parameter("search", "hnsw", "exact, shortlist or cells")),
         }
     }
 
     pub(crate) fn get(&self) -> &dyn PrototypeSearch {
         match self {
             Self::Exact(search) => search,
+            Self::Shortlist(search) => search,
             Self::Cells(search) => search,
             #[cfg(feature = "hnsw")]
             Self::Hnsw(search) => search,

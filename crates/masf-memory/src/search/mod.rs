@@ -1,6 +1,7 @@
 //! Search for the nearest prototypes, behind one trait.
 //!
 //! - [`ExactSearch`]: the answer of comparing all distances, bit for bit.
+//! - [`ShortlistSearch`]: a few principal directions choose the prototypes that are compared directly.
 //! - [`CellSearch`]: an inverted file; queries visit the nearest of the cells that the prototypes are sorted into.
 //! - [`HnswSearch`](crate::HnswSearch) (feature `hnsw`): a navigable graph, for banks far above 50,000 prototypes.
 
@@ -11,6 +12,7 @@ mod exact;
 mod hnsw;
 mod kmeans;
 mod scan;
+mod shortlist;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,7 @@ pub use cells::{CellParams, CellSearch};
 pub use exact::ExactSearch;
 #[cfg(feature = "hnsw")]
 pub use hnsw::{HnswParams, HnswSearch};
+pub use shortlist::ShortlistSearch;
 
 use crate::coreset::check_magnitude;
 use crate::{MemoryError, Result};

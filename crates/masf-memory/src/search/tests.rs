@@ -81,6 +81,73 @@ fn clustered(count: usize, dimensions: usize, seed: u64) -> Vec<f32> {
 }
 
 #[test]
+fn a_shortlist_of_all_is_the_exact_search() -> Result<()> {
+    let dimensions = 80;
+    let prototypes = clustered(300, dimensions, 1);
+    let queries = clustered(150, dimensions, 2);
+    let expected = naive(&prototypes, dimensions, &queries, 3);
+    for (directions, candidates) in [(8, 300), (80, 2), (1000, 1)] {
+        let search = ShortlistSearch::new(prototypes.clone(), dimensions, directions, candidates)?;
+        assert_eq!(search.nearest(&queries, 3)?, expected);
+    }
+    // All but one is as good, where that one is far away.
+    let search = ShortlistSearch::new(prototypes, dimensions, 8, 299)?;
+    assert_eq!(search.nearest(&queries, 3)?, expected);
+    Ok(())
+}
+
+#[test]
+fn a_shortlist_finds_true_distances_and_mostly_the_nearest() -> Result<()> {
+    let dimensions = 80;
+    let prototypes = clustered(3000, dimensions, 1);
+    let mut queries = clustered(400, dimensions, 2);
+    // Defects: something that no prototype has, outside of the leading directions.
+    for query in queries.chunks_exact_mut(dimensions).step_by(4) {
+        query[17] += 8.0;
+    }
+    let search = ShortlistSearch::new(prototypes.clone(), dimensions, 16, 8)?;
+    let found = search.nearest(&queries, 1)?;
+    let expected = naive(&prototypes, dimensions, &queries, 1);
+    let mut same = 0;
+    for (query, row) in queries.chunks_exact(dimensions).enumerate() {
+        let prototype = &prototypes[found.indices[query] as usize * dimensions..][..dimensions];
+        assert_eq!(found.distances[query], squared_distance(row, prototype).sqrt());
+        assert!(found.distances[query] <= 1.05 * expected.distances[query], "query {query}");
+        same += usize::from(found.indices[query] == expected.indices[query]);
+    }
+    assert!(same >= 380, "{same} of 400");
+    // Prototypes find themselves, and batches and threads change no bit.
+    assert!(search.nearest(&prototypes, 1)?.distances.iter().all(|distance| *distance == 0.0));
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut joined = Neighbours { k: 1, ..Neighbours::default() };
+        for part in queries.chunks(37 * dimensions) {
+            let found = pool.install(|| search.nearest(part, 1))?;
+            joined.indices.extend(found.indices);
+            joined.distances.extend(found.distances);
+        }
+        assert_eq!(joined, found);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_shortlist_refuses_what_it_cannot_search() -> Result<()> {
+    let rows = clustered(50, 40, 1);
+    assert!(ShortlistSearch::new(rows.clone(), 40, 0, 4).is_err());
+    assert!(ShortlistSearch::new(rows.clone(), 40, 4, 0).is_err());
+    assert!(ShortlistSearch::new(vec![f32::NAN; 80], 40, 4, 1).is_err());
+    let search = ShortlistSearch::new(rows, 40, 4, 4)?;
+    assert!(search.nearest(&[f32::NAN; 40], 1).is_err());
+    assert!(search.nearest(&[0.0; 40], 51).is_err());
+    assert_eq!(search.nearest(&[0.0; 40], 50)?.indices.len(), 50);
+    // Equal prototypes leave no direction of variance.
+    let equal = ShortlistSearch::new(vec![2.0; 100 * 40], 40, 4, 4)?;
+    assert_eq!(equal.nearest(&[2.0; 40], 1)?, Neighbours { k: 1, indices: vec![0], distances: vec![0.0] });
+    Ok(())
+}
+
+#[test]
 fn short_keys_change_no_bit() -> Result<()> {
     for (dimensions, scale, offset) in [(192, 1.0, 0.0), (320, 1e-12, 0.0), (130, 1e14, 0.0), (256, 1.0, 500.0)] {
         let rows = |count, seed| clustered(count, dimensions, seed).into_iter().map(|x| scale * x + offset).collect();

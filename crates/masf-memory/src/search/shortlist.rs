@@ -1,0 +1,227 @@
+//! A shortlist by a few principal directions, ranked by direct distances.
+//!
+//! With orthonormal directions `R` and the mean `m` of the prototypes, `|q - p|^2 = |R'(q - p)|^2 + |a - b|^2`, where `a` and `b` are what
+//! `R` leaves of `q - m` and `p - m`. These rests lie in many directions of little variance each and are nearly orthogonal to
+//! each other, so `|a|^2 + |b|^2` stands for the last term: what a defect has outside the leading directions still counts, which a
+//! reduction to principal components would drop. The estimate is one short matrix product; the few prototypes with the
+//! least are compared directly, so that every distance that comes out is the true distance to a prototype, at worst not the nearest.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{check_prototypes, check_queries, queries_per_task};
+use crate::lanes::{squared_distance, squared_norm};
+use crate::panels::{Panels, Tiles, WIDTH};
+use crate::pca::leading_directions;
+use crate::{ExactSearch, LinearMap, MemoryError, Neighbours, PrototypeSearch, Result};
+
+/// Queries of a task: their keys and descriptors stay in the second-level cache.
+const QUERIES_PER_TASK: usize = 126;
+/// Rows whose keys are computed at once while packing.
+const ROWS_PER_BLOCK: usize = 512;
+
+/// Search among the prototypes that a few principal directions find promising.
+///
+/// The answer for a query depends neither on the batch nor on the threads; on processors with other vector units the shortlist may differ
+/// where estimates are equal up to rounding. Memory: the prototypes, and `directions` values for each.
+#[derive(Clone)]
+pub struct ShortlistSearch {
+    prototypes: Prototypes,
+    dimensions: usize,
+    candidates: usize,
+}
+
+/// The prototypes.
+#[derive(Clone)]
+enum Prototypes {
+    /// No more dimensions than directions, or no more prototypes than candidates.
+    Alone(ExactSearch),
+    Keyed(Vec<f32>, Keys),
+}
+
+/// What estimates are made of.
+#[derive(Clone)]
+struct Keys {
+    mean: Vec<f32>,
+    /// `[dimensions, directions]`.
+    directions: LinearMap,
+    panels: Panels,
+}
+
+/// What a thread needs for searching.
+#[derive(Default)]
+struct Scratch {
+    centred: Vec<f32>,
+    projected: Vec<f32>,
+    tiles: Tiles,
+    out: Vec<f32>,
+    /// Estimates and prototypes of every query, least first.
+    shortlists: Vec<Vec<(f32, u32)>>,
+}
+
+impl std::fmt::Debug for ShortlistSearch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShortlistSearch")
+            .field("count", &self.count())
+            .field("dimensions", &self.dimensions)
+            .field("candidates", &self.candidates)
+            .finish()
+    }
+}
+
+impl ShortlistSearch {
+    /// Search among the prototypes `[n, dimensions]` by their first `directions` principal directions, with `candidates` (or `k`, where that
+    /// is more) direct distances for each query. With no more dimensions than directions, or no more prototypes than candidates, it is
+    /// [`ExactSearch`].
+    ///
+    /// # Errors
+    /// As [`ExactSearch::new`], and [`MemoryError::Parameter`] for no directions or candidates.
+    pub fn new(prototypes: Vec<f32>, dimensions: usize, directions: usize, candidates: usize) -> Result<Self> {
+        let count = check_prototypes(&prototypes, dimensions)?;
+        for (name, value) in [("directions", directions), ("candidates", candidates)] {
+            if value == 0 {
+                return Err(MemoryError::parameter(name, 0, "at least 1"));
+            }
+        }
+        let prototypes = match directions >= dimensions || candidates >= count {
+            true => Prototypes::Alone(ExactSearch::new(prototypes, dimensions)?),
+            false => {
+                let keys = Keys::new(&prototypes, dimensions, directions)?;
+                Prototypes::Keyed(prototypes, keys)
+            }
+        };
+        Ok(Self { prototypes, dimensions, candidates })
+    }
+}
+
+impl Keys {
+    fn new(rows: &[f32], dimensions: usize, directions: usize) -> Result<Self> {
+        let count = rows.len() / dimensions;
+        let mut sums = vec![0f64; dimensions];
+        for row in rows.chunks_exact(dimensions) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += f64::from(*value);
+            }
+        }
+        let mean: Vec<f32> = sums.into_iter().map(|sum| (sum / count as f64) as f32).collect();
+        let of_row = |row: &[f32]| row.iter().zip(&mean).map(|(x, m)| f64::from(x - m).powi(2)).sum::<f64>();
+        let squares: f64 = rows.chunks_exact(dimensions).map(of_row).sum();
+        let scale = (squares / count as f64).sqrt().recip() as f32;
+        let scale = if scale.is_normal() { scale } else { 1.0 };
+        let matrix = leading_directions(rows, &mean, scale, directions)?;
+        let directions = LinearMap::new(matrix, dimensions, directions)?;
+        let mut keys = Self { mean, panels: Panels::new(count, directions.output()), directions };
+        let (mut centred, mut projected) = (Vec::new(), Vec::new());
+        for (block, rows) in rows.chunks(ROWS_PER_BLOCK * dimensions).enumerate() {
+            keys.project(rows, &mut centred, &mut projected)?;
+            let pairs = centred.chunks_exact(dimensions).zip(projected.chunks_exact(keys.directions.output()));
+            for (index, (centred, key)) in pairs.enumerate() {
+                let squared = Arch::new().dispatch(|| squared_norm(centred));
+                keys.panels.set_with_norm(block * ROWS_PER_BLOCK + index, key, squared);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Rows relative to the mean, and their keys.
+    fn project(&self, rows: &[f32], centred: &mut Vec<f32>, projected: &mut Vec<f32>) -> Result<()> {
+        centred.clear();
+        for row in rows.chunks_exact(self.mean.len()) {
+            centred.extend(row.iter().zip(&self.mean).map(|(value, mean)| value - mean));
+        }
+        projected.resize(rows.len() / self.mean.len() * self.directions.output(), 0.0);
+        self.directions.apply_to(centred, projected)
+    }
+
+    /// The least estimates of every query of a task.
+    fn shortlist(&self, queries: &[f32], length: usize, scratch: &mut Scratch) -> Result<()> {
+        let Scratch { centred, projected, tiles, out, shortlists } = scratch;
+        self.project(queries, centred, projected)?;
+        let width = self.directions.output();
+        tiles.pack(projected.chunks_exact(width), width);
+        shortlists.resize_with(queries.len() / self.mean.len(), Vec::new);
+        shortlists.iter_mut().for_each(Vec::clear);
+        let arch = Arch::new();
+        for panel in 0..self.panels.len() {
+            self.panels.products(panel, tiles, out);
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    for (shortlist, estimates) in shortlists.iter_mut().zip(out.as_chunks::<WIDTH>().0) {
+                        enter(shortlist, length, estimates, (panel * WIDTH) as u32);
+                    }
+                },
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Puts the estimates of a panel, whose first prototype is `first`, into a shortlist; the lowest index comes first among equals.
+#[inline(always)]
+fn enter(shortlist: &mut Vec<(f32, u32)>, length: usize, estimates: &[f32; WIDTH], first: u32) {
+    let worst = |shortlist: &Vec<(f32, u32)>| match shortlist.len() < length {
+        true => f32::INFINITY,
+        false => shortlist[length - 1].0,
+    };
+    let mut limit = worst(shortlist);
+    let least = estimates.iter().fold(f32::INFINITY, |least, value| if *value < least { *value } else { least });
+    if least >= limit {
+        return;
+    }
+    for (estimate, id) in estimates.iter().zip(first..) {
+        if *estimate < limit {
+            let place = shortlist.partition_point(|entry| entry.0 <= *estimate);
+            shortlist.truncate(length - 1);
+            shortlist.insert(place, (*estimate, id));
+            limit = worst(shortlist);
+        }
+    }
+}
+
+impl PrototypeSearch for ShortlistSearch {
+    fn count(&self) -> usize {
+        self.prototypes().len() / self.dimensions
+    }
+
+    fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    fn prototypes(&self) -> &[f32] {
+        match &self.prototypes {
+            Prototypes::Alone(search) => search.prototypes(),
+            Prototypes::Keyed(rows, _) => rows,
+        }
+    }
+
+    fn nearest(&self, queries: &[f32], k: usize) -> Result<Neighbours> {
+        check_queries(self, queries, k)?;
+        let (rows, keys) = match &self.prototypes {
+            Prototypes::Alone(search) => return search.nearest(queries, k),
+            Prototypes::Keyed(rows, keys) => (rows, keys),
+        };
+        let dimensions = self.dimensions;
+        let length = self.candidates.max(k);
+        let queries_per_task = queries_per_task(queries.len() / dimensions, QUERIES_PER_TASK);
+        let parts: Vec<Neighbours> = queries
+            .par_chunks(queries_per_task * dimensions)
+            .map_init(Scratch::default, |scratch, queries| {
+                keys.shortlist(queries, length, scratch)?;
+                let mut found = Neighbours { k, ..Neighbours::default() };
+                let arch = Arch::new();
+                for (query, shortlist) in queries.chunks_exact(dimensions).zip(&mut scratch.shortlists) {
+                    for (distance, id) in shortlist.iter_mut() {
+                        let row = &rows[*id as usize * dimensions..][..dimensions];
+                        *distance = arch.dispatch(|| squared_distance(query, row));
+                    }
+                    shortlist.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                    found.indices.extend(shortlist.iter().take(k).map(|entry| entry.1));
+                    found.distances.extend(shortlist.iter().take(k).map(|entry| entry.0.sqrt()));
+                }
+                Ok(found)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Neighbours::join(k, parts))
+    }
+}

@@ -1,0 +1,96 @@
+//! Writes the patch descriptors of a folder's images to a safetensors file, for plots and for the comparisons in `benches/peers`.
+//!
+//! ```text
+//! cargo run --release --example descriptors -- --data bottle --backbone resnet50-v2 --weights FILE --dimensions 384 --out coreset.safetensors
+//! ```
+//!
+//! Tensors, one row per patch, images in order: `descriptors [N, D]` and the spectral `anchors [N, A]`, both f32.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use candle_core::{Device, Tensor, safetensors};
+use clap::Parser;
+use masf::data::{Dataset, LoadOptions, Loader};
+use masf::{BackboneConfig, Config, Progress as _, Size};
+use masf_examples::{Common, progress, run};
+use masf_memory::{LinearMap, PatchEmbedding, SpectralAnchors};
+
+/// Write patch descriptors.
+#[derive(Parser)]
+struct Args {
+    /// A category in the MVTec AD layout, or a folder of images
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The file that is written
+    #[arg(long, value_name = "FILE.safetensors")]
+    out: PathBuf,
+    /// Backbone, a name of the registry
+    #[arg(long, default_value = "masf-nano")]
+    backbone: String,
+    /// Its weights
+    #[arg(long, value_name = "FILE.safetensors")]
+    weights: Option<PathBuf>,
+    /// Levels that make up a descriptor
+    #[arg(long, value_delimiter = ',', default_values_t = [8, 16])]
+    strides: Vec<usize>,
+    /// Size that images are resized to
+    #[arg(long, default_value = "256")]
+    image_size: Size,
+    /// Dimensions of a seeded random projection of the descriptors; 0 leaves them as they are
+    #[arg(long, default_value_t = 0)]
+    dimensions: usize,
+    /// Most images that are read
+    #[arg(long, default_value_t = usize::MAX)]
+    images: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run(|| {
+        args.common.apply()?;
+        let progress = progress()?;
+        let backbone =
+            BackboneConfig { name: args.backbone.clone(), strides: args.strides.clone(), ..Default::default() };
+        let mut config = Config { backbone, ..Config::default() };
+        config.input.size = args.image_size;
+        config.check()?;
+        let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
+        let images = Dataset::training(&args.data)?.samples.into_iter().take(args.images).map(|sample| sample.path);
+        let images: Vec<PathBuf> = images.collect();
+        progress.start("descriptors", images.len() as u64);
+        let preprocess = config.input.preprocess(backbone.normalisation())?;
+        let mut loader = Loader::new(images, preprocess, LoadOptions::default(), progress.as_ref());
+        let (mut rows, mut anchors, mut count) = (Vec::new(), Vec::new(), 0);
+        while let Some(batch) = loader.next_batch(8)? {
+            let Some(tensor) = batch.tensor else { continue };
+            let pyramid = backbone.extract(&tensor)?;
+            let embedding = PatchEmbedding::of_pyramid(&pyramid, &args.strides, config.memory.neighbourhood)?;
+            let ring = SpectralAnchors::random(&embedding, config.memory.anchor_channels, config.seed)?;
+            let maps = embedding.open(&pyramid)?;
+            let positions: Vec<usize> = (0..maps.positions()).collect();
+            for image in 0..maps.batch_size() {
+                let mut described = vec![0.0; positions.len() * embedding.dimensions()];
+                maps.describe(image, &positions, &mut described)?;
+                if args.dimensions > 0 {
+                    let map = LinearMap::random(embedding.dimensions(), args.dimensions, config.seed, "descriptors")?;
+                    described = map.apply(&described)?;
+                }
+                rows.extend(described);
+                anchors.extend(ring.describe(&pyramid, image)?);
+                count += positions.len();
+            }
+        }
+        progress.finish();
+        anyhow::ensure!(count > 0, "{}: no image could be read", args.data.display());
+        let rows = Tensor::from_vec(rows, (count, ()), &Device::Cpu)?;
+        let anchors = Tensor::from_vec(anchors, (count, ()), &Device::Cpu)?;
+        println!("{count} descriptors of {} dimensions, anchors of {}", rows.dim(1)?, anchors.dim(1)?);
+        let tensors = [("descriptors".to_owned(), rows), ("anchors".to_owned(), anchors)];
+        safetensors::save(&tensors.into(), &args.out).with_context(|| args.out.display().to_string())?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
