@@ -115,7 +115,7 @@ impl CalibratedFusion {
     pub(crate) fn weights(&self) -> Vec<f64> {
         match &self.precisions {
             Some(precisions) => precisions.iter().map(|precision| precision.weight).collect(),
-            None => vec![1.0 / self.maps().max(1) as f64; self.maps()],
+            None => equal_weights(&self.names().collect::<Vec<_>>()),
         }
     }
 
@@ -156,7 +156,7 @@ impl CalibratedFusion {
         let means = maps.iter().map(|map| map.mean.get(index)).collect::<Result<Vec<_>, _>>()?;
         let gate = self.units.as_deref().map(|units| (self.params.gate, units));
         let plain = self.precisions.is_none() && gate.is_none();
-        let map = if plain { Some(self.equal_mean(&means, size)?) } else { None };
+        let map = if plain { Some(self.equal_mean(maps, &means, size)?) } else { None };
         let alone = maps.len() == 1 && self.variance(&maps[0], index, size)?.is_none();
         let (map, uncertainty) = match map {
             Some(map) if alone => {
@@ -182,18 +182,18 @@ impl CalibratedFusion {
         Ok(FusedImage { map, score, uncertainty, image_uncertainty })
     }
 
-    /// The mean of maps that weigh alike.
-    fn equal_mean(&self, maps: &[Tensor], size: (usize, usize)) -> Result<Tensor> {
+    /// The mean of branches that weigh alike.
+    fn equal_mean(&self, maps: &[CalibratedMap], means: &[Tensor], size: (usize, usize)) -> Result<Tensor> {
+        let weights = equal_weights(&maps.iter().map(|map| map.name.as_str()).collect::<Vec<_>>());
         let mut sum: Option<Tensor> = None;
-        for map in maps {
-            let smoothed = self.smoother(map, size)?.apply(map)?;
+        for (map, weight) in means.iter().zip(weights) {
+            let weighted = (self.smoother(map, size)?.apply(map)? * weight)?;
             sum = Some(match sum {
-                Some(sum) => (sum + smoothed)?,
-                None => smoothed,
+                Some(sum) => (sum + weighted)?,
+                None => weighted,
             });
         }
-        let sum = sum.ok_or_else(|| Error::argument("score maps", "none", "at least one"))?;
-        Ok((sum / maps.len() as f64)?)
+        sum.ok_or_else(|| Error::argument("score maps", "none", "at least one"))
     }
 
     /// The score of an image, and the standard deviation of the pixels that it was read from.
@@ -230,6 +230,23 @@ impl CalibratedFusion {
             }
         }
     }
+}
+
+/// The branch that a map comes from: its name up to the first full stop, as in `student.8.raw`.
+fn branch(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(branch, _)| branch)
+}
+
+/// For each map, how many maps its branch has.
+pub(crate) fn maps_of_branch(names: &[&str]) -> Vec<usize> {
+    names.iter().map(|name| names.iter().filter(|other| branch(other) == branch(name)).count()).collect()
+}
+
+/// Weights with which all branches, and all maps of a branch, count alike; they add up to 1.
+fn equal_weights(names: &[&str]) -> Vec<f64> {
+    let counts = maps_of_branch(names);
+    let branches: f64 = counts.iter().map(|count| 1.0 / *count as f64).sum();
+    counts.into_iter().map(|count| 1.0 / (branches * count as f64)).collect()
 }
 
 /// How many of `length` pixels a share is: at least one, if there are any.

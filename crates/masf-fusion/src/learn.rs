@@ -2,7 +2,7 @@
 
 use masf_core::{CalibratedMap, Result};
 
-use crate::fusion::CalibratedFusion;
+use crate::fusion::{CalibratedFusion, maps_of_branch};
 use crate::gate::{Layer, UnitCollector};
 use crate::precision::{MapPrecision, auroc, log_variance, unexplained, weights};
 use crate::{FusionError, Weights};
@@ -119,7 +119,8 @@ impl CalibratedFusion {
             .iter()
             .map(|(image, pixel)| log_variance(unexplained(image.min(*pixel), defects.len())))
             .collect();
-        let found = weights(&log_variances);
+        let names: Vec<&str> = self.names().collect();
+        let found = weights(&log_variances, &maps_of_branch(&names));
         let precisions = self.names().zip(separations).zip(log_variances).zip(found);
         Ok(precisions
             .map(|(((name, (image_auroc, pixel_auroc)), log_variance), weight)| MapPrecision {

@@ -7,7 +7,8 @@
 //! the branch leaves unexplained; the worse of image scores and of pixels counts. A branch that does not separate has `e_b = 1`.
 //!
 //! The weight of a branch is its precision in excess of such a branch's, `exp(-s_b) - 1 = r^2 / (1 - r^2)`: signal to noise. So a
-//! branch that fails has no weight at all. If all fail, all weigh alike.
+//! branch that fails has no weight at all. If all fail, all weigh alike. Maps of one branch (scales, say) see much the same, so a branch does
+//! not gain from having more of them: each counts for one over their number.
 
 /// Bounds of the log variance.
 pub const LOG_VARIANCE_BOUND: f64 = 6.0;
@@ -49,15 +50,18 @@ pub(crate) fn unexplained(auroc: f64, defects: usize) -> f64 {
     1.0 - correlation * correlation
 }
 
-/// Weights that add up to 1 from log variances; equal ones if no branch separates.
-pub(crate) fn weights(log_variances: &[f64]) -> Vec<f64> {
-    let excess: Vec<f64> = log_variances.iter().map(|s| ((-s).exp() - 1.0).max(0.0)).collect();
-    let sum: f64 = excess.iter().sum();
-    if sum > 0.0 {
-        excess.into_iter().map(|weight| weight / sum).collect()
-    } else {
-        vec![1.0 / log_variances.len().max(1) as f64; log_variances.len()]
+/// Weights that add up to 1, from the log variance of each map and the number of maps of its branch; if no map separates, all
+/// branches weigh alike.
+pub(crate) fn weights(log_variances: &[f64], maps_of_branch: &[usize]) -> Vec<f64> {
+    let share = |excess: fn(f64) -> f64| -> Vec<f64> {
+        log_variances.iter().zip(maps_of_branch).map(|(s, count)| excess(*s) / *count as f64).collect()
+    };
+    let mut shares = share(|s| ((-s).exp() - 1.0).max(0.0));
+    if shares.iter().all(|share| *share == 0.0) {
+        shares = share(|_| 1.0);
     }
+    let sum: f64 = shares.iter().sum();
+    shares.into_iter().map(|share| share / sum).collect()
 }
 
 /// Area under the ROC curve, ties counting one half; 0.5 if a class is empty.
@@ -96,12 +100,14 @@ mod tests {
     fn a_branch_that_fails_has_no_weight() {
         let error = |auroc| unexplained(auroc, 100);
         let s = [error(0.99), error(0.9), error(0.5), error(0.3)].map(log_variance);
-        let weights = weights(&s);
+        let weights = weights(&s, &[1; 4]);
         assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         assert!(weights[0] > 3.0 * weights[1] && weights[1] > 0.01, "{weights:?}");
         assert_eq!(weights[2..], [0.0, 0.0]);
         // All fail: no reason to prefer one.
-        assert_eq!(super::weights(&[0.0, 0.0]), [0.5, 0.5]);
+        assert_eq!(super::weights(&[0.0, 0.0], &[1, 1]), [0.5, 0.5]);
+        // Two maps of one branch do not outweigh a third one that is as good.
+        assert_eq!(super::weights(&[-1.0, -1.0, -1.0], &[2, 2, 1]), [0.25, 0.25, 0.5]);
     }
 
     #[test]

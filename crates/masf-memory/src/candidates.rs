@@ -62,10 +62,14 @@ fn building(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usiz
 /// Room for what is small or fixed: the buffers of the threads, the descriptors' positions.
 const SLACK: usize = 1 << 20;
 
+/// Descriptors this many times as long as the projection, or shorter, are not projected: there is little time to save, and the coreset
+/// covers a few per cent worse (`docs/benchmarks.md`).
+const LEAST_SAVING: usize = 3;
+
 /// Dimensions of the projection in which the coreset is chosen; 0 where there is none.
-fn projected(params: &MemoryBankParams, dimensions: usize) -> usize {
+pub(crate) fn projected(params: &MemoryBankParams, dimensions: usize) -> usize {
     let kept = params.reduction.output().unwrap_or(dimensions);
-    if params.projection < kept { params.projection } else { 0 }
+    if LEAST_SAVING.saturating_mul(params.projection) < kept { params.projection } else { 0 }
 }
 
 /// How many candidates the parameters allow for descriptors of some length beside `held` patches of a bank: by budget,

@@ -29,7 +29,8 @@ pub struct MemoryBankParams {
     /// Most bytes that learning may hold, see the crate's first page for the formula; fewer candidates are sampled where
     /// it is the tighter limit. Default 512 MiB.
     pub memory_budget: usize,
-    /// Dimensions of the random projection in which the coreset is chosen; 0 is none. Default 128.
+    /// Dimensions of the random projection in which the coreset is chosen; 0 is none. Descriptors (reduced ones, where there is a
+    /// reduction) that are at most three times as long are not projected. Default 128.
     pub projection: usize,
     /// Most descriptors that the bank keeps. Default 4000.
     pub prototypes: usize,

@@ -4,7 +4,7 @@ use masf_core::{Progress, random_stream};
 use rand::Rng;
 
 use crate::anchors::{column_variances, factors};
-use crate::candidates::Candidates;
+use crate::candidates::{Candidates, projected};
 use crate::coreset::{check_magnitude, check_rows, greedy_k_centre};
 use crate::search::Columns;
 use crate::standardise::Standardiser;
@@ -172,8 +172,9 @@ impl Patches {
         let first = first.unwrap_or_else(random);
         let dimensions = self.columns.descriptor;
         progress.start("choosing prototypes", params.prototypes as u64);
-        let coreset = if (1..dimensions).contains(&params.projection) {
-            let projection = LinearMap::random(dimensions, params.projection, params.seed, "memory.projection")?;
+        let projected = projected(params, dimensions);
+        let coreset = if projected > 0 {
+            let projection = LinearMap::random(dimensions, projected, params.seed, "memory.projection")?;
             let points = projection.apply(&self.rows)?;
             greedy_k_centre(&points, projection.output(), params.prototypes, first, progress)
         } else {

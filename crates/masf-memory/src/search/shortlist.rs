@@ -57,6 +57,30 @@ struct Scratch {
     out: Vec<f32>,
     /// Estimates and prototypes of every query, least first.
     shortlists: Vec<Vec<(f32, u32)>>,
+    /// Prototype, query and place in its shortlist of every candidate.
+    pairs: Vec<(u32, u32, u32)>,
+}
+
+impl Scratch {
+    /// Puts squared distances in the place of estimates: prototype by prototype, as neighbouring queries share them and each lies in
+    /// far memory.
+    fn measure(&mut self, queries: &[f32], rows: &[f32], dimensions: usize) {
+        self.pairs.clear();
+        for (query, shortlist) in (0u32..).zip(&self.shortlists) {
+            self.pairs.extend((0u32..).zip(shortlist).map(|(place, entry)| (entry.1, query, place)));
+        }
+        self.pairs.sort_unstable();
+        let range = |index: u32| index as usize * dimensions..(index as usize + 1) * dimensions;
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (id, query, place) in &self.pairs {
+                    let distance = squared_distance(&queries[range(*query)], &rows[range(*id)]);
+                    self.shortlists[*query as usize][*place as usize].0 = distance;
+                }
+            },
+        );
+    }
 }
 
 impl std::fmt::Debug for ShortlistSearch {
@@ -135,7 +159,7 @@ impl Keys {
 
     /// The least estimates of every query of a task.
     fn shortlist(&self, queries: &[f32], length: usize, scratch: &mut Scratch) -> Result<()> {
-        let Scratch { centred, projected, tiles, out, shortlists } = scratch;
+        let Scratch { centred, projected, tiles, out, shortlists, .. } = scratch;
         self.project(queries, centred, projected)?;
         let width = self.directions.output();
         tiles.pack(projected.chunks_exact(width), width);
@@ -208,13 +232,9 @@ impl PrototypeSearch for ShortlistSearch {
             .par_chunks(queries_per_task * dimensions)
             .map_init(Scratch::default, |scratch, queries| {
                 keys.shortlist(queries, length, scratch)?;
+                scratch.measure(queries, rows, dimensions);
                 let mut found = Neighbours { k, ..Neighbours::default() };
-                let arch = Arch::new();
-                for (query, shortlist) in queries.chunks_exact(dimensions).zip(&mut scratch.shortlists) {
-                    for (distance, id) in shortlist.iter_mut() {
-                        let row = &rows[*id as usize * dimensions..][..dimensions];
-                        *distance = arch.dispatch(|| squared_distance(query, row));
-                    }
+                for shortlist in &mut scratch.shortlists {
                     shortlist.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
                     found.indices.extend(shortlist.iter().take(k).map(|entry| entry.1));
                     found.distances.extend(shortlist.iter().take(k).map(|entry| entry.0.sqrt()));

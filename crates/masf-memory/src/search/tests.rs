@@ -105,7 +105,7 @@ fn a_shortlist_finds_true_distances_and_mostly_the_nearest() -> Result<()> {
     for query in queries.chunks_exact_mut(dimensions).step_by(4) {
         query[17] += 8.0;
     }
-    let search = ShortlistSearch::new(prototypes.clone(), dimensions, 16, 8)?;
+    let search = ShortlistSearch::new(prototypes.clone(), dimensions, 32, 8)?;
     let found = search.nearest(&queries, 1)?;
     let expected = naive(&prototypes, dimensions, &queries, 1);
     let mut same = 0;
