@@ -20,9 +20,6 @@ use masf_spectral::{
 };
 use std::path::{Path, PathBuf};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Largest side of an image that is looked at; larger ones are scaled down.
 const LARGEST: u32 = 512;
 

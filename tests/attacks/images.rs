@@ -21,6 +21,9 @@ struct Attack {
     says: Option<&'static str>,
 }
 
+/// Tag, type, count and value of what a TIFF file says of its picture.
+type Entries = Vec<(u16, u16, u32, u32)>;
+
 fn attack(name: &str, bytes: Vec<u8>, says: impl Into<Option<&'static str>>) -> Attack {
     Attack { name: name.to_owned(), bytes, says: says.into() }
 }
@@ -110,7 +113,7 @@ fn jpegs() -> Vec<Attack> {
 
 fn tiffs() -> Vec<Attack> {
     // Width, height, depth, no compression, black is zero, offset, rows of a strip, length.
-    let plain = |width: u32, height: u32, change: &dyn Fn(&mut Vec<(u16, u16, u32, u32)>), data: &[u8]| {
+    let plain = |width: u32, height: u32, change: &dyn Fn(&mut Entries), data: &[u8]| {
         let mut entries = vec![
             (256, 4, 1, width),
             (257, 4, 1, height),
@@ -127,11 +130,11 @@ fn tiffs() -> Vec<Attack> {
         tiff(&entries, data)
     };
     let set = |tag: u16, count: u32, value: u32| {
-        move |entries: &mut Vec<(u16, u16, u32, u32)>| {
+        move |entries: &mut Entries| {
             entries.iter_mut().filter(|entry| entry.0 == tag).for_each(|entry| (entry.2, entry.3) = (count, value));
         }
     };
-    let unchanged = |_: &mut Vec<(u16, u16, u32, u32)>| {};
+    let unchanged = |_: &mut Entries| {};
     let mut again = plain(8, 8, &unchanged, &[7; 64]);
     let next = tiff_data(8) as usize - 4;
     again[next..next + 4].copy_from_slice(&8u32.to_le_bytes());
@@ -200,7 +203,7 @@ fn others() -> Vec<Attack> {
     };
     vec![
         attack("webp_plain.webp", WEBP.to_vec(), None),
-        attack("webp_extended.webp", extended(0, &[pixels.clone()]), None),
+        attack("webp_extended.webp", extended(0, std::slice::from_ref(&pixels)), None),
         attack("webp_exif_of_3_gib.webp", extended(8, &[pixels.clone(), riff(b"EXIF", 3 << 30, b"II*\0")]), "truncated"),
         attack("webp_profile_of_3_gib.webp", extended(32, &[riff(b"ICCP", 3 << 30, &[]), pixels.clone()]), "WebP"),
         attack("webp_canvas_of_2_to_48.webp", webp(&[vp8x(0, 1 << 24, 1 << 24), pixels.clone()]), "is above the limit"),

@@ -37,8 +37,7 @@ const KINDS: [(&str, &str); 6] = [
     ("scattering", "backbone.name = 'scattering'"),
     (
         "cells and anchors",
-        "backbone.name = 'scattering'
-        [memory]
+        "[memory]
         search = { cells = { cells = 3, visited = 2, keys = 'both' } }
         anchor_weight = 0.5
         standardise = 'channel'
@@ -52,9 +51,9 @@ const KINDS: [(&str, &str); 6] = [
         synthetic_defects = 8
         gate = { views = 1.0, disagreement = 1.0 }",
     ),
-    ("student", "backbone.name = 'scattering'\nbranches = ['distill']"),
-    ("patchcore", "backbone.name = 'scattering'\nmethod = 'patchcore'\npatchcore.reweight_neighbours = 3"),
-    ("padim", "backbone.name = 'scattering'\nmethod = 'padim'"),
+    ("student", "branches = ['distill']"),
+    ("patchcore", "method = 'patchcore'\npatchcore.reweight_neighbours = 3"),
+    ("padim", "method = 'padim'"),
 ];
 
 fn small(kind: &str) -> Config {
@@ -157,9 +156,9 @@ fn no_setting_of_a_model_file_can_break_its_reader() {
         assert!(survives(kind, &model, &picture) == Ok(true), "{kind} cannot be forged");
         let mut places = Vec::new();
         pointers(&model.sections, "", &mut places);
-        // The configuration is the same in all models, and so is the backbone from the second on.
+        // The configuration has the same form in all models, and there are two backbones: one look at each is enough.
         let skip = |place: &str| {
-            (index != 1 && place.starts_with("//data/config/")) || (index > 1 && place.starts_with("/backbone/data/"))
+            (index != 0 && place.starts_with("//data/")) || (index > 1 && place.starts_with("/backbone/data/"))
         };
         for place in places.iter().filter(|place| !skip(place)) {
             let Some(value) = model.sections.pointer(place) else { panic!("{place} is gone") };
@@ -189,7 +188,8 @@ fn no_tensor_of_a_model_file_can_break_its_reader() {
     let mut broken = Vec::new();
     for (kind, model) in models() {
         for (place, stored) in &model.tensors {
-            if kind == "nano" && place.starts_with("backbone.") && !place.contains("1.weight") {
+            // One tensor of the network stands for all of them.
+            if place.starts_with("backbone.") && !(kind == "nano" && place.ends_with("map1.conv.bias")) {
                 continue;
             }
             for (what, other) in forged_tensors(stored) {

@@ -34,7 +34,7 @@ pub(crate) fn zeros(count: u64) -> Vec<u8> {
     let mut bits = Bits { bytes: vec![0x78, 0x01], used: 0 };
     // One last block with fixed codes.
     bits.push(0b1, 1);
-    bits.push(0b10, 2);
+    bits.push(0b01, 2);
     bits.code(0b0011_0000, 8);
     let mut left = count.saturating_sub(1);
     while left >= 258 {
