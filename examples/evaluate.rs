@@ -12,7 +12,7 @@ use clap::Parser;
 use masf::SaveOptions;
 use masf::data::{Dataset, Layout};
 use masf::report::Gallery;
-use masf_examples::{Common, ModelArgs, progress, run, write_atomically};
+use masf_examples::{Common, ModelArgs, note, out, outln, progress, run, write_atomically};
 
 /// Measure a saved model on labelled images.
 #[derive(Parser)]
@@ -43,19 +43,19 @@ fn main() -> ExitCode {
         let detector = args.model.load()?;
         let dataset = Dataset::test(&args.data)?;
         if dataset.layout == Layout::GoodAndBad {
-            eprintln!("note: if the model learned from this folder's `good`, these figures flatter it");
+            note!("note: if the model learned from this folder's `good`, these figures flatter it");
         }
         for mask in &dataset.stray_masks {
-            eprintln!("warning: {} is the mask of no image", mask.display());
+            note!("warning: {} is the mask of no image", mask.display());
         }
         let mut gallery = Gallery::new();
         let evaluation = detector.evaluate_each(&dataset.samples, progress.as_ref(), |found| match args.report {
             Some(_) => gallery.add(&found),
             None => Ok(()),
         })?;
-        print!("{evaluation}");
+        out!("{evaluation}")?;
         if let Some(warning) = &evaluation.drift.warning {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
         if let Some(folder) = &args.report {
             let name = args.data.file_name().map_or_else(|| args.data.to_string_lossy(), |name| name.to_string_lossy());
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         if let Some(path) = &args.adopt_f1_threshold {
             let threshold = evaluation.f1_threshold(detector.threshold())?;
             detector.with_threshold(threshold).save_with(path, SaveOptions::default())?;
-            println!("saved {} with the threshold {:.4}", path.display(), threshold.value);
+            outln!("saved {} with the threshold {:.4}", path.display(), threshold.value)?;
         }
         Ok(ExitCode::SUCCESS)
     })

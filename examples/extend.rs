@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use masf::data::Dataset;
 use masf::{Detector, ExtendOptions, ImageInput};
-use masf_examples::{Common, ModelArgs, progress, run};
+use masf_examples::{Common, ModelArgs, outln, progress, run};
 
 /// Extend a model with good images, or merge two models.
 #[derive(Parser)]
@@ -45,14 +45,14 @@ fn main() -> ExitCode {
         let mut detector = args.model.load()?;
         let calibration = args.calibration.as_ref().map(images).transpose()?.unwrap_or_default();
         let options = ExtendOptions { calibration, progress: progress()?, ..ExtendOptions::default() };
-        println!("before: {} images, threshold {}", detector.provenance().images, detector.threshold());
+        outln!("before: {} images, threshold {}", detector.provenance().images, detector.threshold())?;
         match (&args.merge, &args.data) {
             (Some(other), _) => detector.merge(&Detector::load(other)?, &options)?,
             (None, Some(data)) => detector.extend(images(data)?, &options)?,
             (None, None) => anyhow::bail!("neither --data nor --merge is given"),
         }
         detector.save(&args.out)?;
-        println!("after: {} images, threshold {}", detector.provenance().images, detector.threshold());
+        outln!("after: {} images, threshold {}", detector.provenance().images, detector.threshold())?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -14,7 +14,7 @@ use clap::Parser;
 use masf::core::{FeatureCache, FeatureCacheBuilder, FeatureLevel, FeaturePyramid, Fit as _, PyramidSource};
 use masf::data::{Dataset, LoadOptions, Loader};
 use masf::{BackboneConfig, ByteSize, Config, MemoryBankParams, Silent};
-use masf_examples::{Common, run};
+use masf_examples::{Common, outln, run};
 
 /// Measure the fit of a memory bank on repeated images.
 #[derive(Parser)]
@@ -117,14 +117,14 @@ fn main() -> ExitCode {
         let started = Instant::now();
         let params = MemoryBankParams { memory_budget: args.memory_budget.0, ..MemoryBankParams::default() };
         let bank = params.check()?.fit(&source, &Silent)?;
-        println!(
+        outln!(
             "{} images: {:.1} s, peak {:.0} MiB, {} prototypes of {}",
             source.len(),
             started.elapsed().as_secs_f64(),
             peak_memory()?,
             bank.search().count(),
             bank.search().dimensions(),
-        );
+        )?;
         Ok(ExitCode::SUCCESS)
     })
 }

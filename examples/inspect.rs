@@ -15,7 +15,7 @@ use anyhow::Context;
 use clap::Parser;
 use masf::data::ImageFile;
 use masf::{Detector, Inspection, Progress};
-use masf_examples::{Common, ModelArgs, describe, progress, run, write_atomically};
+use masf_examples::{Common, ModelArgs, describe, note, outln, output_is_closed, progress, run, write_atomically};
 use serde_json::{Value, json};
 
 /// Inspect images with a saved model.
@@ -53,6 +53,9 @@ fn main() -> ExitCode {
         progress.start("inspecting", files.len() as u64);
         for chunk in files.chunks(CHUNK) {
             progress.check()?;
+            if output_is_closed() && args.json.is_none() && args.heatmaps.is_none() {
+                break;
+            }
             let inspections = detector.inspect_batch(chunk.iter().map(|file| file.path.as_path()));
             for (file, inspection) in chunk.iter().zip(inspections) {
                 scores.extend(inspection.as_ref().ok().map(|inspection| inspection.image_score));
@@ -63,7 +66,7 @@ fn main() -> ExitCode {
                     Ok(inspection) => rows.push(row(&file.path, &inspection)),
                     Err(error) => {
                         failures += 1;
-                        eprintln!("error: {}", describe(&error));
+                        note!("error: {}", describe(&error));
                     }
                 }
             }
@@ -72,7 +75,7 @@ fn main() -> ExitCode {
         progress.finish();
         let drift = detector.drift(&scores)?;
         if let Some(warning) = &drift.warning {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
         if let Some(path) = &args.json {
             let seconds = started.elapsed().as_secs_f64() / files.len().max(1) as f64;
@@ -93,7 +96,7 @@ fn collect(paths: &[PathBuf], failures: &mut usize) -> anyhow::Result<Vec<ImageF
     let (present, missing): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.exists());
     for path in missing {
         *failures += 1;
-        eprintln!("error: {}: there is no such file or folder", path.display());
+        note!("error: {}: there is no such file or folder", path.display());
     }
     if present.is_empty() {
         return Ok(Vec::new());
@@ -104,7 +107,7 @@ fn collect(paths: &[PathBuf], failures: &mut usize) -> anyhow::Result<Vec<ImageF
 /// Prints the line of an image and writes its heat map.
 fn report(args: &Args, file: &ImageFile, inspection: &Inspection) -> anyhow::Result<()> {
     let verdict = if inspection.is_anomalous { "ANOMALOUS" } else { "normal" };
-    println!("{}\t{:.4}\t{verdict}", file.path.display(), inspection.normalised_score);
+    outln!("{}\t{:.4}\t{verdict}", file.path.display(), inspection.normalised_score)?;
     if let Some(folder) = &args.heatmaps {
         let mut target = folder.join(&file.relative);
         // The extension stays in the name: a.png and a.jpg are two images.

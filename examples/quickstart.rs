@@ -16,7 +16,7 @@ use masf::data::synthetic::{SyntheticConfig, write_dataset};
 use masf::data::{Dataset, Limits, read_image};
 use masf::report::Gallery;
 use masf::{Config, Detector, heatmap};
-use masf_examples::{Common, progress, run, write_atomically};
+use masf_examples::{Common, out, outln, progress, run, write_atomically};
 
 /// Fit, measure and inspect on a synthetic inspection set.
 #[derive(Parser)]
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         let test = Dataset::test(&data)?;
         let mut gallery = Gallery::new();
         let evaluation = detector.evaluate_each(&test.samples, progress.as_ref(), |found| gallery.add(&found))?;
-        print!("{evaluation}");
+        out!("{evaluation}")?;
         write_atomically(&args.out.join("metrics.json"), serde_json::to_string_pretty(&evaluation)?.as_bytes())?;
         let page = masf::report::html("Quickstart", &detector, &evaluation, &gallery)?;
         write_atomically(&args.out.join("report.html"), page.as_bytes())?;
@@ -73,11 +73,11 @@ fn main() -> ExitCode {
             heatmap::render(&read_image(&sample.path, &Limits::default())?, &found).save(&target)?;
         }
         write_atomically(&args.out.join("images.md"), table.as_bytes())?;
-        println!(
+        outln!(
             "\n{:.1} s; report.html, heat maps, tables and the model are in {}",
             started.elapsed().as_secs_f64(),
             args.out.display()
-        );
+        )?;
         Ok(ExitCode::SUCCESS)
     })
 }

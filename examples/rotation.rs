@@ -16,7 +16,7 @@ use clap::Parser;
 use image::RgbImage;
 use masf::data::{Dataset, ImageInput, Limits, Sample, read_image, turn};
 use masf::{Config, Detector, Progress};
-use masf_examples::{Common, progress, run};
+use masf_examples::{Common, outln, progress, run};
 use masf_metrics::Ranking;
 use rand::Rng;
 
@@ -76,8 +76,8 @@ fn main() -> ExitCode {
         let normals =
             training.iter().map(|sample| disc(&sample.path, 0.0, colour)).collect::<anyhow::Result<Vec<_>>>()?;
 
-        println!("| test images | {} |", columns(&args.turns, |turns| format!("{turns} turns")));
-        println!("|---|{}|", columns(&args.turns, |_| "---".into()).replace(' ', ""));
+        outln!("| test images | {} |", columns(&args.turns, |turns| format!("{turns} turns")))?;
+        outln!("|---|{}|", columns(&args.turns, |_| "---".into()).replace(' ', ""))?;
         let mut table = Vec::new();
         for turns in &args.turns {
             let mut config = config.clone();
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         }
         for (row, view) in VIEWS.iter().enumerate() {
             let values: Vec<String> = table.iter().map(|column| format!("{:.4}", column[row])).collect();
-            println!("| {view} | {} |", values.join(" | "));
+            outln!("| {view} | {} |", values.join(" | "))?;
         }
         Ok(ExitCode::SUCCESS)
     })

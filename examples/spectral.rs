@@ -13,14 +13,12 @@ use clap::Parser;
 use image::GrayImage;
 use masf::FeatureExtractor;
 use masf::backbone::ScatteringBackbone;
+use masf_examples::outln;
 use masf_spectral::{
     DecompositionConfig, Norm, SpectralDecomposition, SpectralResidual, Window, log_power_image, phase_only,
     radial_profile, rfft2, spectral_residual,
 };
 use std::path::{Path, PathBuf};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Largest side of an image that is looked at; larger ones are scaled down.
 const LARGEST: u32 = 512;
@@ -59,7 +57,7 @@ fn main() -> Result<()> {
     let spread = features.broadcast_sub(&features.mean_keepdim((1, 2))?)?.sqr()?.mean((1, 2))?.to_vec1::<f32>()?;
     let strongest = (0..channels).max_by(|a, b| spread[*a].total_cmp(&spread[*b])).unwrap_or(0);
     draw(&features.i(strongest)?, &arguments.out, "feature_")?;
-    println!("pictures in {} (feature channel {strongest} of {channels})", arguments.out.display());
+    outln!("pictures in {} (feature channel {strongest} of {channels})", arguments.out.display())?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use masf::data::Dataset;
 use masf::{Branch, ByteSize, Checkpoints, Config, Detector, DeviceChoice, Method, Preset, SaveOptions, Size};
-use masf_examples::{Common, progress, run};
+use masf_examples::{Common, note, outln, progress, run};
 
 /// Learn from defect-free images and save a model.
 #[derive(Parser)]
@@ -158,23 +158,23 @@ fn main() -> ExitCode {
             .progress(progress)
             .fit_with_report(images.samples.iter().map(|sample| &sample.path))?;
         detector.save_with(&args.out, SaveOptions { reference_weights: args.reference_weights })?;
-        for skipped in &report.skipped {
-            eprintln!("skipped: {skipped}");
+        for line in report.skipped_summary() {
+            note!("skipped: {line}");
         }
-        println!(
+        outln!(
             "{}: learned from {} images in {:.1} s ({} left out)",
             args.out.display(),
             detector.provenance().images,
             started.elapsed().as_secs_f64(),
             report.skipped.len(),
-        );
+        )?;
         for map in &report.precisions {
-            println!(
+            outln!(
                 "weight {:.3} of {} (synthetic defects: image AUROC {:.3}, pixel AUROC {:.3})",
                 map.weight, map.name, map.image_auroc, map.pixel_auroc
-            );
+            )?;
         }
-        println!("threshold {}", detector.threshold());
+        outln!("threshold {}", detector.threshold())?;
         Ok(ExitCode::SUCCESS)
     })
 }

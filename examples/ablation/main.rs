@@ -19,7 +19,7 @@ use anyhow::Context;
 use clap::Parser;
 use masf::data::Dataset;
 use masf::{Checkpoints, Config, Detector, Preset, Progress, Size};
-use masf_examples::{Common, progress, run, write_atomically};
+use masf_examples::{Common, note, out, progress, run, write_atomically};
 use rows::{ROWS, Row};
 use serde_json::{Value, json};
 use table::Measured;
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
                 }
             }
         }
-        print!("{}", table::markdown(&names, &measured));
+        out!("{}", table::markdown(&names, &measured))?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -155,7 +155,7 @@ impl Args {
             return Ok(figures);
         }
         progress.check()?;
-        eprintln!("{} on {category}, seed {}", row.name, config.seed);
+        note!("{} on {category}, seed {}", row.name, config.seed);
         let data = self.data.join(category);
         let backbone = masf::open_backbone(&config.backbone, self.weights.as_deref(), progress)?;
         let good = Dataset::training(&data)?;

@@ -1,5 +1,6 @@
 //! What the examples share: the allocator, progress with Ctrl-C, options of the command line, and how errors are shown.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub fn run(example: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     match example() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", describe(&error));
+            note!("error: {}", describe(&error));
             let cancelled = matches!(error.downcast_ref::<masf::Error>(), Some(masf::Error::Cancelled));
             if cancelled { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
@@ -98,18 +99,62 @@ impl ModelArgs {
     }
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file whole or not at all; what is no regular file, such as `/dev/stdout`, is written to as it is.
 ///
 /// # Errors
 /// The file system's, with the path.
 pub fn write_atomically(path: &std::path::Path, content: &[u8]) -> anyhow::Result<()> {
-    use std::io::Write;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(content)?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+    let special = std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+    let written = if special {
+        std::fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(content))
+    } else {
+        masf::core::replace_file(path, |temporary| std::fs::write(temporary, content))
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether a reader of standard output has gone away, as `head` does.
+static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether nobody reads standard output any more: what is printed is lost, files are not.
+pub fn output_is_closed() -> bool {
+    OUTPUT_CLOSED.load(Ordering::Relaxed)
+}
+
+/// Prints; what [`out!`] and [`outln!`] call.
+///
+/// # Errors
+/// Those of standard output, but a reader that went away is none.
+pub fn print(text: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_fmt(text) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            OUTPUT_CLOSED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+/// Prints a note for the user to standard error, if anybody reads it; what [`note!`] calls.
+pub fn print_note(text: std::fmt::Arguments<'_>) {
+    // There is no better place to report that to.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// As `print!`, but a reader that goes away is no panic, and other refusals are errors to return.
+#[macro_export]
+macro_rules! out {
+    ($($text:tt)*) => { $crate::print(format_args!($($text)*)) };
+}
+
+/// As `println!`, but a reader that goes away is no panic, and other refusals are errors to return.
+#[macro_export]
+macro_rules! outln {
+    ($($text:tt)*) => { $crate::print(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// As `eprintln!`, without a panic where nobody reads it.
+#[macro_export]
+macro_rules! note {
+    ($($text:tt)*) => { $crate::print_note(format_args!($($text)*)) };
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use masf::data::synthetic::{SyntheticConfig, write_dataset};
 use serde_json::Value;
@@ -195,6 +195,49 @@ fn train_stops_at_a_bad_file_unless_told_to_skip_it() {
     assert!(skipped.status.success());
     assert!(text(&skipped.stderr).contains("zz.png") && text(&skipped.stdout).contains("1 left out"));
     assert!(fixture.path("model.masf").exists());
+}
+
+#[test]
+fn nobody_reads_the_output_and_the_files_are_written_all_the_same() {
+    let fixture = Fixture::new();
+    assert!(fixture.train(&[]).status.success());
+    let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
+    let (json, report) = (fixture.path("metrics.json"), fixture.path("report"));
+    let args = ["--model", path(&model), "--data", path(&data), "--json", path(&json), "--report", path(&report)];
+    let images = data.join("test");
+    for (name, args) in [("evaluate", &args[..]), ("inspect", &["--model", path(&model), path(&images)])] {
+        let mut child = example(name).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        // As `head` does when it has seen enough, and with a reader of errors that is gone as well.
+        drop((child.stdout.take(), child.stderr.take()));
+        assert!(child.wait().expect("it ends").success(), "{name}");
+    }
+    fs::write(fixture.path("ordinary"), "").expect("a file");
+    let ordinary = fs::metadata(fixture.path("ordinary")).expect("a file").permissions();
+    for file in [json, report.join("report.html"), model] {
+        assert_eq!(fs::metadata(&file).expect("it was written").permissions(), ordinary, "{}", file.display());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_device_is_written_to_and_not_replaced() {
+    let fixture = Fixture::new();
+    assert!(fixture.train(&[]).status.success());
+    let (model, data) = (fixture.path("model.masf"), fixture.path("data"));
+    let image = data.join("test/good/000.png");
+    let found = run("inspect", &["--model", path(&model), "--json", "/dev/stdout", path(&image)]);
+    assert!(found.status.success(), "{}", text(&found.stderr));
+    assert!(text(&found.stdout).contains("\"image_score\""), "{}", text(&found.stdout));
+    let full = run("inspect", &["--model", path(&model), "--json", "/dev/full", path(&image)]);
+    assert_eq!(full.status.code(), Some(1));
+    assert!(text(&full.stderr).contains("cannot write /dev/full"), "{}", text(&full.stderr));
+    let into_full = example("inspect")
+        .args(["--model", path(&model), path(&image)])
+        .stdout(fs::OpenOptions::new().write(true).open("/dev/full").expect("a device"))
+        .output()
+        .expect("it runs");
+    assert_eq!(into_full.status.code(), Some(1));
+    assert!(text(&into_full.stderr).contains("standard output"), "{}", text(&into_full.stderr));
 }
 
 #[test]

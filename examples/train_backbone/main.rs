@@ -25,7 +25,7 @@ use masf::data::procedural::ProceduralImages;
 use masf::{FeatureExtractor, Progress};
 use masf_backbone::train::{Schedule, Teacher, Trainer};
 use masf_backbone::{Backbone, BackboneError};
-use masf_examples::{Common, progress, run};
+use masf_examples::{Common, note, outln, progress, run};
 use rand_chacha::rand_core::RngCore;
 use rayon::prelude::*;
 
@@ -148,7 +148,7 @@ fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
         if progress.is_cancelled() {
             save(&trainer, &checkpoint)?;
             progress.finish();
-            eprintln!("stopped after {step} steps; continue with --resume");
+            note!("stopped after {step} steps; continue with --resume");
             return Err(masf::Error::Cancelled.into());
         }
         if step == schedule.descent {
@@ -161,7 +161,7 @@ fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
         let step = trainer.steps();
         if step % REPORT == 0 {
             let seconds = started.elapsed().as_secs_f64() / (step - first) as f64;
-            eprintln!("step {step}, {seconds:.3} s a step, unexplained at strides {STRIDES:?}: {errors:.4?}");
+            note!("step {step}, {seconds:.3} s a step, unexplained at strides {STRIDES:?}: {errors:.4?}");
             errors.fill(0.0);
             if let Some(hours) = args.hours.filter(|_| step < schedule.descent) {
                 let affordable = first + (hours * 3600.0 / seconds) as u64;
@@ -173,13 +173,13 @@ fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
             save(&trainer, &checkpoint)?;
             let indices: Vec<u64> = (args.images..args.images + VALIDATION).collect();
             let held_out = pool.get(&indices, &teacher)?;
-            eprintln!("step {step}, held out: {:.4?}", trainer.evaluate(&held_out.images, &held_out.targets)?);
+            note!("step {step}, held out: {:.4?}", trainer.evaluate(&held_out.images, &held_out.targets)?);
         }
     }
     progress.finish();
     save(&trainer, &checkpoint)?;
     trainer.export(&args.out, statistics(images, input))?;
-    println!("{}", args.out.display());
+    outln!("{}", args.out.display())?;
     Ok(())
 }
 

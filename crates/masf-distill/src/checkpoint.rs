@@ -112,17 +112,16 @@ pub(crate) fn save(trainer: &Trainer<'_>, checkpoints: &Checkpoints) -> Result<(
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
     let refused = |source| Error::io(&path, source);
     std::fs::create_dir_all(&checkpoints.folder).map_err(refused)?;
-    let file = tempfile::Builder::new().prefix(".student-").tempfile_in(&checkpoints.folder).map_err(refused)?;
-    views
-        .and_then(|views| {
-            safetensors::serialize_to_file(views, Some(HashMap::from([(KEY.into(), document)])), file.path())
-        })
-        .map_err(|error| match error {
-            safetensors::SafeTensorError::IoError(source) => refused(source).into(),
-            other => unfit(&path, other.to_string()),
-        })?;
-    file.as_file().sync_all().map_err(refused)?;
-    file.persist(&path).map_err(|error| refused(error.error))?;
+    let views = views.map_err(|error| unfit(&path, error.to_string()))?;
+    masf_core::replace_file(&path, |temporary| {
+        safetensors::serialize_to_file(views, Some(HashMap::from([(KEY.into(), document)])), temporary).map_err(
+            |error| match error {
+                safetensors::SafeTensorError::IoError(source) => source,
+                other => std::io::Error::other(other),
+            },
+        )
+    })
+    .map_err(refused)?;
     Ok(())
 }
 

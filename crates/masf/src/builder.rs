@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
-use masf_data::{ImageInput, Limits, LoadOptions, Loader, Preprocess};
+use masf_data::{DataError, ImageInput, Limits, LoadOptions, Loader, Preprocess};
 use masf_distill::{Checkpoints, MaskedStudentFit};
 use masf_fusion::{MapPrecision, Weights};
 
@@ -50,6 +50,57 @@ pub struct FitReport {
     pub spilled: usize,
     /// How well each score map tells synthetic defects from normal images, and its weight; empty where all weigh alike.
     pub precisions: Vec<MapPrecision>,
+}
+
+/// Reasons that a summary gives.
+const MOST_REASONS: usize = 20;
+/// Images that a summary names for a reason.
+const MOST_EXAMPLES: usize = 3;
+
+impl FitReport {
+    /// Why images were left out, in a few lines however many they are: each reason with the number of its images and the names of the first
+    /// of them, the most frequent reason first.
+    pub fn skipped_summary(&self) -> Vec<String> {
+        let mut reasons: Vec<(String, Vec<&Error>)> = Vec::new();
+        let mut places = std::collections::HashMap::new();
+        for error in &self.skipped {
+            let (reason, _) = reason(error);
+            let place = *places.entry(reason.clone()).or_insert(reasons.len());
+            if place == reasons.len() {
+                reasons.push((reason, Vec::new()));
+            }
+            reasons[place].1.push(error);
+        }
+        // Stable: equal counts stay in the order of the images.
+        reasons.sort_by_key(|(_, errors)| std::cmp::Reverse(errors.len()));
+        let rest: usize = reasons.iter().skip(MOST_REASONS).map(|(_, errors)| errors.len()).sum();
+        let line = |(text, errors): &(String, Vec<&Error>)| {
+            let named: Vec<_> = errors.iter().take(MOST_EXAMPLES).map(|error| reason(error).1).collect();
+            match errors.as_slice() {
+                [error] => error.to_string(),
+                _ if errors.len() <= MOST_EXAMPLES => format!("{} images: {text}: {}", errors.len(), named.join(", ")),
+                _ => format!("{} images: {text}: {}, ...", errors.len(), named.join(", ")),
+            }
+        };
+        let mut lines: Vec<String> = reasons.iter().take(MOST_REASONS).map(line).collect();
+        if rest > 0 {
+            lines.push(format!("{rest} more images for other reasons"));
+        }
+        lines
+    }
+}
+
+/// What is wrong with an image, and the name of the image.
+fn reason(error: &Error) -> (String, String) {
+    let of_data = match error {
+        Error::Component { source, .. } => source.downcast_ref::<DataError>(),
+        _ => None,
+    };
+    match of_data {
+        Some(DataError::Image { image, problem }) => (problem.to_string(), image.clone()),
+        Some(DataError::Io { path, source }) => (source.to_string(), path.display().to_string()),
+        _ => (error.to_string(), String::new()),
+    }
 }
 
 impl DetectorBuilder {
@@ -234,7 +285,7 @@ impl DetectorBuilder {
                 if !self.skip_bad {
                     return Err(failed.error.into());
                 }
-                tracing::warn!("skipped: {}", failed.error);
+                tracing::debug!("skipped: {}", failed.error);
                 report.skipped.push(failed.error.into());
             }
             if let Some(tensor) = batch.tensor {
@@ -247,6 +298,9 @@ impl DetectorBuilder {
             progress.step(BATCH as u64);
         }
         progress.finish();
+        for line in report.skipped_summary() {
+            tracing::warn!("skipped: {line}");
+        }
         if learned.len() < MIN_IMAGES {
             let found = learned.len();
             let problem =

@@ -215,6 +215,7 @@ impl Detector {
         }
         let Section { config, preprocess, branches, image_threshold, pixel_threshold, calibration_images, provenance } =
             reader.section()?;
+        config.check().map_err(|error| reader.invalid(error.to_string()))?;
         for threshold in [&image_threshold, &pixel_threshold] {
             threshold.check().map_err(|error| reader.invalid(error.to_string()))?;
         }
@@ -226,7 +227,13 @@ impl Detector {
             0 => Vec::new(),
             count => reader.tensor(CALIBRATION_SCORES, DType::F32, &[Some(count)])?.to_vec1::<f32>()?,
         };
+        if !calibration_scores.is_sorted() {
+            return Err(reader.invalid("the scores of the calibration do not ascend"));
+        }
         let backbone = registry.backbone(&reader.child("backbone")?)?;
+        if config.input.preprocess(backbone.normalisation())? != preprocess {
+            return Err(reader.invalid("the preprocessing is not that of the configuration and the backbone"));
+        }
         let backbone =
             crate::tiles::wrap(backbone, &config.input).map_err(|error| reader.invalid(error.to_string()))?;
         let views = build_views(&config, backbone.as_ref()).map_err(|error| reader.invalid(error.to_string()))?;

@@ -193,12 +193,6 @@ fn verify(path: &Path, weights: &Weights, known: Option<&str>, record: &Path) ->
 
 /// Writes a small file in one step.
 fn write(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    write().map(drop).map_err(|source| BackboneError::io(path, source))
+    masf_core::replace_file(path, |temporary| std::fs::write(temporary, text))
+        .map_err(|source| BackboneError::io(path, source))
 }

@@ -122,7 +122,8 @@ pub fn fingerprint(artifact: &dyn Artifact, options: SaveOptions) -> Result<Stri
 
 /// Writes an artifact to a file: to a temporary one beside it, synced, then renamed over it.
 ///
-/// A failure or interruption leaves an older file at `path` as it was. Two writes of the same artifact give the same bytes.
+/// A failure or interruption leaves an older file at `path` as it was; see [`replace_file`](crate::replace_file). Two writes of the same
+/// artifact give the same bytes.
 ///
 /// # Errors
 /// Those of the artifact, or [`ModelFileError::Save`] if the file system refuses.
@@ -130,29 +131,11 @@ pub fn save(artifact: &dyn Artifact, path: &Path, options: SaveOptions) -> Resul
     let mut writer = ArtifactWriter::new(options);
     writer.write(artifact)?;
     let metadata = HashMap::from([(METADATA_KEY.to_owned(), writer.document()?)]);
-    let refused = |source: std::io::Error| ModelFileError::Save { path: path.to_path_buf(), source };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        // Temporary files are private by default; a model is an ordinary file.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let file = builder.prefix(".masf-").tempfile_in(folder).map_err(refused)?;
-    safetensors::serialize_to_file(&writer.tensors, Some(metadata), file.path()).map_err(|error| match error {
-        safetensors::SafeTensorError::IoError(source) => refused(source),
-        other => ModelFileError::Container(other.to_string()),
-    })?;
-    file.as_file().sync_all().map_err(refused)?;
-    file.persist(path).map_err(|error| refused(error.error))?;
-    #[cfg(unix)]
-    if let Ok(folder) = std::fs::File::open(folder) {
-        // The rename itself reaches the disk with the folder; not every file system can do this, so a refusal is no error.
-        let _ = folder.sync_all();
-    }
-    Ok(())
+    crate::replace_file(path, |temporary| {
+        safetensors::serialize_to_file(&writer.tensors, Some(metadata), temporary).map_err(|error| match error {
+            safetensors::SafeTensorError::IoError(source) => source,
+            other => std::io::Error::other(other),
+        })
+    })
+    .map_err(|source| ModelFileError::Save { path: path.to_path_buf(), source }.into())
 }

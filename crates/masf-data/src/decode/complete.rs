@@ -45,10 +45,27 @@ pub(super) fn png(bytes: &[u8]) -> bool {
     false
 }
 
-/// Whether the file is as long as the RIFF header says.
+/// Whether the file is as long as the RIFF header says, and each of its chunks lies inside: the decoder takes their word for what it
+/// has to allocate.
 pub(super) fn webp(bytes: &[u8]) -> bool {
-    let size = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
-    size.is_some_and(|size| bytes.len() as u64 >= u64::from(size) + 8)
+    let Some(end) = le32(bytes, 4).map(|size| u64::from(size) + 8).filter(|end| *end <= bytes.len() as u64) else {
+        return false;
+    };
+    // A chunk is its name, its length, and so many bytes, padded to an even number.
+    let mut position = 12_u64;
+    while position + 8 <= end {
+        let Some(length) = usize::try_from(position + 4).ok().and_then(|at| le32(bytes, at)) else { return false };
+        position += 8 + u64::from(length);
+        if position > bytes.len() as u64 {
+            return false;
+        }
+        position += u64::from(length % 2);
+    }
+    true
+}
+
+fn le32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -115,8 +132,13 @@ fn tiff_table(bytes: &[u8]) -> Result<Option<TiffTable>, ImageProblem> {
             }
             // Strip and tile offsets, strip and tile byte counts.
             273 | 324 | 279 | 325 => {
+                let table = if matches!(tag, 273 | 324) { &mut table.offsets } else { &mut table.lengths };
+                // Each is there once; reading thousands of them would take the square of the file's size.
+                if !table.is_empty() {
+                    return Err(corrupt("TIFF", "it has two tables of strips or tiles"));
+                }
                 let Some(values) = file.values(kind, count, value, pointer) else { return Ok(None) };
-                *if matches!(tag, 273 | 324) { &mut table.offsets } else { &mut table.lengths } = values;
+                *table = values;
             }
             _ => {}
         }

@@ -25,6 +25,9 @@ use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageForma
 use crate::error::{DataError, ImageProblem, Result};
 pub(crate) use colour::{to_luma8, to_rgb8};
 
+/// Most bytes that a PNG file's chunks may take beside its pixels.
+const MAX_PNG_CHUNKS: u64 = 1 << 26;
+
 /// What an image file may ask for. A file beyond a limit is an error, raised before its pixels are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -34,7 +37,8 @@ pub struct Limits {
     pub max_height: u32,
     /// Largest number of pixels; 2^27 by default, a square of 11,585.
     pub max_pixels: u64,
-    /// Most bytes that decoding one image may hold as pixels and decoder state; 1 GiB by default. Turning an image
+    /// Most bytes that decoding one image may hold as pixels and decoder state; 1 GiB by default, of which chunks of PNG files other than
+    /// pixels may take 64 MiB. Turning an image
     /// upright and bringing it to 8-bit RGB each take another copy for a moment.
     pub max_alloc: u64,
     /// Largest file in bytes; 1 GiB by default.
@@ -133,7 +137,11 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, ImageProblem> {
         _ => true,
     };
     let mut image_limits = image::Limits::no_limits();
-    image_limits.max_alloc = Some(limits.max_alloc);
+    image_limits.max_alloc = Some(match format {
+        // This decoder's limit is for all but the pixels; what it is there for, profiles and texts, is compressed up to 1000 to 1.
+        ImageFormat::Png => limits.max_alloc.min(MAX_PNG_CHUNKS),
+        _ => limits.max_alloc,
+    });
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(image_limits);
     let problem = |error| image_problem(error, name, limits);

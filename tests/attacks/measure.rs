@@ -1,0 +1,73 @@
+//! How much memory and time a piece of work takes.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// Work is measured one at a time; every test of this program goes through here.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The system's allocator, which also counts. What is asked for counts, whether it is touched or not.
+pub(crate) struct Counting;
+
+fn grown(by: usize) {
+    let live = LIVE.fetch_add(by, Ordering::Relaxed) + by;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+}
+
+// SAFETY: everything is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        grown(size);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+/// One mebibyte.
+pub(crate) const MIB: usize = 1 << 20;
+
+/// No attack takes a noticeable part of this; what does not end takes more.
+const TIME: Duration = Duration::from_secs(20);
+
+/// Does the work alone.
+pub(crate) fn alone<T>(work: impl FnOnce() -> T) -> T {
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    work()
+}
+
+/// Does the work alone and asserts that it asked for no more than `bytes` at any moment, beyond what was there before, and that it came
+/// to an end.
+pub(crate) fn bounded<T>(name: &str, bytes: usize, work: impl FnOnce() -> T) -> T {
+    alone(|| {
+        let (before, started) = (LIVE.load(Ordering::Relaxed), Instant::now());
+        PEAK.store(before, Ordering::Relaxed);
+        let result = work();
+        let used = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+        let took = started.elapsed();
+        if std::env::var_os("MASF_SHOW_ATTACKS").is_some() {
+            eprintln!("{name}: {used} bytes, {took:?}");
+        }
+        assert!(used <= bytes, "{name}: {used} bytes were asked for; the bound is {bytes}");
+        assert!(took <= TIME, "{name} took {took:?}");
+        result
+    })
+}
