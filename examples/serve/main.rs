@@ -25,12 +25,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use base64::Engine;
 use clap::Parser;
 use masf::data::{Limits, decode_image};
@@ -170,7 +170,7 @@ async fn inspect(State(app): State<Arc<App>>, request: Request) -> Response {
     let outcome = answer.as_ref().map_or_else(|refusal| refusal.outcome, |_| "inspected");
     app.metrics.count(outcome, started.elapsed());
     answer.unwrap_or_else(|refusal| {
-        let body = Json(json!({ "error": refusal.reason }));
+        let body = as_text(&json!({ "error": refusal.reason }));
         match refusal.status {
             status @ StatusCode::SERVICE_UNAVAILABLE => (status, [(header::RETRY_AFTER, "1")], body).into_response(),
             status => (status, body).into_response(),
@@ -239,8 +239,13 @@ impl App {
             let text = base64::engine::general_purpose::STANDARD.encode(heat_map()?);
             answer["heatmap"] = format!("data:image/png;base64,{text}").into();
         }
-        Ok(Json(answer).into_response())
+        Ok(as_text(&answer).into_response())
     }
+}
+
+/// A body of JSON.
+fn as_text(value: &serde_json::Value) -> impl IntoResponse + use<> {
+    ([(header::CONTENT_TYPE, "application/json")], value.to_string())
 }
 
 fn wanted(request: &Request) -> Wanted {
@@ -270,7 +275,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
         "images": provenance.images,
         "images_sha256": provenance.images_sha256,
     });
-    Json(json!({ "status": "ok", "model": model })).into_response()
+    as_text(&json!({ "status": "ok", "model": model })).into_response()
 }
 
 async fn metrics_page(State(app): State<Arc<App>>) -> Response {
