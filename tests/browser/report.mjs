@@ -57,6 +57,7 @@ try {
   for (const link of await page.locator("nav a").all()) {
     const target = await link.getAttribute("href");
     await link.click();
+    await page.waitForTimeout(500);
     const top = await page.evaluate((id) => document.querySelector(id).getBoundingClientRect().top, target);
     const end = await page.evaluate(() => Math.abs(innerHeight + scrollY - document.documentElement.scrollHeight) < 2);
     check((top >= -2 && top < 60) || end, `the link ${target} leads there`);
@@ -73,7 +74,7 @@ try {
   const hidden = await page.evaluate(() => [...document.querySelectorAll(".gallery > li")].find((c) => c.hidden)?.id);
   if (hidden) {
     await page.evaluate((id) => { location.hash = id; }, hidden);
-    await page.waitForTimeout(300);
+    await page.waitForTimeout(500);
     check(await visible() === cards, "a link to a hidden image shows all again");
     const place = await page.evaluate((id) => { const r = document.getElementById(id).getBoundingClientRect(); return [r.top, r.bottom, innerHeight]; }, hidden);
     check(place[0] < place[2] && place[1] > 0, "and it is in view");

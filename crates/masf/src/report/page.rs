@@ -86,7 +86,7 @@ fn summary(evaluation: &Evaluation) -> Markup {
         ("false alarms", percent(evaluation.false_alarm_rate)),
         ("defects found", percent(evaluation.detection_rate)),
         ("wrong verdicts", percent(Some(evaluation.error_rate))),
-        ("the same without the most uncertain tenth", percent(Some(evaluation.error_rate_of_certain))),
+        ("wrong, without the most uncertain tenth", percent(Some(evaluation.error_rate_of_certain))),
     ];
     html! {
         dl.cards { @for (name, value) in cards { div { dt { (name) } dd { (value) } } } }

@@ -64,17 +64,32 @@
     });
   }
 
+  // Images that have not been in view have estimated heights: what is jumped to moves while they are laid out.
+  const jump = (target, block) => {
+    let frames = 6;
+    const again = () => {
+      target.scrollIntoView({ block });
+      frames -= 1;
+      if (frames > 0) requestAnimationFrame(again);
+    };
+    requestAnimationFrame(again);
+  };
   // A link to an image that the filter hides shows all images again.
   const reveal = () => {
-    const card = location.hash.startsWith("#image-") && find(location.hash.slice(1));
-    if (!card) return;
-    if (card.hidden) {
+    const target = location.hash.length > 1 && find(location.hash.slice(1));
+    if (!target) return;
+    if (target.hidden) {
       filter.value = "all";
       count();
     }
-    card.scrollIntoView({ block: "center" });
+    jump(target, cards.includes(target) ? "center" : "start");
   };
   addEventListener("hashchange", reveal);
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    link.addEventListener("click", () => {
+      if (location.hash === link.hash) reveal();
+    });
+  }
 
   // Browsers keep the state of controls over a reload.
   sort();
