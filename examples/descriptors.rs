@@ -14,7 +14,7 @@ use candle_core::{Device, Tensor, safetensors};
 use clap::Parser;
 use masf::data::{Dataset, LoadOptions, Loader};
 use masf::{BackboneConfig, Config, Progress as _, Size};
-use masf_examples::{Common, progress, run};
+use masf_examples::{Common, outln, progress, run};
 use masf_memory::{LinearMap, PatchEmbedding, SpectralAnchors};
 
 /// Write patch descriptors.
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
         anyhow::ensure!(count > 0, "{}: no image could be read", args.data.display());
         let rows = Tensor::from_vec(rows, (count, ()), &Device::Cpu)?;
         let anchors = Tensor::from_vec(anchors, (count, ()), &Device::Cpu)?;
-        println!("{count} descriptors of {} dimensions, anchors of {}", rows.dim(1)?, anchors.dim(1)?);
+        outln!("{count} descriptors of {} dimensions, anchors of {}", rows.dim(1)?, anchors.dim(1)?);
         let tensors = [("descriptors".to_owned(), rows), ("anchors".to_owned(), anchors)];
         safetensors::save(&tensors.into(), &args.out).with_context(|| args.out.display().to_string())?;
         Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! Inspects images with a saved model: one line an image, heat maps and JSON on request.
+//! Inspects images with a saved model: one line an image; heat maps, raw maps and JSON on request.
 //!
 //! ```text
 //! cargo run --release --example inspect -- --model bottle.masf --heatmaps out bottle/test
@@ -7,7 +7,7 @@
 //! Exit code 0: every image was inspected; 1: some could not be (the others were), or the model could not be loaded;
 //! 2: wrong usage.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -15,8 +15,10 @@ use anyhow::Context;
 use clap::Parser;
 use masf::data::ImageFile;
 use masf::{Detector, Inspection, Progress};
-use masf_examples::{Common, ModelArgs, describe, note, outln, output_is_closed, progress, run, write_atomically};
-use serde_json::{Value, json};
+use masf_examples::{
+    Common, ModelArgs, as_json, describe, note, outln, output_is_closed, png, progress, run, write_atomically,
+};
+use serde_json::json;
 
 /// Inspect images with a saved model.
 #[derive(Parser)]
@@ -26,6 +28,10 @@ struct Args {
     /// Write an overlay of the anomaly map for every image, as PNG, under this folder; sub-folders are kept
     #[arg(long, value_name = "DIR")]
     heatmaps: Option<PathBuf>,
+    /// Write the anomaly map of every image under this folder, at the size of the model's input: NAME.npy holds the scores
+    /// (f32, on the calibrated scale), NAME.map.png 65535 times the normalised scores (16 bits; 32768 is the threshold)
+    #[arg(long, value_name = "DIR")]
+    maps: Option<PathBuf>,
     /// Write the results as JSON
     #[arg(long, value_name = "OUT.json")]
     json: Option<PathBuf>,
@@ -63,7 +69,7 @@ fn main() -> ExitCode {
                     .map_err(anyhow::Error::from)
                     .and_then(|inspection| report(&args, file, &inspection).map(|()| inspection));
                 match outcome {
-                    Ok(inspection) => rows.push(row(&file.path, &inspection)),
+                    Ok(inspection) => rows.push(as_json(&file.path.to_string_lossy(), &inspection)),
                     Err(error) => {
                         failures += 1;
                         note!("error: {}", describe(&error));
@@ -104,36 +110,29 @@ fn collect(paths: &[PathBuf], failures: &mut usize) -> anyhow::Result<Vec<ImageF
     Ok(masf::data::collect_images(&present)?.images)
 }
 
-/// Prints the line of an image and writes its heat map.
+/// Prints the line of an image and writes its heat map and its raw maps.
 fn report(args: &Args, file: &ImageFile, inspection: &Inspection) -> anyhow::Result<()> {
     let verdict = if inspection.is_anomalous { "ANOMALOUS" } else { "normal" };
     outln!("{}\t{:.4}\t{verdict}", file.path.display(), inspection.normalised_score)?;
     if let Some(folder) = &args.heatmaps {
-        let mut target = folder.join(&file.relative);
-        // The extension stays in the name: a.png and a.jpg are two images.
-        target.as_mut_os_string().push(".png");
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-        }
         let image = masf::data::read_image(&file.path, &masf::data::Limits::default())?;
-        let picture = masf::heatmap::render(&image, inspection);
-        let mut png = Vec::new();
-        picture.write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png)?;
-        write_atomically(&target, &png)?;
+        write_beside(folder, file, ".png", &png(&masf::heatmap::render(&image, inspection))?)?;
+    }
+    if let Some(folder) = &args.maps {
+        write_beside(folder, file, ".npy", &masf::maps::npy(inspection.anomaly_map.view()))?;
+        write_beside(folder, file, ".map.png", &masf::maps::png16(inspection)?)?;
     }
     Ok(())
 }
 
-fn row(path: &Path, inspection: &Inspection) -> Value {
-    json!({
-        "path": path.to_string_lossy(),
-        "image_score": inspection.image_score,
-        "normalised_score": inspection.normalised_score,
-        "threshold": inspection.threshold.value,
-        "is_anomalous": inspection.is_anomalous,
-        "uncertainty": inspection.uncertainty,
-        "regions": inspection.regions,
-    })
+/// Writes a file named after an image. The image's extension stays in the name: a.png and a.jpg are two images.
+fn write_beside(folder: &std::path::Path, file: &ImageFile, ending: &str, content: &[u8]) -> anyhow::Result<()> {
+    let mut target = folder.join(&file.relative);
+    target.as_mut_os_string().push(ending);
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    write_atomically(&target, content)
 }
 
 /// The detector must be usable from the threads of a server.

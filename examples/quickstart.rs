@@ -16,7 +16,7 @@ use masf::data::synthetic::{SyntheticConfig, write_dataset};
 use masf::data::{Dataset, Limits, read_image};
 use masf::report::Gallery;
 use masf::{Config, Detector, heatmap};
-use masf_examples::{Common, out, outln, progress, run, write_atomically};
+use masf_examples::{Common, out, outln, png, progress, run, write_atomically};
 
 /// Fit, measure and inspect on a synthetic inspection set.
 #[derive(Parser)]
@@ -70,7 +70,8 @@ fn main() -> ExitCode {
             if let Some(folder) = target.parent() {
                 std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
             }
-            heatmap::render(&read_image(&sample.path, &Limits::default())?, &found).save(&target)?;
+            let picture = heatmap::render(&read_image(&sample.path, &Limits::default())?, &found);
+            write_atomically(&target, &png(&picture)?)?;
         }
         write_atomically(&args.out.join("images.md"), table.as_bytes())?;
         outln!(

@@ -118,7 +118,7 @@ fn read(path: &Path) -> Result<Tensor> {
 
 /// A plain weave of 8 pixels with some grain, in which one thread is missing over a stretch.
 fn cloth() -> Result<Tensor> {
-    const SIDE: usize = 256;
+    const SIDE: usize = 160;
     let mut state = 1u32;
     let mut grain = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -130,7 +130,7 @@ fn cloth() -> Result<Tensor> {
             let over = (row / 8 + column / 8) % 2 == 0;
             let across = if over { row % 8 } else { column % 8 };
             let thread = (std::f32::consts::PI * (across as f32 + 0.5) / 8.0).sin();
-            let missing = (128..136).contains(&row) && (96..168).contains(&column);
+            let missing = (80..88).contains(&row) && (56..104).contains(&column);
             let cloth = if missing { 0.25 } else { 0.3 + 0.5 * thread };
             values.push((cloth + 0.15 * grain()).clamp(0.0, 1.0));
         }

@@ -1,4 +1,7 @@
-//! What the examples share: the allocator, progress with Ctrl-C, options of the command line, and how errors are shown.
+//! What the examples share: the allocator, progress with Ctrl-C, options of the command line, how errors and results are
+//! written, and what they work on where nothing is given.
+
+pub mod demo;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -157,4 +160,34 @@ macro_rules! outln {
 #[macro_export]
 macro_rules! note {
     ($($text:tt)*) => { $crate::print_note(format_args!($($text)*)) };
+}
+
+/// An inspection as JSON, all but its maps; `name` is the image's.
+pub fn as_json(name: &str, inspection: &masf::Inspection) -> serde_json::Value {
+    serde_json::json!({
+        "path": name,
+        "image_score": inspection.image_score,
+        "normalised_score": inspection.normalised_score,
+        "threshold": inspection.threshold.value,
+        "is_anomalous": inspection.is_anomalous,
+        "uncertainty": inspection.uncertainty,
+        "regions": inspection.regions,
+    })
+}
+
+/// A picture as the content of a PNG file.
+///
+/// # Errors
+/// A picture that PNG cannot hold.
+pub fn png(picture: &image::RgbImage) -> anyhow::Result<Vec<u8>> {
+    use image::ImageEncoder;
+    use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+    let mut bytes = Vec::new();
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive).write_image(
+        picture.as_raw(),
+        picture.width(),
+        picture.height(),
+        image::ExtendedColorType::Rgb8,
+    )?;
+    Ok(bytes)
 }

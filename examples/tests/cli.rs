@@ -70,7 +70,7 @@ fn train_evaluate_and_inspect() {
     let images = fs::read_dir(data.join("test"))
         .expect("kinds")
         .map(|kind| fs::read_dir(kind.expect("a kind").path()).expect("images").count());
-    assert_eq!(page.matches("<li data-score").count(), images.sum::<usize>());
+    assert_eq!(page.matches("<li id=\"image-").count(), images.sum::<usize>());
     assert!(page.contains("Histogram") && page.contains("PRO") && page.contains("data:image/jpeg;base64,"));
     for outside in ["src=\"http", "href=\"http", "url(", "@import"] {
         assert!(!page.contains(outside), "the page asks for {outside}");
@@ -151,7 +151,8 @@ fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
 
 #[test]
 fn wrong_usage_is_exit_code_2_and_help_is_there() {
-    for name in ["quickstart", "train", "evaluate", "inspect", "ablation"] {
+    let names = ["quickstart", "train", "evaluate", "inspect", "ablation", "extend", "watch", "threshold", "tiling"];
+    for name in names.into_iter().chain(["own_backbone", "own_scorer"]) {
         let help = run(name, &["--help"]);
         assert!(help.status.success() && text(&help.stdout).contains("Usage"), "{name}");
         let wrong = run(name, &["--no-such-option"]);

@@ -32,6 +32,12 @@ pub trait FeatureExtractor: Artifact {
     }
 }
 
+impl<T: FeatureExtractor> From<T> for Box<dyn FeatureExtractor> {
+    fn from(extractor: T) -> Self {
+        Box::new(extractor)
+    }
+}
+
 /// Mean and standard deviation per channel of RGB values in `[0, 1]`: the input of a network is `(x - mean) / std`.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Normalisation {

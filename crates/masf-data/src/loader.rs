@@ -226,7 +226,7 @@ impl Task {
         let decoded;
         let image = match (&bytes, input) {
             (_, ImageInput::Image(image)) => image,
-            (bytes, ImageInput::Path(_)) => {
+            (bytes, _) => {
                 decoded = decode_image(input.name(), bytes.as_deref().unwrap_or_default(), &self.limits)?;
                 &decoded
             }

@@ -1,21 +1,22 @@
 //! Fitting a detector.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
-use masf_data::{DataError, ImageInput, Limits, LoadOptions, Loader, Preprocess};
+use masf_data::{DataError, Dataset, ImageInput, Limits, LoadOptions, Loader, Preprocess, Size};
 use masf_distill::{Checkpoints, MaskedStudentFit};
 use masf_fusion::{MapPrecision, Weights};
 
 use crate::detector::{BATCH, build_views};
 use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES, OnTurned};
 use crate::provenance::ImageDigest;
-use crate::{Branch, Config, Detector, Method, Provenance};
+use crate::{Branch, ByteSize, Config, Detector, Method, Preset, Provenance};
 
 /// Gathers what a fit needs; made by [`Detector::builder`].
 ///
 /// Everything has a default: the configuration's, the backbone `masf-nano`, whose weights are part of the library, and the branches
-/// that the configuration names.
+/// that the configuration names. [`fit_folder`](Self::fit_folder) has an example that needs nothing else.
 pub struct DetectorBuilder {
     config: Config,
     backbone: Option<Box<dyn FeatureExtractor>>,
@@ -111,6 +112,40 @@ impl DetectorBuilder {
         self
     }
 
+    /// Sets the configuration to that of a preset; settings made before are lost.
+    #[must_use]
+    pub fn preset(self, preset: Preset) -> Self {
+        self.config(Config::preset(preset))
+    }
+
+    /// Sets the seed of everything random; 0 by default.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// Sets the size that images are resized to; 256 x 256 by default. Time and memory grow with its area.
+    #[must_use]
+    pub fn image_size(mut self, size: Size) -> Self {
+        self.config.input.size = size;
+        self
+    }
+
+    /// Sets the share of good images that may be called anomalous: between 0 and 1, 0.05 by default.
+    #[must_use]
+    pub fn false_alarm_rate(mut self, rate: f64) -> Self {
+        self.config.threshold.false_alarm_rate = rate;
+        self
+    }
+
+    /// Sets the memory for features while fitting; 512 MiB by default.
+    #[must_use]
+    pub fn memory_budget(mut self, budget: ByteSize) -> Self {
+        self.config.memory_budget = budget;
+        self
+    }
+
     /// Sets the feature extractor, masf's or one's own. [`open_backbone`](crate::open_backbone) makes one from a name.
     #[must_use]
     pub fn backbone(mut self, backbone: impl Into<Box<dyn FeatureExtractor>>) -> Self {
@@ -167,6 +202,32 @@ impl DetectorBuilder {
         self.fit_with_report(images).map(|(detector, _)| detector)
     }
 
+    /// Learns from the good images of a folder: a category in the layout of MVTec AD (its `train/good`), a folder with a sub-folder
+    /// `good`, or a folder of good images alone.
+    ///
+    /// ```
+    /// use masf::data::synthetic::{SyntheticConfig, write_dataset};
+    /// use masf::{Detector, Size};
+    ///
+    /// # fn main() -> masf::Result<()> {
+    /// let folder = std::env::temp_dir().join(format!("masf-builder-{}", std::process::id()));
+    /// write_dataset(&folder, &SyntheticConfig { train: 6, test_good: 1, test_per_kind: 1, ..SyntheticConfig::default() })?;
+    ///
+    /// let detector = Detector::builder().image_size(Size::square(64)).false_alarm_rate(0.2).fit_folder(&folder)?;
+    /// let found = detector.inspect(folder.join("test/good/000.png"))?;
+    /// assert!((0.0..=1.0).contains(&found.normalised_score.0));
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit), and a folder without good images, or with defective ones where only good ones may be.
+    pub fn fit_folder(self, folder: impl AsRef<Path>) -> Result<Detector> {
+        let images = Dataset::training(folder.as_ref())?.samples;
+        self.fit(images.iter().map(|sample| &sample.path))
+    }
+
     /// As [`fit`](Self::fit), and tells what happened on the way.
     ///
     /// # Errors
@@ -176,6 +237,8 @@ impl DetectorBuilder {
         I: IntoIterator<Item: Into<ImageInput>>,
     {
         self.config.check()?;
+        let _span =
+            tracing::info_span!("fit", backbone = %self.config.backbone.name, seed = self.config.seed).entered();
         let backbone = match self.backbone.take() {
             Some(backbone) => backbone,
             None => crate::open_backbone(&self.config.backbone, None, self.progress.as_ref())?,
@@ -212,8 +275,10 @@ impl DetectorBuilder {
         // The images are read again for views and synthetic defects only.
         let again = if views.is_some() || defects > 0 { images.clone() } else { Vec::new() };
         let turns = if branches.iter().any(|branch| branch.uses_turned()) { config.memory.turns } else { 0 };
-        let (extracted, learned, provenance, mut report) =
-            self.extract(images, preprocess, backbone.as_ref(), turns)?;
+        let (extracted, learned, provenance, mut report) = {
+            let _span = tracing::info_span!("features", images = images.len()).entered();
+            self.extract(images, preprocess, backbone.as_ref(), turns)?
+        };
         // `learned` ascends.
         let again: Vec<ImageInput> = again
             .into_iter()
@@ -232,8 +297,11 @@ impl DetectorBuilder {
             defects,
             seed: config.seed,
         };
-        let (branches, scores) =
-            fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())?;
+        let (branches, scores) = {
+            let _span = tracing::info_span!("learn", branches = branches.len(), images = learned.len()).entered();
+            fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())?
+        };
+        let _span = tracing::info_span!("calibrate").entered();
         let fusion = fit::fit_fusion(&config.fusion_params().check()?, &scores, size)?;
         report.precisions = fusion.precisions().unwrap_or_default().to_vec();
         let thresholds = fit::thresholds(&fusion, &scores.normals, size, config.threshold.false_alarm_rate)?;

@@ -3,17 +3,18 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use image::DynamicImage;
 use masf_core::artifact::{self, ModelFile, ReadOptions, Registry, SaveOptions};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, Error, FeatureExtractor, Fusion, Result, Scorer, Silent,
     Views,
 };
 use masf_data::{Geometry, ImageInput, Limits, LoadOptions, Loaded, Loader, Preprocess, Size};
-use masf_fusion::Threshold;
+use masf_fusion::{Threshold, conformal_threshold};
 use ndarray::Array2;
 
 use crate::inspection::{regions, verdict_uncertainty};
-use crate::{Config, DetectorBuilder, Inspection, Provenance, pipeline};
+use crate::{Config, DetectorBuilder, Inspection, Inspections, Provenance, pipeline};
 
 /// Images that go through the backbone together; bounds the memory of [`Detector::inspect_batch`].
 pub(crate) const BATCH: usize = 8;
@@ -63,7 +64,7 @@ impl Detector {
         DetectorBuilder::default()
     }
 
-    /// Inspects one image: a path, a decoded image, or raw pixels.
+    /// Inspects one image: a path, the content of a file, a decoded image, or raw pixels; see [`ImageInput`].
     ///
     /// The uncertainty of the verdict grows as the score nears the threshold, measured in the spread of normal scores, and
     /// with the spread of this image's score over views and branches.
@@ -71,14 +72,23 @@ impl Detector {
     /// # Errors
     /// An image that cannot be read or decoded; the message names it.
     pub fn inspect(&self, image: impl Into<ImageInput>) -> Result<Inspection> {
-        let image = image.into().decode(&Limits::default())?;
-        let geometry = self.preprocess.geometry(Size::new(image.height(), image.width()))?;
-        self.inspect_one(&self.preprocess.tensor(&image)?, geometry)
+        let input = image.into();
+        let _span = tracing::info_span!("inspect", image = %input.name()).entered();
+        let tensor_of = |image: &DynamicImage| -> Result<(Tensor, Geometry)> {
+            let geometry = self.preprocess.geometry(Size::new(image.height(), image.width()))?;
+            Ok((self.preprocess.tensor(image)?, geometry))
+        };
+        let (tensor, geometry) = match &input {
+            ImageInput::Image(image) => tensor_of(image)?,
+            _ => tensor_of(&input.decode(&Limits::default())?)?,
+        };
+        self.inspect_one(&tensor, geometry)
     }
 
-    /// Inspects images, in their order; one that cannot be read does not stop the others.
+    /// Inspects images, in their order, and keeps all results; one image that cannot be read does not stop the others.
     ///
-    /// Decoding runs in parallel, a few images ahead at most. Where the scores no longer look like those of the calibration, a
+    /// A result holds two maps of the size of the model's input (512 KiB at 256 x 256): for many images
+    /// [`inspect_iter`](Self::inspect_iter) needs less memory. Where the scores no longer look like those of the calibration, a
     /// warning is logged; [`drift`](Self::drift) tells more.
     ///
     /// # Errors
@@ -87,7 +97,59 @@ impl Detector {
     where
         I: IntoIterator<Item: Into<ImageInput>>,
     {
-        let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
+        let results: Vec<Result<Inspection>> = self.inspect_iter(images).collect();
+        let scores: Vec<f32> = results.iter().flatten().map(|inspection| inspection.image_score).collect();
+        if let Ok(drift) = self.drift(&scores)
+            && let Some(warning) = drift.warning
+        {
+            tracing::warn!("{warning}");
+        }
+        results
+    }
+
+    /// Inspects images one after the other, in their order, as the results are asked for.
+    ///
+    /// Images are taken from the iterator up to 32 at a time, decoded in parallel, and inspected in batches; no more results
+    /// than these are held. One image that cannot be read does not stop the others.
+    ///
+    /// ```no_run
+    /// # fn main() -> masf::Result<()> {
+    /// let detector = masf::Detector::load("part.masf")?;
+    /// let paths = ["0001.png", "0002.png"];
+    /// for (path, result) in paths.iter().zip(detector.inspect_iter(paths)) {
+    ///     match result {
+    ///         Ok(found) => println!("{path}: {:.3}", found.normalised_score),
+    ///         Err(error) => eprintln!("{error}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A detector can be shared among threads, so rayon's iterators work as well; that keeps more memory busy, and pays where a
+    /// single image does not fill all cores:
+    ///
+    /// ```no_run
+    /// # use masf::{Detector, Inspection};
+    /// use rayon::prelude::*;
+    ///
+    /// # fn run(detector: &Detector, paths: &[std::path::PathBuf]) {
+    /// let found: Vec<masf::Result<Inspection>> = paths.par_iter().map(|path| detector.inspect(path)).collect();
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Each image has a result of its own, with the errors of [`inspect`](Self::inspect).
+    pub fn inspect_iter<I>(&self, images: I) -> Inspections<'_, I::IntoIter>
+    where
+        I: IntoIterator<Item: Into<ImageInput>>,
+    {
+        Inspections::new(self, images.into_iter())
+    }
+
+    /// Inspects some images that are decoded together.
+    pub(crate) fn inspect_some(&self, images: Vec<ImageInput>) -> Vec<Result<Inspection>> {
+        let _span = tracing::info_span!("inspect", images = images.len()).entered();
         let mut results: Vec<Option<Result<Inspection>>> = images.iter().map(|_| None).collect();
         let mut loader = Loader::new(images, self.preprocess, LoadOptions::default(), &Silent);
         while let Ok(Some(batch)) = loader.next_batch(BATCH) {
@@ -114,12 +176,6 @@ impl Detector {
                     }
                 }
             }
-        }
-        let scores: Vec<f32> = results.iter().flatten().flatten().map(|inspection| inspection.image_score).collect();
-        if let Ok(drift) = self.drift(&scores)
-            && let Some(warning) = drift.warning
-        {
-            tracing::warn!("{warning}");
         }
         let lost = || Err(Error::data("inspection", "the image was not read"));
         results.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
@@ -279,6 +335,29 @@ impl Detector {
     /// The threshold for pixels.
     pub fn pixel_threshold(&self) -> &Threshold {
         &self.pixel_threshold
+    }
+
+    /// The image scores of the good images that the threshold was set from, ascending, each by a model that had not learned from
+    /// that image; empty for a model whose file does not hold them.
+    pub fn calibration_scores(&self) -> &[f32] {
+        &self.calibration_scores
+    }
+
+    /// The image threshold for another false-alarm rate, from the scores of the calibration: nothing is fitted again.
+    ///
+    /// ```no_run
+    /// # fn main() -> masf::Result<()> {
+    /// let detector = masf::Detector::load("part.masf")?;
+    /// let strict = detector.threshold_for(0.01)?;
+    /// detector.with_threshold(strict).save("part-strict.masf")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// A rate that is not between 0 and 1, or a model that holds fewer than two scores of its calibration.
+    pub fn threshold_for(&self, false_alarm_rate: f64) -> Result<Threshold> {
+        Ok(conformal_threshold(&self.calibration_scores, false_alarm_rate)?)
     }
 
     /// Replaces the threshold for images, for example by one chosen on labelled images.

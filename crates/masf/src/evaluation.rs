@@ -103,7 +103,7 @@ pub struct KindEvaluation {
 }
 
 /// The score of one labelled image.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SampleScore {
     /// The image.
@@ -142,6 +142,7 @@ impl Detector {
         mut visit: impl FnMut(Evaluated<'_>) -> Result<()>,
     ) -> Result<Evaluation> {
         check_classes(samples)?;
+        let _span = tracing::info_span!("evaluate", images = samples.len()).entered();
         let started = Instant::now();
         let options = LoadOptions { limits: Limits::default(), ..LoadOptions::default() };
         let mut loader = Loader::new(samples, self.preprocess, options, progress);

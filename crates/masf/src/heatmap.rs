@@ -2,7 +2,8 @@
 //!
 //! The colour scale is fixed: it runs over the normalised pixel score from 0 to 1, with 0.5 at the pixel threshold, so the
 //! pictures of one model compare. The colour map is Inferno (N. Smith and S. van der Walt), which is perceptually uniform
-//! and can be read without colour vision. Regions above the threshold are outlined.
+//! and can be read without colour vision. Regions above the threshold are outlined. [`maps`](crate::maps) has the values
+//! themselves, for other programs.
 
 use image::{DynamicImage, Rgb, RgbImage};
 use masf_data::Geometry;
@@ -11,7 +12,7 @@ use crate::Inspection;
 
 /// The longest side of a rendered picture; larger images are shrunk to it.
 const MAX_SIDE: u32 = 2048;
-/// Width of the legend in pixels.
+/// Width of the legend in its units; a unit is a pixel for pictures up to 511 pixels high, and grows with them.
 const LEGEND_WIDTH: u32 = 44;
 /// The least height of a picture with a legend.
 const LEGEND_HEIGHT: u32 = 64;
@@ -22,13 +23,23 @@ const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 /// Draws the anomaly map of an inspection over its image, with outlined regions and a legend.
 ///
 /// `image` is the inspected image, upright. The picture has its size (or its aspect ratio with a longest side of 2048, if
-/// it is larger) plus the legend on the right.
+/// it is larger) plus the legend on the right: 1, 0.5 (the threshold) and 0.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let detector = masf::Detector::load("part.masf")?;
+/// let image = masf::data::read_image("part.png", &masf::data::Limits::default())?;
+/// let found = detector.inspect(&image)?;
+/// masf::heatmap::render(&image, &found).save("part-heat.png")?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn render(image: &DynamicImage, inspection: &Inspection) -> RgbImage {
     with_legend(&overlaid(&shrunk(image), inspection))
 }
 
-/// The picture without its legend, at the size of `image`.
-pub(crate) fn overlaid(image: &DynamicImage, inspection: &Inspection) -> RgbImage {
+/// The same without its legend, at the size of `image`.
+pub fn overlaid(image: &DynamicImage, inspection: &Inspection) -> RgbImage {
     let mut picture = image.to_rgb8();
     overlay(&mut picture, inspection);
     picture
@@ -107,8 +118,8 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// The colour of a normalised score in `[0, 1]`.
-fn colour(level: f64) -> Rgb<u8> {
+/// The colour of a normalised score in `[0, 1]`; values outside are taken as the nearer end.
+pub fn colour(level: f64) -> Rgb<u8> {
     let colorous::Color { r, g, b } = colorous::INFERNO.eval_continuous(level.clamp(0.0, 1.0));
     Rgb([r, g, b])
 }
@@ -116,10 +127,11 @@ fn colour(level: f64) -> Rgb<u8> {
 /// Puts the colour scale to the right: 1 at the top, the threshold in the middle, 0 at the bottom.
 fn with_legend(picture: &RgbImage) -> RgbImage {
     let (width, height) = picture.dimensions();
-    let mut sheet = RgbImage::from_pixel(width + LEGEND_WIDTH, height.max(LEGEND_HEIGHT), PAPER);
+    let unit = (height / 256).max(1);
+    let mut sheet = RgbImage::from_pixel(width + LEGEND_WIDTH * unit, height.max(LEGEND_HEIGHT), PAPER);
     image::imageops::replace(&mut sheet, picture, 0, 0);
-    let (top, bottom) = (8, sheet.height() - 9);
-    let bar = width + 8..width + 20;
+    let (top, bottom) = (8 * unit, sheet.height() - 8 * unit - 1);
+    let bar = width + 8 * unit..width + 20 * unit;
     for row in top..=bottom {
         let level = f64::from(bottom - row) / f64::from(bottom - top);
         for column in bar.clone() {
@@ -128,19 +140,19 @@ fn with_legend(picture: &RgbImage) -> RgbImage {
     }
     for (text, level) in [("1", 1.0), ("0.5", 0.5), ("0", 0.0)] {
         let row = bottom - (f64::from(bottom - top) * level).round() as u32;
-        for column in bar.end..bar.end + 3 {
+        for column in bar.end..bar.end + 3 * unit {
             sheet.put_pixel(column, row, INK);
         }
-        write(&mut sheet, text, bar.end + 5, row - 2);
+        write(&mut sheet, text, bar.end + 5 * unit, row - 2 * unit - unit / 2, unit);
     }
     for column in bar {
-        sheet.put_pixel(column, (top + bottom).div_ceil(2), OUTLINE);
+        sheet.put_pixel(column, bottom - (f64::from(bottom - top) / 2.0).round() as u32, OUTLINE);
     }
     sheet
 }
 
-/// Writes digits, 3 by 5 pixels each.
-fn write(sheet: &mut RgbImage, text: &str, mut column: u32, row: u32) {
+/// Writes digits of 3 by 5 squares, each `unit` pixels wide.
+fn write(sheet: &mut RgbImage, text: &str, mut column: u32, row: u32, unit: u32) {
     for character in text.chars() {
         let glyph: [u8; 5] = match character {
             '0' => [0b111, 0b101, 0b101, 0b101, 0b111],
@@ -148,19 +160,22 @@ fn write(sheet: &mut RgbImage, text: &str, mut column: u32, row: u32) {
             '5' => [0b111, 0b100, 0b111, 0b001, 0b111],
             _ => [0, 0, 0, 0, 0b010],
         };
-        for (line, bits) in (row..).zip(glyph) {
-            for (offset, bit) in [4, 2, 1].into_iter().enumerate() {
-                if bits & bit != 0 {
-                    sheet.put_pixel(column + offset as u32, line, INK);
+        for (line, bits) in (0..).zip(glyph) {
+            for (offset, bit) in (0..).zip([4, 2, 1]) {
+                if bits & bit == 0 {
+                    continue;
+                }
+                for (dx, dy) in (0..unit).flat_map(|dx| (0..unit).map(move |dy| (dx, dy))) {
+                    sheet.put_pixel(column + offset * unit + dx, row + line * unit + dy, INK);
                 }
             }
         }
-        column += 4;
+        column += 4 * unit;
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use masf_core::Normalisation;
     use masf_data::{Preprocess, Resize, Size};
     use masf_fusion::{NormalisedScore, Threshold, ThresholdSource};
@@ -168,7 +183,7 @@ mod tests {
 
     use super::*;
 
-    fn inspection(image: Size, resize: Resize) -> Inspection {
+    pub(crate) fn inspection(image: Size, resize: Resize) -> Inspection {
         let preprocess = Preprocess::new(Size::square(64), Normalisation::IMAGENET).unwrap();
         let geometry = preprocess.with_crop_from(resize).unwrap().geometry(image).unwrap();
         let threshold = Threshold { value: 1.0, typical: 0.0, source: ThresholdSource::Manual };
@@ -211,7 +226,12 @@ mod tests {
         for (width, height) in [(1, 1), (3, 200), (4000, 10), (2500, 2500)] {
             let image = DynamicImage::new_luma8(width, height);
             let picture = render(&image, &inspection(Size::new(height, width), Resize::Exact(Size::square(64))));
-            assert!(picture.width() <= MAX_SIDE + LEGEND_WIDTH && picture.height() >= LEGEND_HEIGHT);
+            assert!(picture.width() <= MAX_SIDE + 8 * LEGEND_WIDTH && picture.height() >= LEGEND_HEIGHT);
+            // The legend is as large as the picture.
+            assert_eq!(
+                picture.width() - picture.width().min(width).min(MAX_SIDE),
+                LEGEND_WIDTH * (height.min(MAX_SIDE) / 256).max(1)
+            );
         }
     }
 }

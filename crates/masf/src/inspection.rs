@@ -6,7 +6,9 @@ use masf_metrics::{BoundingBox, label_components};
 use ndarray::{Array2, ArrayView2};
 
 /// What a detector says of one image.
-#[derive(Debug, Clone)]
+///
+/// It serialises with serde, all but its two maps, which [`maps`](crate::maps) writes as files.
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct Inspection {
     /// The anomaly score of the image on the calibrated scale; larger is more anomalous, without bound.
     pub image_score: f32,
@@ -21,8 +23,10 @@ pub struct Inspection {
     pub uncertainty: f32,
     /// The standard deviation of every pixel's score over views and branches, `[H, W]`, on the calibrated scale; zero where
     /// there is one view and one branch.
+    #[serde(skip)]
     pub uncertainty_map: Array2<f32>,
     /// The anomaly score of every pixel of the model's input, `[H, W]`, on the calibrated scale.
+    #[serde(skip)]
     pub anomaly_map: Array2<f32>,
     /// The threshold for single pixels.
     pub pixel_threshold: Threshold,

@@ -1,24 +1,60 @@
 //! Unsupervised visual anomaly detection for industry: learn from defect-free images only, then score an image, locate the
 //! defect, and decide.
 //!
-//! ```no_run
-//! use masf::{Config, Detector, data::Dataset};
+//! ```
+//! use masf::Detector;
+//! use masf::data::synthetic::{SyntheticConfig, write_dataset};
 //!
 //! fn main() -> masf::Result<()> {
-//!     let config = Config::from_toml("backbone.name = 'resnet18'")?;
-//!     let backbone = masf::open_backbone(&config.backbone, Some("resnet18.safetensors".as_ref()), &masf::Silent)?;
-//!     let good = Dataset::training("bottle")?.samples;
-//!     let detector = Detector::builder().config(config).backbone(backbone).fit(good.iter().map(|s| &s.path))?;
-//!     detector.save("bottle.masf")?;
+//!     // Any folder of good images will do; this one is drawn by a program.
+//!     let folder = std::env::temp_dir().join(format!("masf-first-{}", std::process::id()));
+//!     write_dataset(&folder, &SyntheticConfig { train: 8, test_good: 1, test_per_kind: 1, ..SyntheticConfig::default() })?;
 //!
-//!     let found = Detector::load("bottle.masf")?.inspect("bottle/test/broken_large/000.png")?;
+//!     let detector = Detector::builder().fit_folder(&folder)?;
+//!     detector.save(folder.join("plate.masf"))?;
+//!
+//!     let found = Detector::load(folder.join("plate.masf"))?.inspect(folder.join("test/missing_piece/000.png"))?;
 //!     println!("{:.3} {}", found.normalised_score, if found.is_anomalous { "ANOMALOUS" } else { "normal" });
 //!     for region in &found.regions {
 //!         println!("{} x {} at ({}, {})", region.height, region.width, region.top, region.left);
 //!     }
+//! #   std::fs::remove_dir_all(&folder).ok();
 //!     Ok(())
 //! }
 //! ```
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! |---|---|
+//! | fitting | [`Detector::builder`], [`DetectorBuilder`], [`Config`], [`Preset`] |
+//! | inspecting | [`Detector::inspect`], [`inspect_iter`](Detector::inspect_iter), [`inspect_batch`](Detector::inspect_batch), [`ImageInput`], [`Inspection`] |
+//! | measuring | [`Detector::evaluate`], [`Evaluation`], `report` (feature `report`) |
+//! | thresholds | [`Threshold`], [`Detector::threshold_for`], [`Evaluation::f1_threshold`] |
+//! | pictures and maps | [`heatmap`], [`maps`] |
+//! | own parts | [`FeatureExtractor`], [`Fit`], [`Scorer`], [`default_registry`] |
+//! | learning more | [`Detector::extend`], [`Detector::merge`] |
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `embedded` | yes | the weights of the default backbone, `masf-nano`, as part of the binary (1.1 MB) |
+//! | `hnsw` | yes | search in a graph, for memory banks far above 50,000 prototypes |
+//! | `report` | | `masf::report`: evaluations as self-contained HTML pages |
+//! | `progress` | | `masf::progress::TerminalProgress`, a progress bar |
+//! | `vit` | | vision transformers (DINOv2) as backbones |
+//! | `hub` | | weights of backbones by name from the Hugging Face hub |
+//! | `cuda`, `cudnn`, `metal` | | backbones on a GPU |
+//! | `mkl`, `accelerate` | | Candle's matrix products by a vendor's library |
+//!
+//! # Logging
+//!
+//! Events and spans go through `tracing`; without a subscriber they cost next to nothing. Spans at level INFO: `fit` with `features`, `learn` and
+//! `calibrate` inside, `inspect`, `evaluate`; at DEBUG inside of an inspection: `backbone`, `score`, `fuse`. Warnings: images that are skipped, and
+//! scores that no longer look like those of the calibration.
+//!
+//! # How it works
 //!
 //! The way of an image: file -> [`data`] (decode, resize, normalise) -> [`backbone`] (feature pyramid) ->
 //! scorers ([memory bank](masf_memory), [student](masf_distill), or a [baseline](masf_baselines)) -> [fusion](masf_fusion)
@@ -40,6 +76,8 @@ mod extension;
 mod fit;
 pub mod heatmap;
 mod inspection;
+mod inspections;
+pub mod maps;
 mod method;
 mod open;
 mod pipeline;
@@ -59,6 +97,7 @@ pub use drift::Drift;
 pub use evaluation::{Curves, Evaluated, Evaluation, KindEvaluation, SampleScore};
 pub use extension::ExtendOptions;
 pub use inspection::{Inspection, Region};
+pub use inspections::Inspections;
 pub use masf_backbone::Precision;
 pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
 pub use masf_core::{DeviceChoice, Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
@@ -78,7 +117,11 @@ pub use masf_backbone as backbone;
 pub use masf_core as core;
 pub use masf_data as data;
 
-/// The example of the README, compiled as a test.
+/// The examples of the README and of the book, compiled as tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
+mod book {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/guide/library.md")]
+    struct Library;
+}

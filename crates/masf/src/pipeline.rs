@@ -86,7 +86,15 @@ pub(crate) fn run(
     fusion: &dyn Fusion,
     images: &Tensor,
 ) -> Result<AnomalyMap> {
-    let pyramid = backbone.extract(&images.to_device(&backbone.device())?)?;
-    let scores = score_views(backbone, branches, views, images, &pyramid)?;
+    let count = images.dims().first().copied().unwrap_or(0);
+    let pyramid = {
+        let _span = tracing::debug_span!("backbone", images = count).entered();
+        backbone.extract(&images.to_device(&backbone.device())?)?
+    };
+    let scores = {
+        let _span = tracing::debug_span!("score", images = count, branches = branches.len()).entered();
+        score_views(backbone, branches, views, images, &pyramid)?
+    };
+    let _span = tracing::debug_span!("fuse", images = count).entered();
     fuse(fusion, &scores, pyramid.input_size())
 }

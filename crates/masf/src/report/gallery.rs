@@ -15,9 +15,9 @@ use crate::evaluation::Evaluated;
 use crate::{Region, heatmap};
 
 /// Longest side of the pictures.
-const SIDE: u32 = 224;
-/// Quality of the JPEG pictures, 1 to 100; about 8 KB a picture.
-const QUALITY: u8 = 78;
+const SIDE: u32 = 208;
+/// Quality of the JPEG pictures, 1 to 100.
+const QUALITY: u8 = 76;
 
 /// Collects what a report shows of every image: small pictures of the image, its heat map and its mask.
 ///
@@ -37,6 +37,7 @@ pub(super) struct Entry {
     pub(super) is_anomalous: bool,
     pub(super) normalised_score: f32,
     pub(super) image_score: f32,
+    pub(super) uncertainty: f32,
     pub(super) regions: Vec<Region>,
     pub(super) size: (u32, u32),
     pub(super) image: String,
@@ -83,6 +84,7 @@ impl Gallery {
             is_anomalous: inspection.is_anomalous,
             normalised_score: inspection.normalised_score.0,
             image_score: inspection.image_score,
+            uncertainty: inspection.uncertainty,
             regions: inspection.regions.clone(),
             size,
             image: jpeg(&image.to_rgb8())?,
@@ -90,6 +92,11 @@ impl Gallery {
             mask: found.mask.map(|mask| mask_png(mask, size)).transpose()?,
         });
         Ok(())
+    }
+
+    /// Whether an image of the gallery has a mask.
+    pub(super) fn has_masks(&self) -> bool {
+        self.entries.iter().any(|entry| entry.mask.is_some())
     }
 
     /// The images, the most anomalous first; equal scores keep the order in which they were added.

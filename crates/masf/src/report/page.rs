@@ -5,22 +5,27 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::gallery::{Entry, Gallery};
 use super::plots::{Curve, histogram};
-use crate::{Detector, Evaluation};
+use crate::evaluation::SampleScore;
+use crate::{Detector, Evaluation, heatmap};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// Verdicts whose normalised score is nearer to the threshold (0.5) than this are flagged.
-const UNSURE: f32 = 0.1;
+/// Verdicts at least as uncertain as this are flagged: a score within about a fifth of the way from the threshold to the typical score.
+const UNSURE: f32 = 0.75;
+/// Most wrong verdicts that are listed before the gallery.
+const LISTED: usize = 60;
 
 pub(super) fn render(title: &str, detector: &Detector, evaluation: &Evaluation, gallery: &Gallery) -> Result<Markup> {
     let configuration = detector.config().to_toml()?;
+    let cards = gallery.sorted();
     Ok(html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
                 title { (title) " - masf" }
                 link rel="icon" href="data:,";
                 style { (PreEscaped(STYLE)) }
@@ -32,27 +37,45 @@ pub(super) fn render(title: &str, detector: &Detector, evaluation: &Evaluation, 
                         (evaluation.images) " images inspected with the backbone " (detector.backbone().name())
                         ", learned from " (detector.provenance().images) " good images"
                     }
+                    nav aria-label="Sections" {
+                        a href="#summary" { "Summary" }
+                        a href="#curves" { "Curves" }
+                        a href="#kinds" { "Kinds" }
+                        @if !cards.is_empty() { a href="#images" { "Images" } }
+                        a href="#provenance" { "Provenance" }
+                    }
                 }
                 main {
-                    (summary(evaluation))
-                    h2 { "Scores and curves" }
-                    div.plots { (plots(evaluation)) }
-                    h2 { "Kinds" }
-                    (kinds(evaluation))
-                    @if !gallery.is_empty() { (gallery_section(gallery, evaluation)) }
-                    h2 { "Configuration and provenance" }
-                    (provenance(detector))
-                    details { summary { "All settings" } pre { (configuration) } }
+                    section #summary aria-label="Summary" { (summary(evaluation)) }
+                    section #curves {
+                        h2 { "Scores and curves" }
+                        div.plots { (plots(evaluation)) }
+                    }
+                    section #kinds { h2 { "Kinds" } (kinds(evaluation, !cards.is_empty())) }
+                    @if !cards.is_empty() {
+                        section #images { (images(&cards, evaluation, gallery.has_masks())) }
+                    }
+                    section #provenance {
+                        h2 { "Configuration and provenance" }
+                        (provenance(detector))
+                        details { summary { "All settings" } pre tabindex="0" { (configuration) } }
+                    }
                 }
-                @if !gallery.is_empty() { script { (PreEscaped(SCRIPT)) } }
+                @if !cards.is_empty() { script { (PreEscaped(SCRIPT)) } }
             }
         }
     })
 }
 
+fn percent(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{:.1} %", value * 100.0))
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.4}"))
+}
+
 fn summary(evaluation: &Evaluation) -> Markup {
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
-    let percent = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{:.1} %", value * 100.0));
     let cards = [
         ("image AUROC", number(Some(evaluation.image_auroc))),
         ("image AP", number(Some(evaluation.image_ap))),
@@ -62,10 +85,33 @@ fn summary(evaluation: &Evaluation) -> Markup {
         ("AUPRO", number(evaluation.aupro)),
         ("false alarms", percent(evaluation.false_alarm_rate)),
         ("defects found", percent(evaluation.detection_rate)),
+        ("wrong verdicts", percent(Some(evaluation.error_rate))),
+        ("wrong, without the most uncertain tenth", percent(Some(evaluation.error_rate_of_certain))),
     ];
     html! {
         dl.cards { @for (name, value) in cards { div { dt { (name) } dd { (value) } } } }
         @if let Some(reason) = &evaluation.pixel_metrics_missing { p.note { "No pixel metrics: " (reason) } }
+        @if let Some(warning) = &evaluation.drift.warning { p.note role="alert" { strong { "Drift: " } (warning) } }
+    }
+}
+
+/// What the threshold does to the images: where it lies on the curves.
+struct AtThreshold {
+    false_positive_rate: f64,
+    recall: f64,
+    precision: Option<f64>,
+}
+
+impl AtThreshold {
+    fn new(evaluation: &Evaluation) -> Self {
+        let is_found = |score: &&SampleScore| score.image_score > evaluation.threshold;
+        let found = evaluation.scores.iter().filter(is_found).count();
+        let right = evaluation.scores.iter().filter(is_found).filter(|score| score.defective).count();
+        Self {
+            false_positive_rate: evaluation.false_alarm_rate.unwrap_or_default(),
+            recall: evaluation.detection_rate.unwrap_or_default(),
+            precision: (found > 0).then(|| right as f64 / found as f64),
+        }
     }
 }
 
@@ -74,26 +120,33 @@ fn plots(evaluation: &Evaluation) -> Markup {
         evaluation.scores.iter().filter(|s| s.defective == defective).map(|s| s.image_score).collect()
     };
     let curves = &evaluation.curves;
+    let at = AtThreshold::new(evaluation);
     let roc = Curve {
-        title: "ROC of the images",
+        title: format!("ROC of the images, area {:.4}", evaluation.image_auroc),
         horizontal: "false-positive rate",
         vertical: "true-positive rate",
         limit: 1.0,
         points: curves.roc.iter().map(|p| (p.false_positive_rate, p.true_positive_rate)).collect(),
+        chance: true,
+        mark: Some((at.false_positive_rate, at.recall)),
     };
     let precision_recall = Curve {
-        title: "Precision and recall of the images",
+        title: format!("Precision and recall of the images, average {:.4}", evaluation.image_ap),
         horizontal: "recall",
         vertical: "precision",
         limit: 1.0,
         points: curves.precision_recall.iter().map(|p| (p.recall, p.precision)).collect(),
+        chance: false,
+        mark: at.precision.map(|precision| (at.recall, precision)),
     };
     let pro = Curve {
-        title: "Per-region overlap (PRO) of the pixels",
-        horizontal: "false-positive rate",
+        title: format!("Overlap with the regions of the masks (PRO), area {}", number(evaluation.aupro)),
+        horizontal: "false-positive rate of the pixels",
         vertical: "overlap",
         limit: masf_metrics::AUPRO_FPR_LIMIT,
         points: curves.pro.iter().map(|p| (p.false_positive_rate, p.overlap)).collect(),
+        chance: false,
+        mark: None,
     };
     html! {
         (histogram(&of(false), &of(true), evaluation.threshold))
@@ -103,33 +156,59 @@ fn plots(evaluation: &Evaluation) -> Markup {
     }
 }
 
-fn kinds(evaluation: &Evaluation) -> Markup {
+fn kinds(evaluation: &Evaluation, linked: bool) -> Markup {
+    let found = |kind: &str| {
+        let of_kind = evaluation.scores.iter().filter(|score| score.kind == kind);
+        of_kind.filter(|score| score.image_score > evaluation.threshold).count()
+    };
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Kinds" {
+        div.scroll tabindex="0" role="region" aria-label="Table of the kinds" {
             table {
                 thead { tr { th scope="col" { "kind" } th scope="col" { "images" } th scope="col" { "image AUROC" }
-                    th scope="col" { "called anomalous" } } }
+                    th scope="col" { "called anomalous" } th scope="col" { "share" } } }
                 tbody {
-                    @for (kind, found) in &evaluation.kinds {
+                    @for (kind, of_kind) in &evaluation.kinds {
                         tr {
-                            td { (kind) }
-                            td { (found.images) }
-                            td { (found.image_auroc.map_or("-".to_owned(), |auroc| format!("{auroc:.4}"))) }
-                            td { (format!("{:.1} %", found.anomalous_rate * 100.0)) }
+                            th scope="row" {
+                                @if linked { a href="#images" data-filter=(format!("kind:{kind}")) { (kind) } } @else { (kind) }
+                            }
+                            td { (of_kind.images) }
+                            td { (number(of_kind.image_auroc)) }
+                            td { (found(kind)) }
+                            td { (percent(Some(of_kind.anomalous_rate))) }
                         }
                     }
                 }
             }
         }
+        p.note { "Image AUROC of a kind: its images against all good ones." }
     }
 }
 
-fn gallery_section(gallery: &Gallery, evaluation: &Evaluation) -> Markup {
+fn images(cards: &[&Entry], evaluation: &Evaluation, masks: bool) -> Markup {
+    let wrong: Vec<(usize, &&Entry)> =
+        cards.iter().enumerate().filter(|(_, entry)| entry.is_anomalous != entry.defective).collect();
     html! {
         h2 { "Images" }
         p.note {
-            "The slider of a picture goes from the image over its heat map to the mask. Heat maps share one colour scale: its middle is "
-            "the pixel threshold, and what lies above is outlined. Verdicts close to the threshold are flagged as uncertain."
+            "The slider of a picture goes from the image over its heat map " @if masks { "to the mask. " } @else { "and back. " }
+            "Heat maps share one colour scale: its middle is the pixel threshold, and what lies above is outlined. Verdicts close to the "
+            "threshold are flagged as uncertain."
+        }
+        (legend())
+        @if !wrong.is_empty() {
+            details.wrong-list {
+                summary { (wrong.len()) " wrong verdicts" }
+                ul {
+                    @for (place, entry) in wrong.iter().take(LISTED) {
+                        li {
+                            a href=(format!("#image-{place}")) { (entry.name) }
+                            ": " (if entry.defective { "missed" } else { "false alarm" }) (format!(", {:.3}", entry.normalised_score))
+                        }
+                    }
+                    @if wrong.len() > LISTED { li { "and " (wrong.len() - LISTED) " more" } }
+                }
+            }
         }
         div.controls {
             label { "Order" br;
@@ -148,18 +227,36 @@ fn gallery_section(gallery: &Gallery, evaluation: &Evaluation) -> Markup {
                     @for kind in evaluation.kinds.keys() { option value=(format!("kind:{kind}")) { (kind) } }
                 }
             }
-            label { "All pictures: image, heat map, mask" br;
-                input #all-layers type="range" min="0" max="2" step="0.05" value="1";
+            label { "All pictures: image, heat map" @if masks { ", mask" } br;
+                input #all-layers type="range" min="0" max=(if masks { "2" } else { "1" }) step="0.1" value="1";
             }
-            output #shown aria-live="polite" {}
+            output #shown aria-live="polite" { (cards.len()) " images" }
         }
-        ul.gallery { @for entry in gallery.sorted() { (card(entry)) } }
+        ul.gallery { @for (place, entry) in cards.iter().enumerate() { (card(place, entry)) } }
     }
 }
 
-fn card(entry: &Entry) -> Markup {
+/// The colour scale of the heat maps.
+fn legend() -> Markup {
+    let stops: Vec<String> = (0..=16)
+        .map(|step| {
+            let [r, g, b] = heatmap::colour(f64::from(step) / 16.0).0;
+            format!("rgb({r} {g} {b})")
+        })
+        .collect();
+    html! {
+        div.legend role="img" aria-label="Colour scale of the heat maps: dark is normal, the middle is the threshold, bright is anomalous" {
+            span { "0 normal" }
+            div.bar style=(format!("background:linear-gradient(90deg,{})", stops.join(","))) { i {} }
+            span { "1 anomalous" }
+            span.middle { "0.5 threshold" }
+        }
+    }
+}
+
+fn card(place: usize, entry: &Entry) -> Markup {
     let right = entry.is_anomalous == entry.defective;
-    let unsure = (entry.normalised_score - 0.5).abs() < UNSURE;
+    let unsure = entry.uncertainty >= UNSURE;
     let mut flags = Vec::new();
     if !right {
         flags.push(if entry.defective { "missed" } else { "false-alarm" });
@@ -170,20 +267,25 @@ fn card(entry: &Entry) -> Markup {
     let verdict = if entry.is_anomalous { "anomalous" } else { "normal" };
     let (width, height) = entry.size;
     let layers = if entry.mask.is_some() { ("2", "image, heat map, mask") } else { ("1", "image, heat map") };
+    let id = format!("image-{place}");
     html! {
-        li data-score=(entry.image_score) data-normalised=(entry.normalised_score) data-kind=(entry.kind)
+        li id=(id) data-score=(entry.image_score) data-uncertainty=(entry.uncertainty) data-kind=(entry.kind)
             data-flags=(flags.join(" ")) {
             div.stack {
-                img src=(entry.image) width=(width) height=(height) alt=(format!("{}, {verdict}", entry.name));
-                img.heat src=(entry.heat) width=(width) height=(height) alt="";
-                @if let Some(mask) = &entry.mask { img.mask src=(mask) width=(width) height=(height) alt=""; }
+                img src=(entry.image) width=(width) height=(height) decoding="async" alt=(format!("{}, {verdict}", entry.name));
+                img.heat src=(entry.heat) width=(width) height=(height) decoding="async" alt="its heat map";
+                @if let Some(mask) = &entry.mask {
+                    img.mask src=(mask) width=(width) height=(height) decoding="async" alt="its mask";
+                }
             }
             label.layer { (layers.1)
-                input type="range" min="0" max=(layers.0) step="0.05" value="1" aria-label=(format!("{}: {}", entry.name, layers.1));
+                input type="range" min="0" max=(layers.0) step="0.1" value="1" aria-label=(format!("{}: {}", entry.name, layers.1));
             }
-            p.name { (entry.name) }
+            p.name { a href=(format!("#{id}")) { (entry.name) } }
             p.verdict {
-                span class=(if right { "right" } else { "wrong" }) { (verdict) @if !right { ", wrong" } }
+                span class=(if right { "right" } else { "wrong" }) {
+                    (verdict) @if !right { (if entry.defective { ", but defective" } else { ", but good" }) }
+                }
                 " " (format!("{:.3}", entry.normalised_score)) " "
                 @if unsure { span.tag.unsure { "uncertain" } }
             }
@@ -213,8 +315,8 @@ fn provenance(detector: &Detector) -> Markup {
         ("pixel threshold", detector.pixel_threshold().to_string()),
     ];
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Provenance" {
-            table { tbody { @for (name, value) in rows { tr { th scope="row" { (name) } td { (value) } } } } }
+        div.scroll tabindex="0" role="region" aria-label="Table of the provenance" {
+            table.facts { tbody { @for (name, value) in rows { tr { th scope="row" { (name) } td { (value) } } } } }
         }
     }
 }

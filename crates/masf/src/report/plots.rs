@@ -13,13 +13,17 @@ const BINS: usize = 32;
 
 /// A curve over the unit square, or over a part of its horizontal axis.
 pub(super) struct Curve<'a> {
-    pub(super) title: &'a str,
+    pub(super) title: String,
     pub(super) horizontal: &'a str,
     pub(super) vertical: &'a str,
     /// The largest horizontal value shown.
     pub(super) limit: f64,
     /// Horizontal and vertical value, in the order in which they are joined.
     pub(super) points: Vec<(f64, f64)>,
+    /// Whether to draw the diagonal, where guesses lie.
+    pub(super) chance: bool,
+    /// The place of the threshold on the curve.
+    pub(super) mark: Option<(f64, f64)>,
 }
 
 impl Curve<'_> {
@@ -28,13 +32,27 @@ impl Curve<'_> {
             .iter()
             .map(|&(x, y)| format!("{:.1},{:.1}", across(x / self.limit), up(y)))
             .collect();
+        let label = match self.mark {
+            Some((x, y)) => {
+                format!("{}; at the threshold {} {x:.3}, {} {y:.3}", self.title, self.horizontal, self.vertical)
+            }
+            None => self.title.clone(),
+        };
         html! {
             figure.plot {
-                svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(self.title) {
+                svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(label) {
                     (axes(self.horizontal, self.vertical, |t| tick(t * self.limit), tick))
+                    @if self.chance {
+                        line.chance x1=(across(0.0)) y1=(up(0.0)) x2=(across(1.0)) y2=(up(1.0)) {}
+                    }
                     polyline.curve points=(path.join(" ")) {}
+                    @if let Some((x, y)) = self.mark {
+                        circle.mark cx=(format!("{:.1}", across(x / self.limit))) cy=(format!("{:.1}", up(y))) r="4" {
+                            title { "at the threshold: " (self.horizontal) " " (tick(x)) ", " (self.vertical) " " (tick(y)) }
+                        }
+                    }
                 }
-                figcaption { (self.title) }
+                figcaption { (self.title) @if self.mark.is_some() { " " span.key.mark { "threshold" } } }
             }
         }
     }
@@ -84,19 +102,30 @@ pub(super) fn histogram(good: &[f32], defective: &[f32], threshold: f32) -> Mark
         }
     };
     let line = format!("{:.1}", across((f64::from(threshold) - low) / span));
+    let label = format!(
+        "Histogram of the image scores of {} good and {} defective images, from {low:.2} to {high:.2}; threshold {threshold:.2}",
+        good.iter().sum::<usize>(),
+        defective.iter().sum::<usize>()
+    );
     html! {
         figure.plot {
-            svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label="Histogram of the image scores" {
-                (axes("image score", "images", |t| tick(low + t * span), |t| format!("{:.0}", t * highest)))
+            svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(label) {
+                (axes("image score", "images", |t| tick(low + t * span), |t| whole(t * highest)))
                 (bars(&good, "good"))
                 (bars(&defective, "defective"))
                 line.threshold x1=(line) x2=(line) y1=(up(0.0)) y2=(up(1.0)) { title { "threshold" } }
             }
             figcaption {
+                "Histogram: "
                 span.key.good { "good" } " " span.key.defective { "defective" } " " span.key.threshold { "threshold" }
             }
         }
     }
+}
+
+/// A count at a grid line, where it is one.
+fn whole(value: f64) -> String {
+    if (value - value.round()).abs() < 1e-9 { format!("{value:.0}") } else { String::new() }
 }
 
 fn across(t: f64) -> f64 {

@@ -1,0 +1,71 @@
+//! What the examples work on where neither a model nor images are given: a small synthetic inspection set, drawn by a
+//! program, and a model that has learned from it. Both are kept, so that only the first example that needs them makes them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use masf::Detector;
+use masf::data::synthetic::{SyntheticConfig, write_dataset};
+
+use crate::ModelArgs;
+
+/// Where the set and the model are kept.
+pub const FOLDER: &str = "target/demo";
+
+/// The synthetic set, in the layout of MVTec AD.
+///
+/// # Errors
+/// The file system's.
+pub fn dataset() -> anyhow::Result<PathBuf> {
+    let data = Path::new(FOLDER).join("data");
+    if !data.join("test").is_dir() {
+        let config = SyntheticConfig { train: 24, test_good: 8, test_per_kind: 3, ..SyntheticConfig::default() };
+        write_dataset(&data, &config)?;
+    }
+    Ok(data)
+}
+
+/// A model that has learned from the good images of [`dataset`].
+///
+/// # Errors
+/// The file system's, and those of fitting.
+pub fn model() -> anyhow::Result<Detector> {
+    let path = Path::new(FOLDER).join("model.masf");
+    if path.exists() {
+        return Detector::load(&path).with_context(|| format!("delete {} to make it again", path.display()));
+    }
+    eprintln!(
+        "no --model: learning from synthetic images, which takes some seconds; the model is kept in {}",
+        path.display()
+    );
+    let detector = Detector::builder().fit_folder(dataset()?)?;
+    detector.save(&path)?;
+    Ok(detector)
+}
+
+/// The model that the command line names, or that of the synthetic set.
+#[derive(Debug, clap::Args)]
+pub struct OptionalModel {
+    /// Model file made by `train` [default: one that learns from synthetic images]
+    #[arg(long, value_name = "M.masf")]
+    pub model: Option<PathBuf>,
+    /// Weights of the backbone, for a model saved with --reference-weights
+    #[arg(long, value_name = "FILE.safetensors", requires = "model")]
+    pub weights: Option<PathBuf>,
+    /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that name
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: masf::DeviceChoice,
+}
+
+impl OptionalModel {
+    /// Loads or makes the model.
+    ///
+    /// # Errors
+    /// Those of [`ModelArgs::load`] and of [`model`].
+    pub fn load(self) -> anyhow::Result<Detector> {
+        match self.model {
+            Some(model) => Ok(ModelArgs { model, weights: self.weights, device: self.device }.load()?),
+            None => model(),
+        }
+    }
+}
