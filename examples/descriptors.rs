@@ -88,7 +88,7 @@ fn main() -> ExitCode {
         anyhow::ensure!(count > 0, "{}: no image could be read", args.data.display());
         let rows = Tensor::from_vec(rows, (count, ()), &Device::Cpu)?;
         let anchors = Tensor::from_vec(anchors, (count, ()), &Device::Cpu)?;
-        outln!("{count} descriptors of {} dimensions, anchors of {}", rows.dim(1)?, anchors.dim(1)?);
+        outln!("{count} descriptors of {} dimensions, anchors of {}", rows.dim(1)?, anchors.dim(1)?)?;
         let tensors = [("descriptors".to_owned(), rows), ("anchors".to_owned(), anchors)];
         safetensors::save(&tensors.into(), &args.out).with_context(|| args.out.display().to_string())?;
         Ok(ExitCode::SUCCESS)

@@ -14,7 +14,7 @@ use clap::Parser;
 use masf::data::Dataset;
 use masf::{Evaluation, Threshold, ThresholdSource};
 use masf_examples::demo::{self, OptionalModel};
-use masf_examples::{Common, progress, run};
+use masf_examples::{Common, outln, progress, run};
 
 /// Compare thresholds, and save the model with one.
 #[derive(Parser)]
@@ -49,18 +49,18 @@ fn main() -> ExitCode {
         let data = data.map_or_else(demo::dataset, Ok)?;
         let evaluation = detector.evaluate(&Dataset::test(&data)?.samples, progress.as_ref())?;
 
-        println!(
+        outln!(
             "{} good images set the threshold, {} labelled ones try it",
             detector.calibration_scores().len(),
             evaluation.images
-        );
-        println!("{:>24}  {:>9}  {:>12}  {:>13}", "chosen by", "threshold", "false alarms", "defects found");
+        )?;
+        outln!("{:>24}  {:>9}  {:>12}  {:>13}", "chosen by", "threshold", "false alarms", "defects found")?;
         for rate in RATES {
-            show(&format!("rate {rate}"), &detector.threshold_for(rate)?, &evaluation);
+            show(&format!("rate {rate}"), &detector.threshold_for(rate)?, &evaluation)?;
         }
         let by_labels = evaluation.f1_threshold(detector.threshold())?;
-        show("largest F1 score", &by_labels, &evaluation);
-        println!("* too few good images for this rate: extrapolated");
+        show("largest F1 score", &by_labels, &evaluation)?;
+        outln!("* too few good images for this rate: extrapolated")?;
 
         if let Some(path) = out {
             let chosen = match (f1, rate) {
@@ -69,14 +69,14 @@ fn main() -> ExitCode {
                 (false, None) => *detector.threshold(),
             };
             detector.with_threshold(chosen).save(&path)?;
-            println!("saved {} with the threshold {chosen}", path.display());
+            outln!("saved {} with the threshold {chosen}", path.display())?;
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
 /// A row of the table.
-fn show(name: &str, threshold: &Threshold, evaluation: &Evaluation) {
+fn show(name: &str, threshold: &Threshold, evaluation: &Evaluation) -> anyhow::Result<()> {
     let share = |defective: bool| {
         let scores: Vec<f32> = evaluation
             .scores
@@ -89,5 +89,6 @@ fn show(name: &str, threshold: &Threshold, evaluation: &Evaluation) {
     };
     let extrapolated = matches!(threshold.source, ThresholdSource::Conformal { extrapolated: true, .. });
     let mark = if extrapolated { "*" } else { " " };
-    println!("{name:>24}{mark} {:>9.4}  {:>10.1} %  {:>11.1} %", threshold.value, share(false), share(true));
+    outln!("{name:>24}{mark} {:>9.4}  {:>10.1} %  {:>11.1} %", threshold.value, share(false), share(true))?;
+    Ok(())
 }

@@ -14,7 +14,7 @@ use clap::Parser;
 use masf::data::Dataset;
 use masf::data::synthetic::{SyntheticConfig, write_dataset};
 use masf::{Config, Detector, Size};
-use masf_examples::{Common, demo, progress, run};
+use masf_examples::{Common, demo, outln, progress, run};
 
 /// Compare shrunk images with tiles.
 #[derive(Parser)]
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
                 .progress(progress.clone())
                 .fit(good.samples.iter().map(|sample| &sample.path))?;
             let measured = detector.evaluate(&test.samples, progress.as_ref())?;
-            println!("== {name}\n\n{measured}");
+            outln!("== {name}\n\n{measured}")?;
         }
         Ok(ExitCode::SUCCESS)
     })

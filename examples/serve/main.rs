@@ -36,7 +36,7 @@ use clap::Parser;
 use masf::data::{Limits, decode_image};
 use masf::{Detector, Fault};
 use masf_examples::demo::OptionalModel;
-use masf_examples::{Common, as_json, png, run};
+use masf_examples::{Common, as_json, outln, png, run};
 use metrics::Metrics;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -133,7 +133,7 @@ async fn serve(address: SocketAddr, app: Arc<App>) -> anyhow::Result<()> {
         .route("/metrics", get(metrics_page))
         .layer(DefaultBodyLimit::max(app.max_body))
         .with_state(app);
-    println!("listening at http://{}", listener.local_addr()?);
+    outln!("listening at http://{}", listener.local_addr()?)?;
     std::io::stdout().flush()?;
     let stop = Arc::new(tokio::sync::Notify::new());
     let stopping = stop.clone();
