@@ -258,8 +258,8 @@ fn all() -> Vec<Attack> {
 fn every_attack_gets_its_answer_in_bounded_memory_and_time() {
     let mut wrong = Vec::new();
     for Attack { name, bytes, says } in all() {
-        // What a decoder of the largest of these pictures needs, and a few copies of the file.
-        let bound = 80 * MIB + 4 * bytes.len();
+        // What a decoder of the largest of these pictures needs, or a profile that is unpacked, and a few copies of the file.
+        let bound = 128 * MIB + 4 * bytes.len();
         let answer = bounded(&name, bound, || decode_image(name.as_str(), &bytes, &Limits::default()));
         match (answer, says) {
             (Ok(image), None) if image.width() > 0 && image.height() > 0 => {}
@@ -294,10 +294,10 @@ fn attacks_among_good_images_are_listed_and_change_nothing() -> Result<()> {
         Dataset::training(folder.path())?.samples.into_iter().map(|sample| sample.path).collect();
     let fit = |images: &[PathBuf]| Detector::builder().config(quick_config()).skip_bad(true).fit_with_report(images);
     let (clean, (detector, report)) = alone(|| Ok::<_, masf::Error>((fit(good)?.0, fit(&images)?)))?;
-    assert_eq!(report.skipped.len(), refused.len());
     for name in &refused {
         assert!(report.skipped.iter().any(|error| error.to_string().contains(name.as_str())), "{name} is not listed");
     }
+    assert_eq!(report.skipped.len(), refused.len());
     assert_eq!(detector.threshold(), clean.threshold());
     let scores = |detector: &Detector| detector.inspect(&good[0]).map(|found| found.anomaly_map);
     assert_eq!(scores(&detector)?, scores(&clean)?);

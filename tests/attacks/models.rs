@@ -90,19 +90,9 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 
 /// What to put in the place of a value.
 fn replacements(value: &Value) -> Vec<Value> {
-    let mut others = vec![Value::Null, json!({}), json!([])];
+    let mut others = vec![Value::Null, json!({})];
     match value {
-        Value::Number(_) => others.extend([
-            json!(-1),
-            json!(0),
-            json!(1),
-            json!(3),
-            json!(1u64 << 31),
-            json!(u64::MAX),
-            json!(1e308),
-            json!(-1e308),
-            json!(1e-45),
-        ]),
+        Value::Number(_) => others.extend([json!(-1), json!(0), json!(u64::MAX), json!(1e308), json!(1e-45)]),
         Value::String(text) => others.extend([json!(""), json!(format!("{text}x")), json!("x".repeat(10_000))]),
         Value::Bool(value) => others.push(json!(!value)),
         Value::Array(items) => {
@@ -121,11 +111,12 @@ fn replacements(value: &Value) -> Vec<Value> {
     others
 }
 
-/// Loads a forged model, and looks at a picture with it if it loads; any answer will do but a panic, a number that is not finite, or a
+/// Loads a forged model, and looks at a picture with it, if there is one and it loads; any answer will do but a panic, a number that is not finite, or a
 /// great deal of memory.
-fn survives(name: &str, model: &Model, picture: &RgbImage) -> std::result::Result<bool, String> {
+fn survives(name: &str, model: &Model, picture: Option<&RgbImage>) -> std::result::Result<bool, String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<bool> {
         let detector = model.load()?;
+        let Some(picture) = picture else { return Ok(true) };
         let Size { height, width } = detector.preprocess().size();
         if height.max(width) > 512 {
             // A large input is the user's choice, and its cost is known.
@@ -133,7 +124,7 @@ fn survives(name: &str, model: &Model, picture: &RgbImage) -> std::result::Resul
         }
         let found = detector.inspect(picture.clone())?;
         let finite = found.image_score.is_finite() && found.anomaly_map.iter().all(|value| value.is_finite());
-        Ok(finite || name.is_empty())
+        Ok(finite)
     }));
     match outcome {
         Ok(Ok(true)) => Ok(true),
@@ -153,12 +144,16 @@ fn no_setting_of_a_model_file_can_break_its_reader() {
     let mut broken = Vec::new();
     let (mut tried, mut accepted) = (0, Vec::new());
     for (index, (kind, model)) in models().into_iter().enumerate() {
-        assert!(survives(kind, &model, &picture) == Ok(true), "{kind} cannot be forged");
+        assert!(survives(kind, &model, Some(&picture)) == Ok(true), "{kind} cannot be forged");
         let mut places = Vec::new();
         pointers(&model.sections, "", &mut places);
-        // The configuration has the same form in all models, and there are two backbones: one look at each is enough.
+        // The configuration has the same form in all models, and there are two backbones, two fusions that differ and a bank in the first: one
+        // look at each is enough.
         let skip = |place: &str| {
-            (index != 0 && place.starts_with("//data/")) || (index > 1 && place.starts_with("/backbone/data/"))
+            (index != 0 && place.starts_with("//data/"))
+                || (index > 1 && place.starts_with("/backbone/"))
+                || (!matches!(index, 0 | 2) && place.starts_with("/fusion/"))
+                || (index == 1 && place.starts_with("/branch0/"))
         };
         for place in places.iter().filter(|place| !skip(place)) {
             let Some(value) = model.sections.pointer(place) else { panic!("{place} is gone") };
@@ -168,7 +163,9 @@ fn no_setting_of_a_model_file_can_break_its_reader() {
                 *forged.sections.pointer_mut(place).expect("it is there") = other;
                 let name = format!("{kind}: {place} = {shown}");
                 tried += 1;
-                match bounded(&name, 96 * MIB, || survives(&name, &forged, &picture)) {
+                // What is only written down is not used by an inspection.
+                let looked_at = !place.starts_with("//data/config/") && !place.starts_with("//data/provenance");
+                match bounded(&name, 96 * MIB, || survives(&name, &forged, looked_at.then_some(&picture))) {
                     Ok(true) => accepted.push(name),
                     Ok(false) => {}
                     Err(problem) => broken.push(problem),
@@ -199,7 +196,7 @@ fn no_tensor_of_a_model_file_can_break_its_reader() {
                     Some(other) => forged.tensors.insert(place.clone(), other),
                     None => forged.tensors.remove(place),
                 };
-                match bounded(&name, 96 * MIB, || survives(&name, &forged, &picture)) {
+                match bounded(&name, 96 * MIB, || survives(&name, &forged, Some(&picture))) {
                     Ok(true) if !what.starts_with("with") => broken.push(format!("{name} was accepted")),
                     Ok(_) => {}
                     Err(problem) => broken.push(problem),
@@ -286,7 +283,7 @@ fn what_is_wrong_is_named() -> Result<()> {
     assert_says(&with(prototypes, &|t| *t = t.with_value(3, f32::NAN)), &[prototypes, "not finite"]);
     assert_says(&with(prototypes, &|t| t.shape.reverse()), &[prototypes, "expected F32 [any"]);
     assert_says(&with(prototypes, &|t| t.dtype = Dtype::I32), &[prototypes, "I32", "expected F32"]);
-    assert_says(&with(prototypes, &|t| *t = t.with_value(3, f32::MAX)), &["branch0", "3402823"]);
+    assert_says(&with(prototypes, &|t| *t = t.with_value(3, f32::MAX)), &["branch0", "prototype 0 has squared norm"]);
     assert_says(&with("calibration_scores", &|t| *t = t.with_value(0, f32::MAX)), &["calibration", "ascend"]);
 
     let mut nested = model.clone();
