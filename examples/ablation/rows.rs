@@ -1,8 +1,8 @@
-//! The rows of the ablation: what each changes in the full configuration.
+//! The rows of the ablation: what each changes in the full configuration. Parts that are off by default have rows that turn them on.
 
 use masf::{Branch, Config, Gate, Method, PositionAware, Preset, Weights};
 
-/// A row: the full configuration with one part off, or another baseline.
+/// A row: the full configuration with one part off or another one on, or a baseline.
 pub(crate) struct Row {
     /// What it is called on the command line and in file names.
     pub(crate) name: &'static str,
@@ -76,15 +76,15 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "anchors",
-        what: "the memory bank's distances with spectral anchors (SAMB)",
+        what: "the memory bank's distances with spectral anchors (SAMB; off by default)",
         trains_again: true,
         change: |config| config.memory.anchor_weight = 0.1,
     },
     Row {
-        name: "no-turns",
-        what: "the memory bank learns from upright images only",
+        name: "turns",
+        what: "the memory bank learns from images at four angles, too (off by default)",
         trains_again: true,
-        change: |config| config.memory.turns = 0,
+        change: |config| config.memory.turns = 4,
     },
     Row {
         name: "equal-weights",
@@ -93,25 +93,16 @@ pub(crate) const ROWS: &[Row] = &[
         change: |config| config.fusion.weights = Weights::Equal,
     },
     Row {
-        name: "no-gate",
-        what: "no gate (UGHF without it)",
+        name: "gate",
+        what: "a gate by the disagreement of the branches (UGHF; off by default)",
         trains_again: false,
-        change: |config| config.fusion.gate = Gate::default(),
+        change: |config| config.fusion.gate = Gate { views: 0.0, disagreement: 1.0 },
     },
     Row {
-        name: "plain-fusion",
-        what: "equal weights and no gate",
+        name: "views",
+        what: "four test-time views by phase noise (TTSA; off by default)",
         trains_again: false,
-        change: |config| {
-            config.fusion.weights = Weights::Equal;
-            config.fusion.gate = Gate::default();
-        },
-    },
-    Row {
-        name: "no-views",
-        what: "no test-time views (TTSA)",
-        trains_again: false,
-        change: |config| (config.views.noise, config.views.shifts) = (0, 0),
+        change: |config| config.views.noise = 4,
     },
     Row {
         name: "positions",

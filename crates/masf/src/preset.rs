@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use masf_core::Error;
-use masf_fusion::{Gate, Weights};
+use masf_fusion::Weights;
 
 use crate::{Branch, Config};
 
@@ -17,7 +17,7 @@ pub enum Preset {
     /// The default configuration.
     #[default]
     Balanced,
-    /// Both branches, a finer and larger bank, views, learned weights and the gate.
+    /// Both branches, with weights learned from synthetic defects.
     Accurate,
 }
 
@@ -53,21 +53,19 @@ impl FromStr for Preset {
 impl Config {
     /// The configuration of a preset.
     ///
-    /// `balanced` is [`Config::default`]. Its only branch is the memory bank as yet, so `fast` is the same; `accurate` adds the student,
-    /// the level of stride 4, prototypes and views, and learns weights and gate.
+    /// `balanced` is [`Config::default`]. Its only branch is the memory bank as yet, so `fast` is the same; `accurate` adds the student
+    /// and learns how much each score map counts. What it gains and costs: `docs/benchmarks.md`.
     ///
     /// ```
     /// use masf::{Config, Preset};
     /// assert_eq!(Config::preset(Preset::Balanced), Config::default());
-    /// assert!(Config::preset(Preset::Accurate).views.noise > 0);
+    /// assert_eq!(Config::preset(Preset::Accurate).branches.len(), 2);
     /// ```
     pub fn preset(preset: Preset) -> Self {
         Self::preset_for(preset, &Self::default().backbone.name)
     }
 
     /// The configuration of a preset with a backbone of the registry, see [`for_backbone`](Self::for_backbone).
-    ///
-    /// Networks that cut images into patches have no level of stride 4 that `accurate` could add.
     pub fn preset_for(preset: Preset, backbone: &str) -> Self {
         let mut config = Self::for_backbone(backbone);
         // The one place that says which branches each preset has. `Balanced` is the default configuration.
@@ -76,13 +74,7 @@ impl Config {
             Preset::Balanced => {}
             Preset::Accurate => {
                 config.branches = vec![Branch::Memory, Branch::Distill];
-                if config.backbone.strides == [8, 16] {
-                    config.backbone.strides = vec![4, 8, 16];
-                }
-                config.memory.prototypes = 10_000;
-                config.views.noise = 4;
                 config.fusion.weights = Weights::Learned;
-                config.fusion.gate = Gate { views: 1.0, disagreement: 0.0 };
             }
         }
         config
