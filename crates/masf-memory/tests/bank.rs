@@ -256,6 +256,7 @@ fn parameters_read_from_toml_with_defaults_and_refuse_unknown_keys() {
     assert!(toml::from_str::<MemoryBankParams>("prototype = 9").is_err());
     for (text, expected) in [
         ("search = 'exact'", Search::Exact),
+        ("search = { shortlist = {} }", Search::Shortlist { directions: 128, candidates: 8 }),
         ("search = { cells = {} }", Search::Cells { cells: 0, visited: 16, keys: CellKeys::Descriptors }),
         (
             "search = { cells = { visited = 3, keys = 'both' } }",

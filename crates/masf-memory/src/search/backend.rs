@@ -15,7 +15,7 @@ pub enum Search {
     Exact,
     /// Compared with the few prototypes that are nearest by the leading principal directions ([`ShortlistSearch`]).
     Shortlist {
-        /// Principal directions, 1 to 4096; descriptors that are no longer are searched exactly. Default 128.
+        /// Principal directions, 1 to 4096; descriptors at most twice as long are searched exactly. Default 128.
         #[serde(default = "directions")]
         directions: usize,
         /// Prototypes that a query is compared with directly, 1 to 4096. Default 8.

@@ -34,7 +34,7 @@ pub struct ShortlistSearch {
 /// The prototypes.
 #[derive(Clone)]
 enum Prototypes {
-    /// No more dimensions than directions, or no more prototypes than candidates.
+    /// Too few dimensions or prototypes for a shortlist.
     Alone(ExactSearch),
     Keyed(Vec<f32>, Keys),
 }
@@ -95,8 +95,8 @@ impl std::fmt::Debug for ShortlistSearch {
 
 impl ShortlistSearch {
     /// Search among the prototypes `[n, dimensions]` by their first `directions` principal directions, with `candidates` (or `k`, where that
-    /// is more) direct distances for each query. With no more dimensions than directions, or no more prototypes than candidates, it is
-    /// [`ExactSearch`].
+    /// is more) direct distances for each query. With at most twice as many dimensions as directions, where there is little to save, or no
+    /// more prototypes than candidates it is [`ExactSearch`].
     ///
     /// # Errors
     /// As [`ExactSearch::new`], and [`MemoryError::Parameter`] for no directions or candidates.
@@ -107,7 +107,7 @@ impl ShortlistSearch {
                 return Err(MemoryError::parameter(name, 0, "at least 1"));
             }
         }
-        let prototypes = match directions >= dimensions || candidates >= count {
+        let prototypes = match directions.saturating_mul(2) >= dimensions || candidates >= count {
             true => Prototypes::Alone(ExactSearch::new(prototypes, dimensions)?),
             false => {
                 let keys = Keys::new(&prototypes, dimensions, directions)?;

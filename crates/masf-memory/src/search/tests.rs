@@ -86,7 +86,7 @@ fn a_shortlist_of_all_is_the_exact_search() -> Result<()> {
     let prototypes = clustered(300, dimensions, 1);
     let queries = clustered(150, dimensions, 2);
     let expected = naive(&prototypes, dimensions, &queries, 3);
-    for (directions, candidates) in [(8, 300), (80, 2), (1000, 1)] {
+    for (directions, candidates) in [(8, 300), (40, 2), (1000, 1)] {
         let search = ShortlistSearch::new(prototypes.clone(), dimensions, directions, candidates)?;
         assert_eq!(search.nearest(&queries, 3)?, expected);
     }
