@@ -147,6 +147,7 @@ impl DetectorBuilder {
                 }
                 Method::PatchCore => branches.push(Box::new(self.config.patchcore()?)),
                 Method::Padim => branches.push(Box::new(self.config.padim()?)),
+                Method::Cfa => branches.push(Box::new(self.config.cfa()?)),
             }
         }
         let config = self.config.clone();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use masf_backbone::Precision;
-use masf_baselines::{PadimFit, PadimParams, PatchCoreFit, PatchCoreParams};
+use masf_baselines::{CfaFit, CfaParams, PadimFit, PadimParams, PatchCoreFit, PatchCoreParams};
 use masf_core::Normalisation;
 use masf_core::{DeviceChoice, Error, Result};
 use masf_data::{Preprocess, Resize, Size};
@@ -56,6 +56,8 @@ pub struct Config {
     pub patchcore: PatchCoreConfig,
     /// The method `padim`.
     pub padim: PadimConfig,
+    /// The method `cfa`; levels and seed are those of the whole configuration.
+    pub cfa: CfaParams,
     /// The student; the seed is that of the whole configuration.
     pub distill: StudentParams,
     /// Calibration and fusion.
@@ -78,6 +80,7 @@ impl Default for Config {
             views: ViewParams::default(),
             patchcore: PatchCoreConfig::default(),
             padim: PadimConfig::default(),
+            cfa: CfaParams::default(),
             fusion: FusionParams::default(),
             threshold: ThresholdConfig::default(),
         }
@@ -404,6 +407,7 @@ impl Config {
         self.views.check()?;
         self.patchcore()?;
         self.padim()?;
+        self.cfa()?;
         if self.memory.turns > MOST_TURNS {
             return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
         }
@@ -464,6 +468,12 @@ impl Config {
             seed: self.seed,
         };
         Ok(params.check()?)
+    }
+
+    /// The learner of the method `cfa`.
+    pub(crate) fn cfa(&self) -> Result<CfaFit> {
+        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
+        Ok(CfaParams { levels, seed, ..self.cfa.clone() }.check()?)
     }
 
     /// The settings of the memory banks: one over all strides, or one for each.

@@ -333,6 +333,7 @@ pub fn default_registry() -> Registry {
         .with_scorer::<masf_memory::MemoryBank>(masf_memory::MemoryBank::TAG)
         .with_scorer::<masf_baselines::PatchCore>(masf_baselines::PatchCore::TAG)
         .with_scorer::<masf_baselines::Padim>(masf_baselines::Padim::TAG)
+        .with_scorer::<masf_baselines::Cfa>(masf_baselines::Cfa::TAG)
         .with_scorer::<masf_distill::MaskedStudent>(masf_distill::MaskedStudent::TAG)
         .with_fusion::<masf_fusion::CalibratedFusion>(masf_fusion::CalibratedFusion::TAG)
 }
