@@ -70,6 +70,48 @@ def rdpp():
         gradient=numbers(projection.grad.flatten()))
 
 
+def adtr():
+    """One layer of encoder and decoder by torch's own attention, layer norm and mean square error."""
+    positions, channels, width, heads, hidden = 4, 5, 8, 2, 16
+    P = {}
+
+    def take(name, *shape, scale=0.4):
+        P[name] = rounded(*shape, scale=scale).requires_grad_()
+
+    take("input", channels, width), take("positions", positions, width), take("queries", positions, width, scale=1.0)
+    for attention in ("encoder0.self", "decoder0.self", "decoder0.cross"):
+        for part in ("query", "key", "value", "out"):
+            take(f"{attention}.{part}", width, width)
+    for mlp in ("encoder0", "decoder0"):
+        take(f"{mlp}.up", width, hidden), take(f"{mlp}.up.bias", hidden), take(f"{mlp}.down", hidden, width), take(f"{mlp}.down.bias", width)
+    take("output", width, channels), take("bias", channels)
+
+    def attend(name, queries, keys):
+        split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        q, k, v = split(queries @ P[f"{name}.query"]), split(keys @ P[f"{name}.key"]), split(keys @ P[f"{name}.value"])
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2) @ P[f"{name}.out"]
+
+    mlp = lambda name, x: torch.relu(x @ P[f"{name}.up"] + P[f"{name}.up.bias"]) @ P[f"{name}.down"] + P[f"{name}.down.bias"]
+    norm = lambda x: torch.nn.functional.layer_norm(x, (width,))
+    tokens = rounded(2, positions, channels)
+    x = tokens @ P["input"] + P["positions"]
+    x = norm(x + attend("encoder0.self", x, x))
+    x = norm(x + mlp("encoder0", x))
+    q = P["queries"].expand(2, -1, -1)
+    q = norm(q + attend("decoder0.self", q, q))
+    q = norm(q + attend("decoder0.cross", q, x))
+    q = norm(q + mlp("decoder0", q))
+    restored = q @ P["output"] + P["bias"]
+    loss = torch.nn.functional.mse_loss(restored, tokens)
+    loss.backward()
+    pair = lambda x: (list(x.shape), numbers(x.detach().flatten()))
+    CASES["adtr"] = dict(
+        parameters={name: pair(value) for name, value in P.items()}, tokens=pair(tokens), loss=float(loss),
+        restored=numbers(restored.detach().flatten()),
+        gradients={name: numbers(P[name].grad.flatten()) for name in ("input", "decoder0.cross.query", "queries")})
+
+
 cfa()
 rdpp()
+adtr()
 print(json.dumps(CASES))

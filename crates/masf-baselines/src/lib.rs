@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod adtr;
 mod cfa;
 mod error;
 mod padim;
@@ -8,6 +9,7 @@ mod patchcore;
 mod rdpp;
 mod training;
 
+pub use adtr::{Adtr, AdtrFit, AdtrParams};
 pub use cfa::{Cfa, CfaFit, CfaParams};
 pub use error::{BaselineError, Result};
 pub use padim::{Padim, PadimFit, PadimParams};

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use masf_backbone::Precision;
-use masf_baselines::{CfaFit, CfaParams, PadimFit, PadimParams, PatchCoreFit, PatchCoreParams};
+use masf_baselines::{
+    AdtrFit, AdtrParams, CfaFit, CfaParams, PadimFit, PadimParams, PatchCoreFit, PatchCoreParams, RdppFit, RdppParams,
+};
 use masf_core::Normalisation;
 use masf_core::{DeviceChoice, Error, Result};
 use masf_data::{Preprocess, Resize, Size};
@@ -58,6 +60,10 @@ pub struct Config {
     pub padim: PadimConfig,
     /// The method `cfa`; levels and seed are those of the whole configuration.
     pub cfa: CfaParams,
+    /// The method `rdpp`; levels and seed are those of the whole configuration.
+    pub rdpp: RdppParams,
+    /// The method `adtr`; levels and seed are those of the whole configuration.
+    pub adtr: AdtrParams,
     /// The student; the seed is that of the whole configuration.
     pub distill: StudentParams,
     /// Calibration and fusion.
@@ -81,6 +87,8 @@ impl Default for Config {
             patchcore: PatchCoreConfig::default(),
             padim: PadimConfig::default(),
             cfa: CfaParams::default(),
+            rdpp: RdppParams::default(),
+            adtr: AdtrParams::default(),
             fusion: FusionParams::default(),
             threshold: ThresholdConfig::default(),
         }
@@ -408,6 +416,8 @@ impl Config {
         self.patchcore()?;
         self.padim()?;
         self.cfa()?;
+        self.rdpp()?;
+        self.adtr()?;
         if self.memory.turns > MOST_TURNS {
             return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
         }
@@ -474,6 +484,18 @@ impl Config {
     pub(crate) fn cfa(&self) -> Result<CfaFit> {
         let (levels, seed) = (self.backbone.strides.clone(), self.seed);
         Ok(CfaParams { levels, seed, ..self.cfa.clone() }.check()?)
+    }
+
+    /// The learner of the method `rdpp`.
+    pub(crate) fn rdpp(&self) -> Result<RdppFit> {
+        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
+        Ok(RdppParams { levels, seed, ..self.rdpp.clone() }.check()?)
+    }
+
+    /// The learner of the method `adtr`.
+    pub(crate) fn adtr(&self) -> Result<AdtrFit> {
+        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
+        Ok(AdtrParams { levels, seed, ..self.adtr.clone() }.check()?)
     }
 
     /// The settings of the memory banks: one over all strides, or one for each.

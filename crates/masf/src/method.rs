@@ -26,11 +26,21 @@ pub enum Method {
     Padim,
     /// [CFA](masf_baselines::Cfa).
     Cfa,
+    /// [RD++](masf_baselines::Rdpp).
+    Rdpp,
+    /// [ADTR](masf_baselines::Adtr).
+    Adtr,
 }
 
 impl Method {
-    const NAMES: [(Self, &'static str); 4] =
-        [(Self::Masf, "masf"), (Self::PatchCore, "patchcore"), (Self::Padim, "padim"), (Self::Cfa, "cfa")];
+    const NAMES: [(Self, &'static str); 6] = [
+        (Self::Masf, "masf"),
+        (Self::PatchCore, "patchcore"),
+        (Self::Padim, "padim"),
+        (Self::Cfa, "cfa"),
+        (Self::Rdpp, "rdpp"),
+        (Self::Adtr, "adtr"),
+    ];
 
     /// All methods, masf itself first.
     pub const ALL: [Self; Self::NAMES.len()] = {

@@ -10,8 +10,8 @@ use rand::seq::index::sample;
 use super::loss::{SquaredDistances, soft_boundary};
 use super::model::{Cfa, Patches};
 use super::params::CfaParams;
+use crate::BaselineError;
 use crate::training::{self, AdamW, AdamWParams, FrozenLinear, Parameters, Plan, Schedule, Start, values};
-use crate::{BaselineError, Result};
 
 /// Images that are read at once while means are taken.
 const IMAGES_PER_BATCH: usize = 4;
@@ -178,8 +178,7 @@ impl Fit for CfaFit {
             let rows = Tensor::from_vec(rows, (pyramid.batch_size() * patches.positions(), inputs), &Device::Cpu)?;
             let descriptors = FrozenLinear::apply(&rows, &weight)?;
             let chosen = bank.nearest(&values(&descriptors)?, count)?.indices;
-            let distances =
-                descriptors.apply_op1(SquaredDistances { centres: centres.clone(), chosen, count })?;
+            let distances = descriptors.apply_op1(SquaredDistances { centres: centres.clone(), chosen, count })?;
             Ok(soft_boundary(&distances, &radius, params.nearest, params.margin, params.penalty)?)
         })?;
         let weight = weight.copy()?.detach();

@@ -116,8 +116,7 @@ mod tests {
             let descriptors = reference.descriptors.concat();
             let chosen = masf_memory::PrototypeSearch::nearest(&search, &descriptors, count).unwrap().indices;
             let variable = Var::from_vec(descriptors, (rows, dimensions), &Device::Cpu)?;
-            let distances =
-                variable.apply_op1(SquaredDistances { centres: Arc::new(centres), chosen, count })?;
+            let distances = variable.apply_op1(SquaredDistances { centres: Arc::new(centres), chosen, count })?;
             let radius = Tensor::new(&[reference.radius], &Device::Cpu)?;
             let loss = soft_boundary(&distances, &radius, reference.nearest, 0.1, 1000.0)?;
             let value = loss.to_scalar::<f32>()?;

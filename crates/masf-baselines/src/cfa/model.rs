@@ -45,13 +45,15 @@ impl Patches {
         let (features, dimensions, positions) = (self.embedding.dimensions(), self.dimensions(), self.positions());
         let mut rows = vec![0f32; maps.batch_size() * positions * dimensions];
         for (image, rows) in rows.chunks_exact_mut(positions * dimensions).enumerate() {
-            rows.par_chunks_mut(GROUP * dimensions).enumerate().try_for_each(|(group, rows)| -> masf_memory::Result<()> {
-                for (row, position) in rows.chunks_exact_mut(dimensions).zip(group * GROUP..) {
-                    maps.describe(image, &[position], &mut row[..features])?;
-                    self.complete(row, position);
-                }
-                Ok(())
-            })?;
+            rows.par_chunks_mut(GROUP * dimensions).enumerate().try_for_each(
+                |(group, rows)| -> masf_memory::Result<()> {
+                    for (row, position) in rows.chunks_exact_mut(dimensions).zip(group * GROUP..) {
+                        maps.describe(image, &[position], &mut row[..features])?;
+                        self.complete(row, position);
+                    }
+                    Ok(())
+                },
+            )?;
         }
         Ok(rows)
     }
@@ -161,7 +163,11 @@ impl Artifact for Cfa {
             let sides = (1..=1 << 14).contains(&grid.0) && (1..=1 << 14).contains(&grid.1);
             let scaled = scales.len() == levels.len() && scales.iter().all(|scale| *scale > 0.0 && scale.is_finite());
             if !sides || !scaled {
-                return Err(BaselineError::parameter("grid or scales", format!("{grid:?}, {scales:?}"), "those of a model"));
+                return Err(BaselineError::parameter(
+                    "grid or scales",
+                    format!("{grid:?}, {scales:?}"),
+                    "those of a model",
+                ));
             }
             PatchEmbedding::new(levels.clone(), params.neighbourhood)
                 .map_err(|error| BaselineError::parameter("levels", format!("{levels:?}"), error.to_string()))

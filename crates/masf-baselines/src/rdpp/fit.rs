@@ -4,13 +4,13 @@ use masf_core::{Fit, Progress, PyramidSource};
 use rand::seq::SliceRandom;
 
 use super::loss::{Projected, projection_loss};
-use super::model::{Rdpp, features};
-use super::network::{Level, Network};
+use super::model::Rdpp;
+use super::network::Network;
 use super::noise::{disturb, regions};
 use super::params::RdppParams;
 use crate::BaselineError;
 use crate::training::tokens::cosine_distance;
-use crate::training::{self, AdamW, AdamWParams, Parameters, Plan, Schedule};
+use crate::training::{self, AdamW, AdamWParams, Parameters, Plan, Schedule, features};
 
 /// Learns an [`Rdpp`]; made by [`RdppParams::check`].
 #[derive(Debug, Clone, PartialEq)]
@@ -37,13 +37,7 @@ impl Fit for RdppFit {
             return Err(BaselineError::NoImages.into());
         }
         let params = &self.params;
-        let first = source.batch(&[0])?;
-        let level = |stride: &usize| {
-            let level = first.level(*stride)?;
-            let (_, _, height, width) = level.map.dims4()?;
-            Ok((level.spec, height, width))
-        };
-        let levels: Vec<Level> = params.levels.iter().map(level).collect::<masf_core::Result<_>>()?;
+        let levels = training::levels_of(source, &params.levels)?;
         let mut parameters = Parameters::random(params.seed, "rdpp");
         let network = Network::new(params, &levels, &mut parameters)?;
         let plan = Plan {
@@ -74,11 +68,8 @@ impl Fit for RdppFit {
             for (index, normal) in normal.iter().enumerate() {
                 let noised = disturb(normal, &levels[index], &regions, params.noise, random)?;
                 let noised_projection = network.project(index, &noised)?;
-                let level = Projected {
-                    noised: &noised,
-                    noised_projection: &noised_projection,
-                    projection: &projected[index],
-                };
+                let level =
+                    Projected { noised: &noised, noised_projection: &noised_projection, projection: &projected[index] };
                 let projection = (projection_loss(&level, &partners, params)? * params.projection_loss)?;
                 let part = (cosine_distance(&restored[index], normal)? + projection)?;
                 total = Some(match total {

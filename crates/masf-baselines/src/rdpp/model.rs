@@ -4,35 +4,10 @@ use candle_core::{DType, Device, Tensor};
 use masf_core::resample::bilinear;
 use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreMap, Scorer, Scores};
 
-use super::network::{Level, Network};
+use super::network::Network;
 use super::params::RdppParams;
 use crate::training::tokens::cosine;
-use crate::training::{self, Parameters, values};
-use crate::{BaselineError, Result};
-
-/// The features of levels as tokens, `[B, P, C]` each; refuses pyramids of other levels or sizes, and values that are not finite.
-pub(super) fn features(levels: &[Level], pyramid: &FeaturePyramid) -> Result<Vec<Tensor>> {
-    let mut all = Vec::with_capacity(levels.len());
-    for &(spec, height, width) in levels {
-        let shape = [pyramid.batch_size(), spec.channels, height, width];
-        let found = pyramid.levels().iter().find(|level| level.spec == spec && level.map.dims() == shape);
-        let Some(level) = found else {
-            let found: Vec<_> =
-                pyramid.levels().iter().map(|level| (level.spec.stride, level.map.dims().to_vec())).collect();
-            let expected = format!("{} x {height} x {width} at stride {}", spec.channels, spec.stride);
-            return Err(BaselineError::Levels { expected, found: format!("(stride, [B, C, h, w]) {found:?}") });
-        };
-        let map = level.map.permute((0, 2, 3, 1))?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
-        let map = map.reshape((pyramid.batch_size(), height * width, spec.channels))?;
-        if let Some((index, value)) = values(&map)?.into_iter().enumerate().find(|(_, value)| !value.is_finite()) {
-            let position = index / spec.channels % (height * width);
-            let image = index / (spec.channels * height * width);
-            return Err(BaselineError::NonFinite { image, row: position / width, column: position % width, value });
-        }
-        all.push(map);
-    }
-    Ok(all)
-}
+use crate::training::{self, Level, Parameters, features};
 
 /// A learned RD++ model.
 ///

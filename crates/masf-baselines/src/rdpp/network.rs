@@ -12,16 +12,13 @@
 //! `n` is the layer normalisation of a token.
 
 use candle_core::Tensor;
-use masf_core::{LevelSpec, Result};
+use masf_core::Result;
 
 use super::params::RdppParams;
 use crate::training::tokens::{
     self, Grid, cell_means, instance_norm, layer_norm, leaky_relu, linear, map_positions, neighbourhoods,
 };
-use crate::training::{Parameters, Start};
-
-/// A level and the grid of its map.
-pub(super) type Level = (LevelSpec, usize, usize);
+use crate::training::{Level, Parameters, Start};
 
 /// The network with its parameters.
 pub(super) struct Network {
@@ -66,8 +63,10 @@ impl Network {
             cells.push(cell_means((*height, *columns), coarsest)?);
         }
         let down = weight(parameters, "down", 9 * width, 2 * width)?;
-        let hidden =
-            (weight(parameters, "hidden.up", 2 * width, 4 * width)?, weight(parameters, "hidden.down", 4 * width, 2 * width)?);
+        let hidden = (
+            weight(parameters, "hidden.up", 2 * width, 4 * width)?,
+            weight(parameters, "hidden.down", 4 * width, 2 * width)?,
+        );
         let (mut from, mut input) = (tokens::strided(coarsest, 2), 2 * width);
         let mut ups = Vec::with_capacity(levels.len());
         for (index, (spec, height, columns)) in levels.iter().rev().enumerate() {

@@ -8,8 +8,7 @@ use masf_core::Result;
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::network::Level;
-use crate::training::values;
+use crate::training::{Level, values};
 
 /// Least and largest side of a region, as shares of the map's.
 const SIDES: std::ops::RangeInclusive<f64> = 0.06..=0.3;

@@ -3,15 +3,17 @@
 //! Everything random is drawn from a stream of the seed, the method and the step (or epoch), so that a training depends on the
 //! images, their order and the hyper-parameters alone.
 
+mod features;
 mod ops;
 mod optimiser;
 mod parameters;
 pub(crate) mod tokens;
 
-use masf_core::{Error, FeaturePyramid, LevelSpec, Progress, PyramidSource, Result, random_stream};
+use masf_core::{Error, FeaturePyramid, Progress, PyramidSource, Result, random_stream};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+pub(crate) use features::{Level, deviations, features, levels_of};
 pub(crate) use ops::{FrozenLinear, values};
 pub(crate) use optimiser::{AdamW, AdamWParams};
 pub(crate) use parameters::{Parameters, Start, write};
@@ -126,7 +128,7 @@ impl Order<'_> {
 }
 
 /// Whether levels of a model file (specification, height and width, finest first) can be those of a model; what is wrong where not.
-pub(crate) fn check_levels(levels: &[(LevelSpec, usize, usize)]) -> Result<(), String> {
+pub(crate) fn check_levels(levels: &[Level]) -> Result<(), String> {
     // What is made from levels grows with the square of their positions.
     let sizes = levels.iter().all(|(spec, height, width)| {
         (1..=1 << 14).contains(&spec.channels)

@@ -75,7 +75,9 @@ impl<'a> Parameters<'a> {
             }
             Origin::Values(values) => match values.get(name).filter(|tensor| tensor.dims() == shape) {
                 Some(tensor) => tensor.clone(),
-                None => return Err(masf_core::Error::data(name, format!("there is no such parameter of shape {shape:?}"))),
+                None => {
+                    return Err(masf_core::Error::data(name, format!("there is no such parameter of shape {shape:?}")));
+                }
             },
             Origin::File(reader) => {
                 let shape: Vec<_> = shape.iter().map(|length| Some(*length)).collect();

@@ -198,7 +198,8 @@ mod tests {
         let x = tokens((2, height * width, channels))?;
         let weight = tokens((9, channels, outputs))?;
         for stride in [1, 2] {
-            let y = linear(&neighbourhoods(&x, (height, width), stride)?, &weight.reshape((9 * channels, outputs))?, None)?;
+            let y =
+                linear(&neighbourhoods(&x, (height, width), stride)?, &weight.reshape((9 * channels, outputs))?, None)?;
             // Candle's own convolution, channels first.
             let map = x.reshape((2, height, width, channels))?.permute((0, 3, 1, 2))?.contiguous()?;
             let kernel = weight.reshape((3, 3, channels, outputs))?.permute((3, 2, 0, 1))?.contiguous()?;

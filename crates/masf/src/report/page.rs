@@ -7,7 +7,7 @@ use super::gallery::{Entry, Gallery};
 use super::plots::{Curve, histogram};
 use crate::{Detector, Evaluation};
 
-const STYLE: &str = include_str!("style.css");
+pub(super) const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// Verdicts whose normalised score is nearer to the threshold (0.5) than this are flagged.
