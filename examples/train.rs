@@ -27,7 +27,7 @@ struct Args {
     /// Settings; the options below override them (docs/masf.toml lists all)
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
-    /// What is learned: masf, or a baseline to compare with: patchcore or padim [default: masf]
+    /// What is learned: masf, or a baseline to compare with: patchcore, padim, cfa, rdpp or adtr [default: masf]
     #[arg(long, value_name = "NAME")]
     method: Option<Method>,
     /// Feature extractor: masf-nano (the default; its weights are part of the program), scattering (has no weights),
@@ -66,7 +66,7 @@ struct Args {
     /// What is learned: memory, distill or memory,distill [default: memory]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     branches: Vec<Branch>,
-    /// Passes of the student over the images [default: as many as `distill.passes` images make up]
+    /// Passes of the student, or of a trained baseline, over the images [default: as many as its `passes` images make up]
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
     /// Where the training of the student keeps checkpoints
@@ -127,6 +127,9 @@ impl Args {
         }
         if self.epochs.is_some() {
             config.distill.epochs = self.epochs;
+            config.cfa.epochs = self.epochs;
+            config.rdpp.epochs = self.epochs;
+            config.adtr.epochs = self.epochs;
         }
         Ok(config)
     }

@@ -73,6 +73,18 @@ pub enum BaselineError {
         /// Its value.
         value: f64,
     },
+    /// A training went astray: its loss or a gradient is not finite.
+    #[error("{method}: the loss is {loss} at step {step} of {steps}; a lower learning_rate may help")]
+    Diverged {
+        /// The method.
+        method: &'static str,
+        /// The loss.
+        loss: f32,
+        /// The step, counted from 0.
+        step: usize,
+        /// All steps.
+        steps: usize,
+    },
     /// The tensor library failed.
     #[error("tensor computation failed: {0}")]
     Backend(#[from] candle_core::Error),
@@ -86,7 +98,7 @@ impl BaselineError {
     /// Who is at fault.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Parameter { .. } | Self::Budget { .. } => Fault::Argument,
+            Self::Parameter { .. } | Self::Budget { .. } | Self::Diverged { .. } => Fault::Argument,
             Self::NoImages | Self::Levels { .. } | Self::NonFinite { .. } | Self::Covariance { .. } => Fault::Data,
             Self::Backend(_) => Fault::Backend,
         }

@@ -83,7 +83,7 @@ pub(crate) fn principal_components<'a>(
 }
 
 /// Rows that the leading directions are learned from.
-const DIRECTION_ROWS: usize = 2048;
+const DIRECTION_ROWS: usize = 512;
 /// Multiplications by the covariance for them: they need not be exact.
 const DIRECTION_ITERATIONS: usize = 3;
 

@@ -261,6 +261,9 @@ impl DetectorBuilder {
                 }
                 Method::PatchCore => branches.push(Box::new(self.config.patchcore()?)),
                 Method::Padim => branches.push(Box::new(self.config.padim()?)),
+                Method::Cfa => branches.push(Box::new(self.config.cfa()?)),
+                Method::Rdpp => branches.push(Box::new(self.config.rdpp()?)),
+                Method::Adtr => branches.push(Box::new(self.config.adtr()?)),
             }
         }
         let config = self.config.clone();

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use masf_backbone::Precision;
-use masf_baselines::{PadimFit, PadimParams, PatchCoreFit, PatchCoreParams};
+use masf_baselines::{
+    AdtrFit, AdtrParams, CfaFit, CfaParams, PadimFit, PadimParams, PatchCoreFit, PatchCoreParams, RdppFit, RdppParams,
+};
 use masf_core::Normalisation;
 use masf_core::{DeviceChoice, Error, Result};
 use masf_data::{Preprocess, Resize, Size};
@@ -56,6 +58,12 @@ pub struct Config {
     pub patchcore: PatchCoreConfig,
     /// The method `padim`.
     pub padim: PadimConfig,
+    /// The method `cfa`; levels and seed are those of the whole configuration.
+    pub cfa: CfaParams,
+    /// The method `rdpp`; levels and seed are those of the whole configuration.
+    pub rdpp: RdppParams,
+    /// The method `adtr`; levels and seed are those of the whole configuration.
+    pub adtr: AdtrParams,
     /// The student; the seed is that of the whole configuration.
     pub distill: StudentParams,
     /// Calibration and fusion.
@@ -78,6 +86,9 @@ impl Default for Config {
             views: ViewParams::default(),
             patchcore: PatchCoreConfig::default(),
             padim: PadimConfig::default(),
+            cfa: CfaParams::default(),
+            rdpp: RdppParams::default(),
+            adtr: AdtrParams::default(),
             fusion: FusionParams::default(),
             threshold: ThresholdConfig::default(),
         }
@@ -404,6 +415,9 @@ impl Config {
         self.views.check()?;
         self.patchcore()?;
         self.padim()?;
+        self.cfa()?;
+        self.rdpp()?;
+        self.adtr()?;
         if self.memory.turns > MOST_TURNS {
             return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
         }
@@ -464,6 +478,24 @@ impl Config {
             seed: self.seed,
         };
         Ok(params.check()?)
+    }
+
+    /// The learner of the method `cfa`.
+    pub(crate) fn cfa(&self) -> Result<CfaFit> {
+        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
+        Ok(CfaParams { levels, seed, ..self.cfa.clone() }.check()?)
+    }
+
+    /// The learner of the method `rdpp`.
+    pub(crate) fn rdpp(&self) -> Result<RdppFit> {
+        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
+        Ok(RdppParams { levels, seed, ..self.rdpp.clone() }.check()?)
+    }
+
+    /// The learner of the method `adtr`.
+    pub(crate) fn adtr(&self) -> Result<AdtrFit> {
+        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
+        Ok(AdtrParams { levels, seed, ..self.adtr.clone() }.check()?)
     }
 
     /// The settings of the memory banks: one over all strides, or one for each.

@@ -278,7 +278,6 @@ impl Detector {
         if !(1..=64).contains(&branches) {
             return Err(reader.invalid(format!("{branches} branches; expected 1 to 64")));
         }
-        let scorers = (0..branches).map(|index| registry.scorer(&reader.child(&branch_name(index))?));
         let calibration_scores = match calibration_images {
             0 => Vec::new(),
             count => reader.tensor(CALIBRATION_SCORES, DType::F32, &[Some(count)])?.to_vec1::<f32>()?,
@@ -286,7 +285,16 @@ impl Detector {
         if !calibration_scores.is_sorted() {
             return Err(reader.invalid("the scores of the calibration do not ascend"));
         }
-        let backbone = registry.backbone(&reader.child("backbone")?)?;
+        // Packing weights and building a search take most of the time to the first score.
+        let (scorers, backbone) = rayon::join(
+            || {
+                (0..branches)
+                    .map(|index| registry.scorer(&reader.child(&branch_name(index))?))
+                    .collect::<Result<Vec<_>>>()
+            },
+            || registry.backbone(&reader.child("backbone")?),
+        );
+        let (branches, backbone) = (scorers?, backbone?);
         if config.input.preprocess(backbone.normalisation())? != preprocess {
             return Err(reader.invalid("the preprocessing is not that of the configuration and the backbone"));
         }
@@ -297,7 +305,7 @@ impl Detector {
             backbone,
             views,
             calibration_scores,
-            branches: scorers.collect::<Result<Vec<_>>>()?,
+            branches,
             fusion: registry.fusion(&reader.child("fusion")?)?,
             config,
             preprocess,
@@ -419,6 +427,9 @@ pub fn default_registry() -> Registry {
         .with_scorer::<masf_memory::MemoryBank>(masf_memory::MemoryBank::TAG)
         .with_scorer::<masf_baselines::PatchCore>(masf_baselines::PatchCore::TAG)
         .with_scorer::<masf_baselines::Padim>(masf_baselines::Padim::TAG)
+        .with_scorer::<masf_baselines::Cfa>(masf_baselines::Cfa::TAG)
+        .with_scorer::<masf_baselines::Rdpp>(masf_baselines::Rdpp::TAG)
+        .with_scorer::<masf_baselines::Adtr>(masf_baselines::Adtr::TAG)
         .with_scorer::<masf_distill::MaskedStudent>(masf_distill::MaskedStudent::TAG)
         .with_fusion::<masf_fusion::CalibratedFusion>(masf_fusion::CalibratedFusion::TAG)
 }

@@ -24,16 +24,39 @@ pub enum Method {
     PatchCore,
     /// [PaDiM](masf_baselines::Padim).
     Padim,
+    /// [CFA](masf_baselines::Cfa).
+    Cfa,
+    /// [RD++](masf_baselines::Rdpp).
+    Rdpp,
+    /// [ADTR](masf_baselines::Adtr).
+    Adtr,
 }
 
 impl Method {
-    const ALL: [(Self, &'static str); 3] =
-        [(Self::Masf, "masf"), (Self::PatchCore, "patchcore"), (Self::Padim, "padim")];
+    const NAMES: [(Self, &'static str); 6] = [
+        (Self::Masf, "masf"),
+        (Self::PatchCore, "patchcore"),
+        (Self::Padim, "padim"),
+        (Self::Cfa, "cfa"),
+        (Self::Rdpp, "rdpp"),
+        (Self::Adtr, "adtr"),
+    ];
+
+    /// All methods, masf itself first.
+    pub const ALL: [Self; Self::NAMES.len()] = {
+        let mut all = [Self::Masf; Self::NAMES.len()];
+        let mut index = 0;
+        while index < all.len() {
+            all[index] = Self::NAMES[index].0;
+            index += 1;
+        }
+        all
+    };
 }
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::ALL.iter().find(|(method, _)| method == self).map_or("", |(_, name)| name);
+        let name = Self::NAMES.iter().find(|(method, _)| method == self).map_or("", |(_, name)| name);
         f.write_str(name)
     }
 }
@@ -42,7 +65,10 @@ impl FromStr for Method {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let found = Self::ALL.iter().find(|(_, name)| *name == text);
-        found.map(|(method, _)| *method).ok_or_else(|| Error::argument("method", text, "masf, patchcore or padim"))
+        let found = Self::NAMES.iter().find(|(_, name)| *name == text);
+        found.map(|(method, _)| *method).ok_or_else(|| {
+            let names: Vec<_> = Self::NAMES.iter().map(|(_, name)| *name).collect();
+            Error::argument("method", text, format!("one of {}", names.join(", ")))
+        })
     }
 }

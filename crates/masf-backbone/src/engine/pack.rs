@@ -1,6 +1,8 @@
 //! A network's weights in the order in which the kernels read them, packed once and shared by the plans of all image
 //! sizes.
 
+use rayon::prelude::*;
+
 use super::error::EngineError;
 use super::kernels::{InstructionSet, Operands, PRODUCTS, transform_filter};
 use super::memory::{Aligned, LINE};
@@ -216,7 +218,7 @@ fn panels(
     conv: &Conv,
     (set, operands): (InstructionSet, Operands),
     (depth, numbers): (usize, usize),
-    fill: impl Fn(usize, usize, &mut [f32]),
+    fill: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) -> Result<DenseWeights, EngineError> {
     let channels = conv.weight.dim(0)?;
     let lanes = set.lanes();
@@ -226,12 +228,16 @@ fn panels(
     let mut bias = Aligned::zeros(vectors * lanes);
     bias.as_mut_slice()[..channels].copy_from_slice(&conv.bias.to_vec1::<f32>()?);
     let mut panels = Vec::with_capacity(count);
+    let (mut tasks, mut rest) = (Vec::with_capacity(count), data.as_mut_slice());
     for i in 0..count {
         let (first, end) = (i * vectors / count, (i + 1) * vectors / count);
         let (channel, start, width) = (first * lanes, first * lanes * numbers, (end - first) * lanes);
-        fill(channel, width, &mut data.as_mut_slice()[start..start + width * numbers]);
+        let (own, others) = rest.split_at_mut(width * numbers);
+        rest = others;
+        tasks.push((channel, width, own));
         panels.push(Panel { start, channel, vectors: end - first });
     }
+    tasks.into_par_iter().for_each(|(channel, width, panel)| fill(channel, width, panel));
     Ok(DenseWeights { set, channels, operands, depth, panels, data, bias })
 }
 

@@ -99,6 +99,11 @@ impl Gallery {
         self.entries.iter().any(|entry| entry.mask.is_some())
     }
 
+    /// The images, in the order in which they were added.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// The images, the most anomalous first; equal scores keep the order in which they were added.
     pub(super) fn sorted(&self) -> Vec<&Entry> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();

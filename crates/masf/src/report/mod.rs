@@ -12,10 +12,12 @@
 //! # }
 //! ```
 
+mod compare;
 mod gallery;
 mod page;
 mod plots;
 
+pub use compare::{Compared, comparison, comparison_table};
 pub use gallery::Gallery;
 
 use masf_core::Result;

@@ -8,7 +8,7 @@ use super::plots::{Curve, histogram};
 use crate::evaluation::SampleScore;
 use crate::{Detector, Evaluation, heatmap};
 
-const STYLE: &str = include_str!("style.css");
+pub(super) const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// Verdicts at least as uncertain as this are flagged: a score within about a fifth of the way from the threshold to the typical score.

@@ -1,0 +1,67 @@
+//! Learning ADTR.
+
+use masf_core::{Fit, Progress, PyramidSource};
+
+use super::model::{Adtr, Tokens};
+use super::network::Network;
+use super::params::AdtrParams;
+use crate::BaselineError;
+use crate::training::{self, AdamW, AdamWParams, Parameters, Plan, Schedule};
+
+/// Learns an [`Adtr`]; made by [`AdtrParams::check`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdtrFit {
+    params: AdtrParams,
+}
+
+impl AdtrFit {
+    pub(super) fn new(params: AdtrParams) -> Self {
+        Self { params }
+    }
+
+    /// The hyper-parameters, all within their ranges.
+    pub fn params(&self) -> &AdtrParams {
+        &self.params
+    }
+}
+
+impl Fit for AdtrFit {
+    type Scorer = Adtr;
+
+    fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<Adtr> {
+        if source.is_empty() {
+            return Err(BaselineError::NoImages.into());
+        }
+        let params = &self.params;
+        let levels = training::levels_of(source, &params.levels)?;
+        let deviations = training::deviations(&levels, source, progress)?;
+        let tokens = Tokens::new(levels, deviations)?;
+        let mut parameters = Parameters::random(params.seed, "adtr");
+        let network = Network::new(params, tokens.shape(), &mut parameters)?;
+        let plan = Plan {
+            method: "adtr",
+            seed: params.seed,
+            steps: training::steps(source.len(), params.epochs, params.passes, params.batch_size),
+            batch_size: params.batch_size,
+            schedule: Schedule::Cosine,
+        };
+        let adam = AdamWParams {
+            rate: params.learning_rate,
+            betas: (0.9, 0.999),
+            weight_decay: params.weight_decay,
+            amsgrad: false,
+            // As in the authors' code.
+            clip: Some(0.1),
+        };
+        let mut optimiser = AdamW::new(adam, parameters.variables());
+        training::train(&plan, source, &parameters, &mut optimiser, progress, |_, pyramid, _| {
+            let tokens = tokens.of(pyramid)?;
+            Ok((network.restore(&tokens)? - &tokens)?.sqr()?.mean_all()?)
+        })?;
+        Adtr::new(params.clone(), tokens, parameters.frozen()?)
+    }
+
+    fn is_expensive(&self) -> bool {
+        true
+    }
+}

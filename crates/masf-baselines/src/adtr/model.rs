@@ -1,0 +1,137 @@
+//! The learned transformer, and the score.
+
+use candle_core::{D, DType, Device, Tensor};
+use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreMap, Scorer, Scores};
+
+use super::network::Network;
+use super::params::AdtrParams;
+use crate::training::tokens::{Grid, cell_means, map_positions};
+use crate::training::{self, Level, Parameters, features};
+
+/// Pyramids as the transformer takes them.
+pub(super) struct Tokens {
+    levels: Vec<Level>,
+    /// The deviation of every level's features, which they are divided by.
+    deviations: Vec<f32>,
+    /// Means over the cells of the coarsest grid, for every level.
+    cells: Vec<Tensor>,
+}
+
+impl Tokens {
+    pub(super) fn new(levels: Vec<Level>, deviations: Vec<f32>) -> masf_core::Result<Self> {
+        let coarsest = grid(&levels);
+        let cells = levels.iter().map(|(_, height, width)| cell_means((*height, *width), coarsest));
+        let cells = cells.collect::<masf_core::Result<_>>()?;
+        Ok(Self { levels, deviations, cells })
+    }
+
+    /// `(height, width)` of the grid.
+    pub(super) fn grid(&self) -> Grid {
+        grid(&self.levels)
+    }
+
+    /// Tokens and channels of an image.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        let (height, width) = self.grid();
+        (height * width, self.levels.iter().map(|(spec, ..)| spec.channels).sum())
+    }
+
+    /// The tokens `[B, P, C]` of a batch.
+    pub(super) fn of(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Tensor> {
+        let parts = features(&self.levels, pyramid)?
+            .iter()
+            .zip(self.cells.iter().zip(&self.deviations))
+            .map(|(features, (cells, deviation))| map_positions(features, cells)? / f64::from(*deviation))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 2)?)
+    }
+}
+
+fn grid(levels: &[Level]) -> Grid {
+    levels.last().map_or((1, 1), |(_, height, width)| (*height, *width))
+}
+
+/// A learned ADTR model.
+///
+/// One map named `adtr` on the grid of the coarsest level, `[B, h, w]`: the Euclidean distance of the scaled features of a position
+/// from the restored ones.
+pub struct Adtr {
+    params: AdtrParams,
+    tokens: Tokens,
+    parameters: Vec<(String, Tensor)>,
+    network: Network,
+}
+
+impl std::fmt::Debug for Adtr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adtr")
+            .field("params", &self.params)
+            .field("levels", &self.tokens.levels)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Adtr {
+    /// The type tag in model files.
+    pub const TAG: &'static str = "masf.adtr";
+    /// The name of the score map.
+    pub const MAP: &'static str = "adtr";
+
+    pub(super) fn new(
+        params: AdtrParams,
+        tokens: Tokens,
+        parameters: Vec<(String, Tensor)>,
+    ) -> masf_core::Result<Self> {
+        let network = Network::new(&params, tokens.shape(), &mut Parameters::of(parameters.iter().cloned()))?;
+        Ok(Self { params, tokens, parameters, network })
+    }
+}
+
+impl Scorer for Adtr {
+    fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
+        let (height, width) = self.tokens.grid();
+        let mut maps = Vec::with_capacity(pyramid.batch_size());
+        // Image by image: the rounding of a matrix product may depend on how many rows it has.
+        for index in 0..pyramid.batch_size() {
+            let tokens = self.tokens.of(&pyramid.image(index)?)?;
+            let distance = (self.network.restore(&tokens)? - &tokens)?.sqr()?.sum(D::Minus1)?.sqrt()?;
+            maps.push(distance.reshape((1, height, width))?);
+        }
+        let values = Tensor::cat(&maps, 0)?;
+        Ok(Scores { maps: vec![ScoreMap { name: Self::MAP.to_owned(), values }], image: None })
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    params: AdtrParams,
+    levels: Vec<Level>,
+}
+
+impl Artifact for Adtr {
+    fn tag(&self) -> &'static str {
+        Self::TAG
+    }
+
+    fn write(&self, writer: &mut ArtifactWriter) -> masf_core::Result<()> {
+        writer.section(&Settings { params: self.params.clone(), levels: self.tokens.levels.clone() })?;
+        let deviations = &self.tokens.deviations;
+        writer.tensor("deviations", &Tensor::from_slice(deviations, deviations.len(), &Device::Cpu)?)?;
+        training::write(writer, &self.parameters)
+    }
+
+    fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
+        let Settings { params, levels } = reader.section()?;
+        params.checked().map_err(|error| reader.invalid(error.to_string()))?;
+        training::check_levels(&levels).map_err(|problem| reader.invalid(problem))?;
+        let deviations = reader.tensor("deviations", DType::F32, &[Some(levels.len())])?.to_vec1::<f32>()?;
+        if deviations.iter().any(|deviation| *deviation <= 0.0) {
+            return Err(reader.invalid("a deviation is not positive"));
+        }
+        let tokens = Tokens::new(levels, deviations)?;
+        let mut parameters = Parameters::file(reader);
+        Network::new(&params, tokens.shape(), &mut parameters)?;
+        Self::new(params, tokens, parameters.frozen()?)
+    }
+}

@@ -1,0 +1,210 @@
+//! Learning CFA: means of the patches, centres from them, then the descriptor and the radius.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use masf_core::{Fit, Progress, PyramidSource, random_stream};
+use masf_memory::{ExactSearch, PatchEmbedding, PrototypeSearch};
+use rand::seq::index::sample;
+
+use super::loss::{SquaredDistances, soft_boundary};
+use super::model::{Cfa, Patches};
+use super::params::CfaParams;
+use crate::BaselineError;
+use crate::training::{self, AdamW, AdamWParams, FrozenLinear, Parameters, Plan, Schedule, Start, values};
+
+/// Images that are read at once while means are taken.
+const IMAGES_PER_BATCH: usize = 4;
+/// Rounds of k-means.
+const ROUNDS: usize = 20;
+/// Deviation of the features of a level after scaling: about that of a torchvision network's.
+const DEVIATION: f64 = 0.25;
+
+/// Learns a [`Cfa`]; made by [`CfaParams::check`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct CfaFit {
+    params: CfaParams,
+}
+
+impl CfaFit {
+    pub(super) fn new(params: CfaParams) -> Self {
+        Self { params }
+    }
+
+    /// The hyper-parameters, all within their ranges.
+    pub fn params(&self) -> &CfaParams {
+        &self.params
+    }
+
+    /// The bank: the descriptors of the mean patches, or centres of them.
+    fn centres(&self, means: &Tensor, weight: &Tensor) -> masf_core::Result<(Vec<f32>, usize)> {
+        let descriptors = means.matmul(&weight.detach())?;
+        let (count, dimensions) = descriptors.dims2()?;
+        let points = values(&descriptors)?;
+        let wanted = (count / self.params.centre_divisor).max(1);
+        let needed = self.params.nearest + self.params.negatives;
+        if wanted < needed {
+            let expected = format!("a bank of {needed} centres or more; {count} positions give {wanted}");
+            return Err(BaselineError::parameter("centre_divisor", self.params.centre_divisor, expected).into());
+        }
+        let centres = match wanted == count {
+            true => points,
+            false => k_means(&points, dimensions, wanted, self.params.seed)?,
+        };
+        Ok((centres, dimensions))
+    }
+}
+
+/// The patches, and their means over all images `[positions, dimensions of a patch]`.
+fn learn_means(
+    params: &CfaParams,
+    source: &dyn PyramidSource,
+    progress: &dyn Progress,
+) -> masf_core::Result<(Patches, Tensor)> {
+    let first = source.batch(&[0])?;
+    let levels = params.levels.iter().map(|stride| Ok(first.level(*stride)?.spec)).collect::<masf_core::Result<_>>()?;
+    let embedding = PatchEmbedding::new(levels, params.neighbourhood)?;
+    let grid = embedding.open(&first)?.grid();
+    let scales = vec![1.0; embedding.levels().len()];
+    let mut patches = Patches { embedding, grid, scales };
+    let (positions, dimensions) = (patches.positions(), patches.dimensions());
+    let mut sums = vec![0f64; positions * dimensions];
+    let mut squares = vec![0f64; dimensions];
+    progress.start("mean patches", source.len() as u64);
+    let indices: Vec<usize> = (0..source.len()).collect();
+    let taken = indices.chunks(IMAGES_PER_BATCH).try_for_each(|batch| {
+        progress.check()?;
+        for image in patches.rows(&source.batch(batch)?)?.chunks_exact(positions * dimensions) {
+            for (sums, row) in sums.chunks_exact_mut(dimensions).zip(image.chunks_exact(dimensions)) {
+                for ((sum, square), value) in sums.iter_mut().zip(&mut squares).zip(row) {
+                    *sum += f64::from(*value);
+                    *square += f64::from(*value) * f64::from(*value);
+                }
+            }
+        }
+        progress.step(batch.len() as u64);
+        Ok::<(), masf_core::Error>(())
+    });
+    progress.finish();
+    taken?;
+    let mut channel = 0;
+    for (level, scale) in patches.embedding.levels().iter().zip(&mut patches.scales) {
+        let count = (source.len() * positions) as f64;
+        let variance = |channel: usize| {
+            let mean = sums.iter().skip(channel).step_by(dimensions).sum::<f64>() / count;
+            (squares[channel] / count - mean * mean).max(0.0)
+        };
+        let deviation = ((channel..channel + level.channels).map(variance).sum::<f64>() / level.channels as f64).sqrt();
+        // A level without any spread is left as it is.
+        *scale = if deviation > 1e-12 { (DEVIATION / deviation) as f32 } else { 1.0 };
+        channel += level.channels;
+    }
+    let mut means: Vec<f32> = sums.into_iter().map(|sum| (sum / source.len() as f64) as f32).collect();
+    for (position, row) in means.chunks_exact_mut(dimensions).enumerate() {
+        patches.complete(row, position);
+    }
+    Ok((patches, Tensor::from_vec(means, (positions, dimensions), &Device::Cpu)?))
+}
+
+/// Centres of points by Lloyd's rounds from a random start; a cell without points keeps its centre.
+fn k_means(points: &[f32], dimensions: usize, count: usize, seed: u64) -> masf_core::Result<Vec<f32>> {
+    let mut random = random_stream(seed, "cfa.centres");
+    let chosen = sample(&mut random, points.len() / dimensions, count);
+    let mut centres: Vec<f32> =
+        chosen.iter().flat_map(|index| &points[index * dimensions..][..dimensions]).copied().collect();
+    for _ in 0..ROUNDS {
+        let search = ExactSearch::new(centres.clone(), dimensions)?;
+        let nearest = search.nearest(points, 1)?.indices;
+        let mut sums = vec![0f64; centres.len()];
+        let mut sizes = vec![0usize; count];
+        for (point, cell) in points.chunks_exact(dimensions).zip(nearest) {
+            sizes[cell as usize] += 1;
+            for (sum, value) in sums[cell as usize * dimensions..][..dimensions].iter_mut().zip(point) {
+                *sum += f64::from(*value);
+            }
+        }
+        let before = centres.clone();
+        let cells = centres.chunks_exact_mut(dimensions).zip(sums.chunks_exact(dimensions)).zip(sizes);
+        for ((centre, sum), size) in cells.filter(|(_, size)| *size > 0) {
+            for (value, sum) in centre.iter_mut().zip(sum) {
+                *value = (sum / size as f64) as f32;
+            }
+        }
+        if before == centres {
+            break;
+        }
+    }
+    Ok(centres)
+}
+
+impl Fit for CfaFit {
+    type Scorer = Cfa;
+
+    fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<Cfa> {
+        if source.is_empty() {
+            return Err(BaselineError::NoImages.into());
+        }
+        let params = &self.params;
+        let (patches, means) = learn_means(params, source, progress)?;
+        let inputs = patches.dimensions();
+        let channels = (patches.embedding.dimensions() / params.channel_divisor).max(1);
+        let mut parameters = Parameters::random(params.seed, "cfa");
+        // As PyTorch starts a convolution.
+        let limit = 1.0 / (inputs as f64).sqrt();
+        let weight = parameters.take("weight", &[inputs, channels], Start::Uniform(limit))?;
+        let radius = parameters.take("radius", &[1], Start::Constant(params.radius as f32))?;
+        let (centres, dimensions) = self.centres(&means, &weight)?;
+        let bank = ExactSearch::new(centres.clone(), dimensions)?;
+        let centres = Arc::new(centres);
+
+        let plan = Plan {
+            method: "cfa",
+            seed: params.seed,
+            steps: training::steps(source.len(), params.epochs, params.passes, params.batch_size),
+            batch_size: params.batch_size,
+            schedule: Schedule::Constant,
+        };
+        let adam = AdamWParams {
+            rate: params.learning_rate,
+            betas: (0.9, 0.999),
+            weight_decay: params.weight_decay,
+            amsgrad: true,
+            clip: None,
+        };
+        let mut optimiser = AdamW::new(adam, parameters.variables());
+        let count = params.nearest + params.negatives;
+        training::train(&plan, source, &parameters, &mut optimiser, progress, |_, pyramid, _| {
+            let rows = patches.rows(pyramid)?;
+            let rows = Tensor::from_vec(rows, (pyramid.batch_size() * patches.positions(), inputs), &Device::Cpu)?;
+            let descriptors = FrozenLinear::apply(&rows, &weight)?;
+            let chosen = bank.nearest(&values(&descriptors)?, count)?.indices;
+            let distances = descriptors.apply_op1(SquaredDistances { centres: centres.clone(), chosen, count })?;
+            Ok(soft_boundary(&distances, &radius, params.nearest, params.margin, params.penalty)?)
+        })?;
+        let weight = weight.copy()?.detach();
+        Ok(Cfa::new(params.clone(), patches, weight, bank))
+    }
+
+    fn is_expensive(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k_means_finds_the_clusters() {
+        // Three clusters on a line.
+        let points: Vec<f32> = (0..30).map(|index| (index % 3) as f32 * 10.0 + (index / 3) as f32 * 0.1).collect();
+        let mut centres = (0..20)
+            .map(|seed| k_means(&points, 1, 3, seed).unwrap())
+            .map(|mut centres| {
+                centres.sort_unstable_by(f32::total_cmp);
+                centres
+            })
+            .filter(|centres| centres.iter().zip([0.45, 10.45, 20.45]).all(|(a, b)| (a - b).abs() < 1e-4));
+        assert!(centres.next().is_some(), "no random start finds them");
+    }
+}

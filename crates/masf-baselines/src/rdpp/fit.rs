@@ -1,0 +1,88 @@
+//! Learning RD++.
+
+use masf_core::{Fit, Progress, PyramidSource};
+use rand::seq::SliceRandom;
+
+use super::loss::{Projected, projection_loss};
+use super::model::Rdpp;
+use super::network::Network;
+use super::noise::{disturb, regions};
+use super::params::RdppParams;
+use crate::BaselineError;
+use crate::training::tokens::cosine_distance;
+use crate::training::{self, AdamW, AdamWParams, Parameters, Plan, Schedule, features};
+
+/// Learns an [`Rdpp`]; made by [`RdppParams::check`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct RdppFit {
+    params: RdppParams,
+}
+
+impl RdppFit {
+    pub(super) fn new(params: RdppParams) -> Self {
+        Self { params }
+    }
+
+    /// The hyper-parameters, all within their ranges.
+    pub fn params(&self) -> &RdppParams {
+        &self.params
+    }
+}
+
+impl Fit for RdppFit {
+    type Scorer = Rdpp;
+
+    fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<Rdpp> {
+        if source.is_empty() {
+            return Err(BaselineError::NoImages.into());
+        }
+        let params = &self.params;
+        let levels = training::levels_of(source, &params.levels)?;
+        let mut parameters = Parameters::random(params.seed, "rdpp");
+        let network = Network::new(params, &levels, &mut parameters)?;
+        let plan = Plan {
+            method: "rdpp",
+            seed: params.seed,
+            steps: training::steps(source.len(), params.epochs, params.passes, params.batch_size),
+            batch_size: params.batch_size,
+            schedule: Schedule::Cosine,
+        };
+        let adam = AdamWParams {
+            rate: params.learning_rate,
+            // As in the authors' code.
+            betas: (0.5, 0.999),
+            weight_decay: 0.0,
+            amsgrad: false,
+            clip: Some(1.0),
+        };
+        let mut optimiser = AdamW::new(adam, parameters.variables());
+        training::train(&plan, source, &parameters, &mut optimiser, progress, |_, pyramid, random| {
+            let normal = features(&levels, pyramid)?;
+            let mut partners: Vec<u32> = (0..pyramid.batch_size() as u32).collect();
+            partners.shuffle(random);
+            let regions = regions(pyramid.batch_size(), random);
+            let projected =
+                normal.iter().enumerate().map(|(index, x)| network.project(index, x)).collect::<Result<Vec<_>, _>>()?;
+            let restored = network.restore(&projected)?;
+            let mut total: Option<candle_core::Tensor> = None;
+            for (index, normal) in normal.iter().enumerate() {
+                let noised = disturb(normal, &levels[index], &regions, params.noise, random)?;
+                let noised_projection = network.project(index, &noised)?;
+                let level =
+                    Projected { noised: &noised, noised_projection: &noised_projection, projection: &projected[index] };
+                let projection = (projection_loss(&level, &partners, params)? * params.projection_loss)?;
+                let part = (cosine_distance(&restored[index], normal)? + projection)?;
+                total = Some(match total {
+                    Some(total) => (total + part)?,
+                    None => part,
+                });
+            }
+            total.ok_or_else(|| BaselineError::NoImages.into())
+        })?;
+        Rdpp::new(params.clone(), levels, parameters.frozen()?)
+    }
+
+    fn is_expensive(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,101 @@
+//! The learned network, and the score.
+
+use candle_core::{DType, Device, Tensor};
+use masf_core::resample::bilinear;
+use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreMap, Scorer, Scores};
+
+use super::network::Network;
+use super::params::RdppParams;
+use crate::training::tokens::cosine;
+use crate::training::{self, Level, Parameters, features};
+
+/// A learned RD++ model.
+///
+/// One map named `rdpp` on the grid of the finest level, `[B, h, w]`: the sum over the levels of `1 - cos` of the features and the
+/// restored ones, each in `[0, 2]`.
+pub struct Rdpp {
+    params: RdppParams,
+    levels: Vec<Level>,
+    parameters: Vec<(String, Tensor)>,
+    network: Network,
+}
+
+impl std::fmt::Debug for Rdpp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rdpp").field("params", &self.params).field("levels", &self.levels).finish_non_exhaustive()
+    }
+}
+
+impl Rdpp {
+    /// The type tag in model files.
+    pub const TAG: &'static str = "masf.rdpp";
+    /// The name of the score map.
+    pub const MAP: &'static str = "rdpp";
+
+    pub(super) fn new(
+        params: RdppParams,
+        levels: Vec<Level>,
+        parameters: Vec<(String, Tensor)>,
+    ) -> masf_core::Result<Self> {
+        let network = Network::new(&params, &levels, &mut Parameters::of(parameters.iter().cloned()))?;
+        Ok(Self { params, levels, parameters, network })
+    }
+
+    /// The number of learned values.
+    pub fn parameter_count(&self) -> usize {
+        self.parameters.iter().map(|(_, tensor)| tensor.elem_count()).sum()
+    }
+
+    /// The map of one image, `[1, h, w]`.
+    fn map(&self, image: &FeaturePyramid) -> masf_core::Result<Tensor> {
+        let features = features(&self.levels, image)?;
+        let project = |(index, x)| self.network.project(index, x);
+        let projected = features.iter().enumerate().map(project).collect::<candle_core::Result<Vec<_>>>()?;
+        let size = self.levels.first().map_or((1, 1), |(_, height, width)| (*height, *width));
+        let mut sum = Tensor::zeros((1, size.0, size.1), DType::F32, &Device::Cpu)?;
+        let restored = self.network.restore(&projected)?;
+        for ((features, restored), (_, height, width)) in features.iter().zip(&restored).zip(&self.levels) {
+            let distance = cosine(features, restored)?.affine(-1.0, 1.0)?.reshape((1, *height, *width))?;
+            sum = (sum + bilinear(&distance, size)?)?;
+        }
+        Ok(sum)
+    }
+}
+
+impl Scorer for Rdpp {
+    fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
+        // Image by image: the rounding of a matrix product may depend on how many rows it has.
+        let maps = (0..pyramid.batch_size())
+            .map(|index| self.map(&pyramid.image(index)?))
+            .collect::<masf_core::Result<Vec<_>>>()?;
+        let values = Tensor::cat(&maps, 0)?;
+        Ok(Scores { maps: vec![ScoreMap { name: Self::MAP.to_owned(), values }], image: None })
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    params: RdppParams,
+    levels: Vec<Level>,
+}
+
+impl Artifact for Rdpp {
+    fn tag(&self) -> &'static str {
+        Self::TAG
+    }
+
+    fn write(&self, writer: &mut ArtifactWriter) -> masf_core::Result<()> {
+        writer.section(&Settings { params: self.params.clone(), levels: self.levels.clone() })?;
+        training::write(writer, &self.parameters)
+    }
+
+    fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
+        let Settings { params, levels } = reader.section()?;
+        params.checked().map_err(|error| reader.invalid(error.to_string()))?;
+        training::check_levels(&levels).map_err(|problem| reader.invalid(problem))?;
+        let mut parameters = Parameters::file(reader);
+        Network::new(&params, &levels, &mut parameters)?;
+        Self::new(params, levels, parameters.frozen()?)
+    }
+}

@@ -1,0 +1,81 @@
+//! Features of pyramids as tokens, and their spread.
+
+use candle_core::{DType, Device, Tensor};
+use masf_core::{FeaturePyramid, LevelSpec, Progress, PyramidSource};
+
+use super::values;
+use crate::{BaselineError, Result};
+
+/// A level, and height and width of its map.
+pub(crate) type Level = (LevelSpec, usize, usize);
+
+/// Images that are read at once while deviations are taken.
+const IMAGES_PER_BATCH: usize = 4;
+
+/// The levels of some strides as the images of a source have them.
+pub(crate) fn levels_of(source: &dyn PyramidSource, strides: &[usize]) -> masf_core::Result<Vec<Level>> {
+    let first = source.batch(&[0])?;
+    let level = |stride: &usize| {
+        let level = first.level(*stride)?;
+        let (_, _, height, width) = level.map.dims4()?;
+        Ok((level.spec, height, width))
+    };
+    strides.iter().map(level).collect()
+}
+
+/// The features of levels as tokens, `[B, P, C]` each; refuses pyramids of other levels or sizes, and values that are not finite.
+pub(crate) fn features(levels: &[Level], pyramid: &FeaturePyramid) -> Result<Vec<Tensor>> {
+    let mut all = Vec::with_capacity(levels.len());
+    for &(spec, height, width) in levels {
+        let shape = [pyramid.batch_size(), spec.channels, height, width];
+        let found = pyramid.levels().iter().find(|level| level.spec == spec && level.map.dims() == shape);
+        let Some(level) = found else {
+            let found: Vec<_> =
+                pyramid.levels().iter().map(|level| (level.spec.stride, level.map.dims().to_vec())).collect();
+            let expected = format!("{} x {height} x {width} at stride {}", spec.channels, spec.stride);
+            return Err(BaselineError::Levels { expected, found: format!("(stride, [B, C, h, w]) {found:?}") });
+        };
+        let map = level.map.permute((0, 2, 3, 1))?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
+        let map = map.reshape((pyramid.batch_size(), height * width, spec.channels))?;
+        if let Some((index, value)) = values(&map)?.into_iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            let position = index / spec.channels % (height * width);
+            let image = index / (spec.channels * height * width);
+            return Err(BaselineError::NonFinite { image, row: position / width, column: position % width, value });
+        }
+        all.push(map);
+    }
+    Ok(all)
+}
+
+/// The deviation of the features of every level over all images, around the means of their channels; 1 where there is none.
+pub(crate) fn deviations(
+    levels: &[Level],
+    source: &dyn PyramidSource,
+    progress: &dyn Progress,
+) -> masf_core::Result<Vec<f32>> {
+    let mut sums: Vec<(Vec<f64>, f64)> = levels.iter().map(|(spec, ..)| (vec![0f64; spec.channels], 0.0)).collect();
+    progress.start("feature statistics", source.len() as u64);
+    let indices: Vec<usize> = (0..source.len()).collect();
+    let taken = indices.chunks(IMAGES_PER_BATCH).try_for_each(|batch| {
+        progress.check()?;
+        for (features, (sums, squares)) in features(levels, &source.batch(batch)?)?.iter().zip(&mut sums) {
+            for token in values(features)?.chunks_exact(sums.len()) {
+                for (sum, value) in sums.iter_mut().zip(token) {
+                    *sum += f64::from(*value);
+                    *squares += f64::from(*value) * f64::from(*value);
+                }
+            }
+        }
+        progress.step(batch.len() as u64);
+        Ok::<(), masf_core::Error>(())
+    });
+    progress.finish();
+    taken?;
+    let deviation = |((sums, squares), (spec, height, width)): (&(Vec<f64>, f64), &Level)| {
+        let count = (source.len() * height * width) as f64;
+        let means: f64 = sums.iter().map(|sum| (sum / count).powi(2)).sum();
+        let deviation = ((squares / count - means) / spec.channels as f64).max(0.0).sqrt();
+        if deviation > 1e-12 { deviation as f32 } else { 1.0 }
+    };
+    Ok(sums.iter().zip(levels).map(deviation).collect())
+}

@@ -1,0 +1,210 @@
+//! What the trained methods share: parameters by name, an optimiser, and the loop over cached features.
+//!
+//! Everything random is drawn from a stream of the seed, the method and the step (or epoch), so that a training depends on the
+//! images, their order and the hyper-parameters alone.
+
+mod features;
+mod ops;
+mod optimiser;
+mod parameters;
+pub(crate) mod tokens;
+
+use masf_core::{Error, FeaturePyramid, Progress, PyramidSource, Result, random_stream};
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+pub(crate) use features::{Level, deviations, features, levels_of};
+pub(crate) use ops::{FrozenLinear, values};
+pub(crate) use optimiser::{AdamW, AdamWParams};
+pub(crate) use parameters::{Parameters, Start, write};
+
+use crate::BaselineError;
+
+/// Steps between two notes on the loss.
+const NOTE_EVERY: usize = 10;
+
+/// How the learning rate goes over the steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Schedule {
+    /// Always the same.
+    Constant,
+    /// A linear rise over a tenth of the steps, then half a cosine down to a hundredth.
+    Cosine,
+}
+
+impl Schedule {
+    /// The factor of the largest learning rate at a step.
+    pub(crate) fn factor(self, step: usize, steps: usize) -> f64 {
+        let position = (step as f64 + 0.5) / steps.max(1) as f64;
+        match self {
+            Self::Constant => 1.0,
+            Self::Cosine if position < 0.1 => 0.05 + 9.5 * position,
+            Self::Cosine => {
+                let fall = (position - 0.1) / 0.9;
+                0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * fall).cos())
+            }
+        }
+    }
+}
+
+/// The course of a training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Plan {
+    /// Names the random streams and the progress.
+    pub(crate) method: &'static str,
+    pub(crate) seed: u64,
+    pub(crate) steps: usize,
+    /// Images of a step.
+    pub(crate) batch_size: usize,
+    pub(crate) schedule: Schedule,
+}
+
+/// The number of steps for so many images: `epochs` whole passes, or as many as make up `passes` images.
+pub(crate) fn steps(images: usize, epochs: Option<usize>, passes: usize, batch_size: usize) -> usize {
+    epochs.map_or(passes, |epochs| epochs.saturating_mul(images)).div_ceil(batch_size).max(1)
+}
+
+/// Takes all steps: `loss` gives the loss of a batch, whose gradient moves the variables of `parameters`.
+pub(crate) fn train(
+    plan: &Plan,
+    source: &dyn PyramidSource,
+    parameters: &Parameters<'_>,
+    optimiser: &mut AdamW,
+    progress: &dyn Progress,
+    mut loss: impl FnMut(usize, &FeaturePyramid, &mut ChaCha8Rng) -> Result<candle_core::Tensor>,
+) -> Result<()> {
+    let mut order = Order { plan, count: source.len(), known: None };
+    let epochs = (plan.steps * plan.batch_size).div_ceil(source.len().max(1));
+    progress.start(&format!("training {}", plan.method), plan.steps as u64);
+    let mut smooth: Option<f32> = None;
+    let trained = (0..plan.steps).try_for_each(|step| {
+        progress.check()?;
+        let mut random = random_stream(plan.seed, &format!("{}.step.{step}", plan.method));
+        let batch = source.batch(&order.images(step))?;
+        let loss = loss(step, &batch, &mut random)?;
+        let gradients = loss.backward()?;
+        let rate = plan.schedule.factor(step, plan.steps);
+        let value = loss.to_scalar::<f32>()?;
+        let norm = optimiser.norm(parameters.variables(), &gradients)?;
+        if !value.is_finite() || !norm.is_finite() {
+            return Err(BaselineError::Diverged { method: plan.method, loss: value, step, steps: plan.steps }.into());
+        }
+        optimiser.step(parameters.variables(), &gradients, rate, norm)?;
+        progress.step(1);
+        let mean = smooth.map_or(value, |smooth| 0.95 * smooth + 0.05 * value);
+        smooth = Some(mean);
+        if (step + 1).is_multiple_of(NOTE_EVERY) || step + 1 == plan.steps {
+            let epoch = (step + 1) * plan.batch_size / source.len().max(1);
+            progress.note(&format!("{}: epoch {epoch}/{epochs}, loss {mean:.4}", plan.method));
+        }
+        Ok::<(), Error>(())
+    });
+    progress.finish();
+    trained
+}
+
+/// Shuffled epochs that follow on each other.
+struct Order<'a> {
+    plan: &'a Plan,
+    count: usize,
+    known: Option<(usize, Vec<usize>)>,
+}
+
+impl Order<'_> {
+    fn images(&mut self, step: usize) -> Vec<usize> {
+        let batch = self.plan.batch_size;
+        let mut images = Vec::with_capacity(batch);
+        for index in step * batch..(step + 1) * batch {
+            let epoch = index / self.count;
+            if self.known.as_ref().is_none_or(|(known, _)| *known != epoch) {
+                let mut order: Vec<usize> = (0..self.count).collect();
+                order.shuffle(&mut random_stream(self.plan.seed, &format!("{}.order.{epoch}", self.plan.method)));
+                self.known = Some((epoch, order));
+            }
+            images.extend(self.known.as_ref().and_then(|(_, order)| order.get(index % self.count)));
+        }
+        images
+    }
+}
+
+/// Whether levels of a model file (specification, height and width, finest first) can be those of a model; what is wrong where not.
+pub(crate) fn check_levels(levels: &[Level]) -> Result<(), String> {
+    // What is made from levels grows with the square of their positions.
+    let sizes = levels.iter().all(|(spec, height, width)| {
+        (1..=1 << 14).contains(&spec.channels)
+            && (1..=4096).contains(height)
+            && (1..=4096).contains(width)
+            && height * width <= 1 << 14
+    });
+    let strides = levels.windows(2).all(|pair| pair[0].0.stride < pair[1].0.stride);
+    match !levels.is_empty() && levels.len() <= 16 && levels[0].0.stride > 0 && sizes && strides {
+        true => Ok(()),
+        false => Err(format!("levels {levels:?}; expected ascending strides, and maps of at most 16,384 positions")),
+    }
+}
+
+/// Checks of hyper-parameters that several methods have.
+pub(crate) mod check {
+    use crate::{BaselineError, Result};
+
+    pub(crate) fn levels(levels: &[usize]) -> Result<()> {
+        if levels.is_empty() || levels[0] == 0 || !levels.windows(2).all(|pair| pair[0] < pair[1]) {
+            let expected = "positive strides in ascending order, such as [8, 16]";
+            return Err(BaselineError::parameter("levels", format!("{levels:?}"), expected));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn whole(name: &'static str, value: usize, least: usize, most: usize) -> Result<()> {
+        match (least..=most).contains(&value) {
+            true => Ok(()),
+            false => Err(BaselineError::parameter(name, value, format!("{least} to {most}"))),
+        }
+    }
+
+    /// A number of `[least, most]`, or above `least` where that itself is not allowed.
+    pub(crate) fn real(name: &'static str, value: f64, least: f64, most: f64, with_least: bool) -> Result<()> {
+        let fits = value <= most && (value > least || with_least && value == least);
+        let from = if with_least { format!("{least} or more") } else { format!("above {least}") };
+        match fits {
+            true => Ok(()),
+            false => Err(BaselineError::parameter(name, value, format!("{from}, at most {most}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_count_before_passes() {
+        assert_eq!(steps(30, None, 100, 8), 13);
+        assert_eq!(steps(30, Some(3), 100, 8), 12);
+        assert_eq!(steps(1, None, 1, 8), 1);
+    }
+
+    #[test]
+    fn every_epoch_sees_every_image_once_and_the_seed_orders_them() {
+        let plan = |seed| Plan { method: "test", seed, steps: 10, batch_size: 3, schedule: Schedule::Constant };
+        let all = |seed| {
+            let plan = plan(seed);
+            let mut order = Order { plan: &plan, count: 5, known: None };
+            (0..10).flat_map(|step| order.images(step)).collect::<Vec<_>>()
+        };
+        for epoch in all(0).chunks(5) {
+            let mut sorted = epoch.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+        }
+        assert_eq!(all(0), all(0));
+        assert_ne!(all(0), all(1));
+    }
+
+    #[test]
+    fn the_rate_rises_and_falls() {
+        let rates: Vec<f64> = (0..100).map(|step| Schedule::Cosine.factor(step, 100)).collect();
+        let top = (0..100).max_by(|a, b| rates[*a].total_cmp(&rates[*b])).unwrap();
+        assert!((9..12).contains(&top) && rates[top] > 0.98 && rates[0] < 0.11 && rates[99] < 0.02, "{rates:?}");
+    }
+}

@@ -1,0 +1,174 @@
+//! Files, seeds, batches, threads, cancellation and bad input of the trained baselines, and that they find what is not normal.
+
+use candle_core::{Device, Tensor};
+use masf_baselines::{Adtr, AdtrParams, Cfa, CfaParams, Rdpp, RdppParams};
+use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
+use masf_core::{
+    Artifact, Error, Fault, FeatureCache, FeatureCacheBuilder, FeatureLevel, FeaturePyramid, Fit, LevelSpec, Progress,
+    PyramidSource, Result, Scorer, Silent, random_stream,
+};
+use rand::Rng;
+
+/// Smooth images of three patterns, with levels at strides 8 and 16 of 8 x 8 and 4 x 4 positions; in odd images a patch of the
+/// fine level is turned around, where that is wanted.
+fn images(count: usize, seed: u64, defective: bool) -> Result<FeaturePyramid> {
+    let mut random = random_stream(seed, "test.images");
+    let shifts: Vec<[f32; 3]> = (0..count).map(|_| [(); 3].map(|()| random.random_range(-0.3..0.3))).collect();
+    let mut levels = Vec::new();
+    for (stride, channels, side) in [(8, 12, 8usize), (16, 16, 4)] {
+        let mut values = Vec::new();
+        for (image, shift) in shifts.iter().enumerate() {
+            for channel in 0..channels {
+                for (y, x) in (0..side * side).map(|index| (index / side, index % side)) {
+                    let (y, x) = (y as f32 / side as f32, x as f32 / side as f32);
+                    let wave = (channel as f32 * 1.7 + 3.0 * x + 2.0 * y + shift[channel % 3]).sin();
+                    let sign =
+                        if defective && image % 2 == 1 && (0.5..0.75).contains(&x) && y < 0.25 { -1.0 } else { 1.0 };
+                    values.push(sign * wave + 0.05 * random.random_range(-1.0..1.0f32));
+                }
+            }
+        }
+        let map = Tensor::from_vec(values, (count, channels, side, side), &Device::Cpu)?;
+        levels.push(FeatureLevel { spec: LevelSpec { stride, channels }, map });
+    }
+    FeaturePyramid::new(levels, (64, 64))
+}
+
+fn source(count: usize) -> Result<FeatureCache> {
+    let mut cache = FeatureCacheBuilder::new(1 << 24);
+    cache.push(&images(count, 1, false)?)?;
+    cache.finish()
+}
+
+fn cfa() -> CfaParams {
+    CfaParams { channel_divisor: 1, passes: 240, ..CfaParams::default() }
+}
+
+fn rdpp() -> RdppParams {
+    RdppParams { width: 16, passes: 1200, learning_rate: 5e-3, ..RdppParams::default() }
+}
+
+fn adtr() -> AdtrParams {
+    AdtrParams { width: 16, heads: 2, depth: 1, passes: 1200, learning_rate: 3e-3, ..AdtrParams::default() }
+}
+
+fn map(scorer: &dyn Scorer, pyramid: &FeaturePyramid) -> Result<Vec<f32>> {
+    Ok(scorer.score(pyramid)?.maps[0].values.flatten_all()?.to_vec1()?)
+}
+
+fn reloaded<T: Artifact>(artifact: &T) -> T {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.masf");
+    save(artifact, &path, SaveOptions::default()).unwrap();
+    let file = ModelFile::open(&path, ReadOptions::default()).unwrap();
+    T::read(&file.root().unwrap()).unwrap()
+}
+
+/// What every trained method must do; `fit` is given a seed, `side` is that of its map.
+fn behaves<T: Artifact + Scorer>(fit: impl Fn(u64) -> Result<T> + Sync, name: &str, side: usize) -> Result<()> {
+    let test = images(6, 2, true)?;
+    let fitted = fit(0)?;
+    let scores = fitted.score(&test)?;
+    assert_eq!((scores.maps.len(), scores.maps[0].name.as_str()), (1, name));
+    assert_eq!(scores.maps[0].values.dims(), [6, side, side]);
+    let all = map(&fitted, &test)?;
+
+    // Odd images have a defect in rows 0 and 1, columns 4 and 5 of 8; it stands out from all of the even ones.
+    let positions = side * side;
+    let most = |image: usize| all[image * positions..(image + 1) * positions].iter().copied().fold(f32::MIN, f32::max);
+    let normal = [0, 2, 4].map(most).into_iter().fold(f32::MIN, f32::max);
+    for image in [1, 3, 5] {
+        assert!(most(image) > 1.3 * normal, "{name}: image {image} has {}, normal ones {normal}", most(image));
+        let at = |place: &usize| all[image * positions + place];
+        let place = (0..positions).max_by(|a, b| at(a).total_cmp(&at(b))).unwrap();
+        let (row, column) = (place / side * 8 / side, place % side * 8 / side);
+        assert!(row <= 2 && (3..=6).contains(&column), "{name}: at row {row}, column {column}");
+    }
+
+    // A model that was saved, images one by one, and other numbers of threads give the same bits; other seeds do not.
+    assert_eq!(all, map(&reloaded(&fitted), &test)?);
+    let single: Vec<f32> = (0..6).map(|index| map(&fitted, &test.image(index)?)).collect::<Result<Vec<_>>>()?.concat();
+    assert_eq!(all, single);
+    let run = || map(&fit(0)?, &test);
+    assert_eq!(all, rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run)?);
+    assert_eq!(all, rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap().install(run)?);
+    assert_ne!(all, map(&fit(1)?, &test)?);
+
+    // Other sizes and values that are not finite are named.
+    let mut levels = test.levels().to_vec();
+    levels[0].map = levels[0].map.narrow(3, 0, 6)?;
+    let error = fitted.score(&FeaturePyramid::new(levels, (64, 48))?).unwrap_err();
+    assert_eq!(error.fault(), Fault::Data, "{error}");
+    let mut levels = test.levels().to_vec();
+    levels[0].map = (&levels[0].map * f64::NAN)?;
+    let error = fitted.score(&FeaturePyramid::new(levels, (64, 64))?).unwrap_err();
+    assert_eq!(error.fault(), Fault::Data, "{error}");
+    Ok(())
+}
+
+#[test]
+fn cfa_behaves() -> Result<()> {
+    let source = source(12)?;
+    behaves(|seed| CfaParams { seed, ..cfa() }.check()?.fit(&source, &Silent), Cfa::MAP, 8)?;
+    // Fewer centres, by k-means; too few are refused.
+    let few = CfaParams { centre_divisor: 4, ..cfa() }.check()?.fit(&source, &Silent)?;
+    assert_eq!(few.centres(), 16);
+    let error = CfaParams { centre_divisor: 32, ..cfa() }.check()?.fit(&source, &Silent).unwrap_err();
+    assert!(error.fault() == Fault::Argument && error.to_string().contains("centre_divisor"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn rdpp_behaves() -> Result<()> {
+    let source = source(12)?;
+    behaves(|seed| RdppParams { seed, ..rdpp() }.check()?.fit(&source, &Silent), Rdpp::MAP, 8)
+}
+
+#[test]
+fn adtr_behaves() -> Result<()> {
+    let source = source(12)?;
+    behaves(|seed| AdtrParams { seed, ..adtr() }.check()?.fit(&source, &Silent), Adtr::MAP, 4)
+}
+
+/// Asks to stop after some steps.
+struct Impatient(std::sync::atomic::AtomicU64);
+
+impl Progress for Impatient {
+    fn start(&self, _: &str, _: u64) {}
+    fn step(&self, _: u64) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    fn finish(&self) {}
+    fn is_cancelled(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed) > 8
+    }
+}
+
+#[test]
+fn trainings_stop_when_asked_and_refuse_nonsense() -> Result<()> {
+    let source = source(12)?;
+    let impatient = || Impatient(std::sync::atomic::AtomicU64::new(0));
+    assert!(matches!(cfa().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
+    assert!(matches!(rdpp().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
+    assert!(matches!(adtr().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
+
+    let missing = CfaParams { levels: vec![4, 8], ..cfa() }.check()?.fit(&source, &Silent).unwrap_err();
+    assert!(missing.to_string().contains("stride"), "{missing}");
+    let missing = RdppParams { levels: vec![32], ..rdpp() }.check()?.fit(&source, &Silent).unwrap_err();
+    assert!(missing.to_string().contains("stride"), "{missing}");
+
+    let mut levels = source.batch(&[0, 1])?.levels().to_vec();
+    levels[1].map = (&levels[1].map * f64::NAN)?;
+    let mut cache = FeatureCacheBuilder::new(1 << 24);
+    cache.push(&FeaturePyramid::new(levels, (64, 64))?)?;
+    let nan = cache.finish()?;
+    let errors = [
+        cfa().check()?.fit(&nan, &Silent).unwrap_err(),
+        rdpp().check()?.fit(&nan, &Silent).unwrap_err(),
+        adtr().check()?.fit(&nan, &Silent).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.fault() == Fault::Data && error.to_string().contains("finite"), "{error}");
+    }
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Fits every method on the same good images and measures them on the same labelled ones: a Markdown table on standard output, and one
+//! self-contained HTML page with the heat maps side by side.
+//!
+//! ```text
+//! cargo run --release --example compare -- --data bottle --methods masf,patchcore,padim
+//! ```
+//!
+//! The methods run one after another in this process. Exit code 0: all of them were measured; 1: some could not be (the others were).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use masf::data::{Dataset, Sample};
+use masf::report::{Compared, Gallery, comparison, comparison_table};
+use masf::{Config, Detector, Error, Evaluation, Method, Size};
+use masf_examples::{Common, describe, progress, run, write_atomically};
+
+/// Compare methods on one category.
+#[derive(Parser)]
+struct Args {
+    /// A category in the MVTec AD layout: methods learn from train/good and are measured on test
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Methods to compare [default: all of masf, patchcore, padim, cfa, rdpp and adtr]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    methods: Vec<Method>,
+    /// Settings for all methods (docs/masf.toml lists them); the options below override them
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Feature extractor of all methods [default: masf-nano, whose weights are part of the program]
+    #[arg(long, value_name = "NAME")]
+    backbone: Option<String>,
+    /// Weights of the backbone
+    #[arg(long, value_name = "FILE.safetensors")]
+    weights: Option<PathBuf>,
+    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256]
+    #[arg(long, value_name = "SIZE")]
+    image_size: Option<Size>,
+    /// Passes of the methods that are trained over the images [default: those of the settings]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Seed of everything random [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where the page goes
+    #[arg(long, value_name = "OUT.html", default_value = "compare.html")]
+    html: PathBuf,
+    /// Images whose heat maps the page shows, evenly chosen from the test images
+    #[arg(long, value_name = "COUNT", default_value_t = 24)]
+    images: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// A method with what was found of it.
+struct Found {
+    name: String,
+    evaluation: Evaluation,
+    gallery: Gallery,
+    fit_seconds: f64,
+    fit_memory: Option<u64>,
+    model_bytes: u64,
+}
+
+impl Args {
+    /// The settings of a method. PaDiM takes a level at stride 4 too, as published, unless a file of settings says otherwise.
+    fn config(&self, method: Method) -> masf::Result<Config> {
+        let mut config = match (&self.config, &self.backbone) {
+            (Some(path), _) => Config::from_file(path)?,
+            (None, Some(name)) => Config::for_backbone(name),
+            (None, None) => Config::default(),
+        };
+        config.method = method;
+        if let Some(name) = &self.backbone {
+            config.backbone.name.clone_from(name);
+        }
+        if method == Method::Padim && self.config.is_none() && config.backbone.strides == [8, 16] {
+            config.backbone.strides = vec![4, 8, 16];
+        }
+        if let Some(size) = self.image_size {
+            config.input.size = size;
+        }
+        if let Some(seed) = self.seed {
+            config.seed = seed;
+        }
+        if self.epochs.is_some() {
+            config.distill.epochs = self.epochs;
+            config.cfa.epochs = self.epochs;
+            config.rdpp.epochs = self.epochs;
+            config.adtr.epochs = self.epochs;
+        }
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run(|| {
+        args.common.apply()?;
+        let progress = progress()?;
+        let (good, test) = (Dataset::training(&args.data)?.samples, Dataset::test(&args.data)?.samples);
+        let methods = if args.methods.is_empty() { Method::ALL.to_vec() } else { args.methods.clone() };
+        let mut all = Vec::new();
+        let mut failures = 0;
+        for &method in &methods {
+            match measure(&args, method, &good, &test, progress.clone()) {
+                Ok(found) => all.push(found),
+                Err(error) if matches!(error.downcast_ref(), Some(Error::Cancelled)) => return Err(error),
+                Err(error) => {
+                    failures += 1;
+                    eprintln!("error: {method}: {}", describe(&error));
+                }
+            }
+        }
+        let compared: Vec<Compared<'_>> = all
+            .iter()
+            .map(|found| Compared {
+                name: &found.name,
+                evaluation: &found.evaluation,
+                gallery: &found.gallery,
+                fit_seconds: found.fit_seconds,
+                fit_memory: found.fit_memory,
+                model_bytes: found.model_bytes,
+            })
+            .collect();
+        let name = args.data.file_name().map_or_else(|| args.data.to_string_lossy(), |name| name.to_string_lossy());
+        write_atomically(&args.html, comparison(&name, &compared).as_bytes())?;
+        print!("{}", comparison_table(&compared));
+        eprintln!("heat maps: {}", args.html.display());
+        Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+/// Fits a method, saves and loads it, and measures it.
+fn measure(
+    args: &Args,
+    method: Method,
+    good: &[Sample],
+    test: &[Sample],
+    progress: std::sync::Arc<masf::progress::TerminalProgress>,
+) -> anyhow::Result<Found> {
+    let config = args.config(method)?;
+    forget_peak_memory();
+    let started = Instant::now();
+    let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
+    let detector = Detector::builder()
+        .config(config)
+        .backbone(backbone)
+        .progress(progress.clone())
+        .fit(good.iter().map(|sample| &sample.path))?;
+    let (fit_seconds, fit_memory) = (started.elapsed().as_secs_f64(), peak_memory());
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.masf");
+    detector.save(&path)?;
+    let model_bytes = std::fs::metadata(&path)?.len();
+    drop(detector);
+    let detector = Detector::load(&path)?;
+    let mut gallery = Gallery::new();
+    let (shown, mut seen) = (args.images.min(test.len()), 0);
+    let evaluation = detector.evaluate_each(test, progress.as_ref(), |found| {
+        // Number `seen` is shown where another share of the images is complete with it.
+        let before = seen * shown / test.len();
+        seen += 1;
+        if seen * shown / test.len() > before { gallery.add(&found) } else { Ok(()) }
+    })?;
+    Ok(Found { name: method.to_string(), evaluation, gallery, fit_seconds, fit_memory, model_bytes })
+}
+
+/// Starts the measurement of peak memory anew, where the system can.
+fn forget_peak_memory() {
+    // On Linux; elsewhere there is no such file, and no measurement.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Peak resident memory in bytes since [`forget_peak_memory`].
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
