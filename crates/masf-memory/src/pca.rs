@@ -82,18 +82,22 @@ pub(crate) fn principal_components<'a>(
     Ok((LinearMap::new(matrix, dimensions, components)?, variances))
 }
 
-/// Rows that the leading directions are learned from.
-const DIRECTION_ROWS: usize = 512;
 /// Multiplications by the covariance for them: they need not be exact.
 const DIRECTION_ITERATIONS: usize = 3;
 
 /// Orthonormal directions of (nearly) the largest variance around `mean`, in descending order, as a matrix
 /// `[dimensions, count]`; zero where there is no further variance. Orthogonal iteration on evenly spaced rows; `scale` brings
-/// their norms to about 1.
-pub(crate) fn leading_directions(rows: &[f32], mean: &[f32], scale: f32, count: usize) -> Result<Vec<f32>> {
+/// their norms to about 1. At most `sample` rows are learned from.
+pub(crate) fn leading_directions(
+    rows: &[f32],
+    mean: &[f32],
+    scale: f32,
+    count: usize,
+    sample: usize,
+) -> Result<Vec<f32>> {
     let dimensions = mean.len();
     let total = rows.len() / dimensions;
-    let kept = total.min(DIRECTION_ROWS);
+    let kept = total.min(sample);
     let mut centred = Vec::with_capacity(kept * dimensions);
     for part in 0..kept {
         let row = &rows[part * total / kept * dimensions..][..dimensions];

@@ -18,6 +18,8 @@ use crate::{LinearMap, Result};
 
 /// Unit roundoff of `f32`.
 const U: f64 = f32::EPSILON as f64 / 2.0;
+/// Rows that directions are learned from: they need not be the best, and loading a model waits for them.
+const DIRECTION_ROWS: usize = 512;
 /// Numbers of directions that are tried.
 const HEADS: [usize; 4] = [32, 64, 128, 192];
 /// What a direct distance costs against the same work in the matrix product, roughly: each fetches a prototype from far memory.
@@ -110,7 +112,7 @@ impl Sieve {
             return Ok(plain);
         }
         let most = HEADS.into_iter().filter(|head| 2 * head <= dimensions).max().unwrap_or(HEADS[0]);
-        let directions = leading_directions(rows, &plain.mean, plain.scale(), most)?;
+        let directions = leading_directions(rows, &plain.mean, plain.scale(), most, DIRECTION_ROWS)?;
         let widest = plain.with_directions(&directions, most)?;
         let (mut keys, mut values) = (Keys::default(), Vec::with_capacity(count * (most + 1)));
         for rows in rows.chunks(ROWS_PER_BLOCK * dimensions) {

@@ -17,6 +17,8 @@ use crate::{ExactSearch, LinearMap, MemoryError, Neighbours, PrototypeSearch, Re
 
 /// Queries of a task: their keys and descriptors stay in the second-level cache.
 const QUERIES_PER_TASK: usize = 126;
+/// Rows that directions are learned from.
+const DIRECTION_ROWS: usize = 2048;
 /// Rows whose keys are computed at once while packing.
 const ROWS_PER_BLOCK: usize = 512;
 
@@ -132,7 +134,7 @@ impl Keys {
         let squares: f64 = rows.chunks_exact(dimensions).map(of_row).sum();
         let scale = (squares / count as f64).sqrt().recip() as f32;
         let scale = if scale.is_normal() { scale } else { 1.0 };
-        let matrix = leading_directions(rows, &mean, scale, directions)?;
+        let matrix = leading_directions(rows, &mean, scale, directions, DIRECTION_ROWS)?;
         let directions = LinearMap::new(matrix, dimensions, directions)?;
         let mut keys = Self { mean, panels: Panels::new(count, directions.output()), directions };
         let (mut centred, mut projected) = (Vec::new(), Vec::new());
