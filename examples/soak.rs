@@ -109,7 +109,8 @@ fn main() -> ExitCode {
 
 /// A detector with default settings, saved and loaded.
 fn learned(seed: u64) -> anyhow::Result<Detector> {
-    let set = SyntheticSet::new(SyntheticConfig { seed, test_good: 0, test_per_kind: 0, ..SyntheticConfig::default() })?;
+    let set =
+        SyntheticSet::new(SyntheticConfig { seed, test_good: 0, test_per_kind: 0, ..SyntheticConfig::default() })?;
     let good = set.iter().filter(|picture| picture.split == Split::Train).map(|picture| picture.image);
     let detector = Detector::builder().config(Config::default()).fit(good)?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
@@ -128,7 +129,8 @@ fn pictures(seed: u64) -> Vec<RgbImage> {
 /// Resident memory of this process in bytes; `None` where the system does not say.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib: u64 = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let kib: u64 =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
 

@@ -171,7 +171,10 @@ fn main() -> ExitCode {
         for map in &report.precisions {
             outln!(
                 "weight {:.3} of {} (synthetic defects: image AUROC {:.3}, pixel AUROC {:.3})",
-                map.weight, map.name, map.image_auroc, map.pixel_auroc
+                map.weight,
+                map.name,
+                map.image_auroc,
+                map.pixel_auroc
             )?;
         }
         outln!("threshold {}", detector.threshold())?;

@@ -27,7 +27,8 @@ fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
 fn eight_threads_share_a_detector() -> Result<()> {
     let detector = Detector::builder().config(quick_config()).fit(training_images()?)?;
     let images = test_images()?;
-    let expected = images.iter().map(|image| detector.inspect(image).map(|found| bits(&found))).collect::<Result<Vec<_>>>()?;
+    let expected =
+        images.iter().map(|image| detector.inspect(image).map(|found| bits(&found))).collect::<Result<Vec<_>>>()?;
     const THREADS: usize = 8;
     let barrier = Barrier::new(THREADS);
     std::thread::scope(|scope| {
@@ -73,10 +74,19 @@ fn every_kind_of_model_is_the_same_file_on_one_thread_and_on_two() -> Result<()>
             "branches = ['memory', 'distill']\n[distill]\nwidth = 32\nbottleneck = 32\ndepth = 1\nepochs = 2\n\
              [fusion]\nweights = 'learned'\nsynthetic_defects = 8\ngate = { views = 1.0, disagreement = 1.0 }\n[views]\nnoise = 1\nshifts = 1",
         ),
-        ("turned images, cells", "[memory]\nturns = 4\nsearch = { cells = { cells = 8, visited = 4, keys = 'both' } }\nanchor_weight = 0.5"),
-        ("graph, principal components", "[memory]\nsearch = { hnsw = {} }\nreduction = { pca = { components = 16, whiten = true } }"),
+        (
+            "turned images, cells",
+            "[memory]\nturns = 4\nsearch = { cells = { cells = 8, visited = 4, keys = 'both' } }\nanchor_weight = 0.5",
+        ),
+        (
+            "graph, principal components",
+            "[memory]\nsearch = { hnsw = {} }\nreduction = { pca = { components = 16, whiten = true } }",
+        ),
         ("a bank for each level", "memory.per_level = true\ninput = { tile = 64, tile_overlap = 16 }"),
-        ("patchcore", "method = 'patchcore'\npatchcore = { candidates = 500, prototypes = 50, reweight_neighbours = 3 }"),
+        (
+            "patchcore",
+            "method = 'patchcore'\npatchcore = { candidates = 500, prototypes = 50, reweight_neighbours = 3 }",
+        ),
         ("padim", "method = 'padim'\npadim.dimensions = 8"),
         ("scattering", "backbone.name = 'scattering'"),
         ("half precision", "backbone.precision = 'bf16'"),

@@ -40,7 +40,8 @@ fn a_file_that_vanishes_after_listing_is_named() -> Result<()> {
     for (index, image) in training_images()?.iter().take(5).enumerate() {
         fs::copy(image, images.path().join(format!("{index}.png"))).expect("a copy");
     }
-    let listed: Vec<PathBuf> = Dataset::training(images.path())?.samples.into_iter().map(|sample| sample.path).collect();
+    let listed: Vec<PathBuf> =
+        Dataset::training(images.path())?.samples.into_iter().map(|sample| sample.path).collect();
     fs::remove_file(&listed[2]).expect("a file to remove");
     fs::write(&listed[4], "cut short by whoever writes it").expect("a file");
     let fit = |skip| Detector::builder().config(small_config()).skip_bad(skip).fit_with_report(&listed);
@@ -72,7 +73,8 @@ fn ten_thousand_bad_files_are_summed_up() -> Result<()> {
         };
         fs::write(images.path().join(format!("bad{index:05}.png")), content).expect("a file");
     }
-    let listed: Vec<PathBuf> = Dataset::training(images.path())?.samples.into_iter().map(|sample| sample.path).collect();
+    let listed: Vec<PathBuf> =
+        Dataset::training(images.path())?.samples.into_iter().map(|sample| sample.path).collect();
     assert_eq!(listed.len(), 10_010);
     let started = Instant::now();
     let (detector, report) = Detector::builder().config(small_config()).skip_bad(true).fit_with_report(&listed)?;
@@ -107,7 +109,8 @@ fn duplicates_and_the_order_of_files() -> Result<()> {
     for (index, image) in images.iter().enumerate().rev() {
         fs::copy(image, copies.path().join(format!("{index}.png"))).expect("a copy");
     }
-    let listed: Vec<PathBuf> = Dataset::training(copies.path())?.samples.into_iter().map(|sample| sample.path).collect();
+    let listed: Vec<PathBuf> =
+        Dataset::training(copies.path())?.samples.into_iter().map(|sample| sample.path).collect();
     let of_folder = Detector::builder().config(small_config()).fit(&listed)?;
     assert_eq!(of_folder.threshold(), first.threshold());
     // Every image thrice, and one image only: nothing is divided by zero.
@@ -143,7 +146,11 @@ mod processes {
     fn child(name: &str, folder: &Path) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
         command.args(["--exact", &format!("processes::{name}"), "--ignored", "--nocapture"]);
-        command.env("MASF_FAULT_FOLDER", folder).env("RAYON_NUM_THREADS", "1").stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .env("MASF_FAULT_FOLDER", folder)
+            .env("RAYON_NUM_THREADS", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 
@@ -261,7 +268,8 @@ mod processes {
     fn child_whose_save_fails() {
         let folder = given_folder();
         let model = Detector::load(folder.join("new.masf")).expect("a model");
-        let said = model.save(folder.join("model.masf")).err().map_or("it was saved".to_owned(), |error| error.to_string());
+        let said =
+            model.save(folder.join("model.masf")).err().map_or("it was saved".to_owned(), |error| error.to_string());
         fs::write(std::env::var_os("MASF_FAULT_REPORT").expect("a file"), said).expect("a report");
     }
 
@@ -293,7 +301,10 @@ mod processes {
         // A file may grow to 64 blocks of 512 bytes; with the signal ignored, what goes beyond is an error of the write.
         let inner = child("child_whose_save_fails", folder.path());
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
+        command
+            .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""])
+            .arg(inner.get_program())
+            .args(inner.get_args());
         command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let said = failed_save(folder.path(), &mut command, &before);
         assert!(said.contains("model.masf: cannot save") && said.contains("File too large"), "{said}");
@@ -328,7 +339,8 @@ mod processes {
     fn a_folder_that_cannot_be_written_spares_the_old_model() -> Result<()> {
         let folder = folder();
         let before = old_and_new(folder.path())?;
-        let readable = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+        let readable =
+            |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
         readable(folder.path(), 0o555);
         let inner = child("child_whose_save_fails", folder.path());
         let superuser = fs::write(folder.path().join("probe"), "").is_ok();

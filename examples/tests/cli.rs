@@ -206,7 +206,8 @@ fn nobody_reads_the_output_and_the_files_are_written_all_the_same() {
     let args = ["--model", path(&model), "--data", path(&data), "--json", path(&json), "--report", path(&report)];
     let images = data.join("test");
     for (name, args) in [("evaluate", &args[..]), ("inspect", &["--model", path(&model), path(&images)])] {
-        let mut child = example(name).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut child =
+            example(name).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
         // As `head` does when it has seen enough, and with a reader of errors that is gone as well.
         drop((child.stdout.take(), child.stderr.take()));
         assert!(child.wait().expect("it ends").success(), "{name}");

@@ -6,10 +6,8 @@ use masf_metrics::{PixelEvaluator, Ranking};
 /// Takes 5 bytes for a score and its label, and the first byte for the width of a map.
 pub(crate) fn run(data: &[u8]) {
     let Some((width, rest)) = data.split_first() else { return };
-    let (scores, labels): (Vec<f32>, Vec<bool>) = rest
-        .chunks_exact(5)
-        .map(|b| (f32::from_le_bytes([b[0], b[1], b[2], b[3]]), b[4] & 1 == 1))
-        .unzip();
+    let (scores, labels): (Vec<f32>, Vec<bool>) =
+        rest.chunks_exact(5).map(|b| (f32::from_le_bytes([b[0], b[1], b[2], b[3]]), b[4] & 1 == 1)).unzip();
     let unit = |value: f64| assert!((0.0..=1.0).contains(&value), "{value}");
     if let Ok(ranking) = Ranking::new(&scores, &labels) {
         unit(ranking.auroc());

@@ -16,9 +16,8 @@ fn lies() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     };
     let header = |entries: &[String]| format!("{{{}}}", entries.join(","));
     let one = |dtype: &str, shape: &str, begin, end| header(&[tensor("a", dtype, shape, begin, end)]);
-    let two = |second: (u64, u64)| {
-        header(&[tensor("a", "F32", "[2]", 0, 8), tensor("b", "F32", "[2]", second.0, second.1)])
-    };
+    let two =
+        |second: (u64, u64)| header(&[tensor("a", "F32", "[2]", 0, 8), tensor("b", "F32", "[2]", second.0, second.1)]);
     let deep = format!(r#"{{"__metadata__":{}"#, "[".repeat(100_000));
     let with_length = |length: u64| [&length.to_le_bytes()[..], b"{}"].concat();
     vec![

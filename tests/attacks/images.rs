@@ -10,9 +10,7 @@ use masf_tests::{quick_config, training_images};
 
 use crate::assert_says;
 use crate::measure::{MIB, alone, bounded};
-use crate::pictures::{
-    SIGNATURE, bmp, chunk, header, png, riff, scans, segment, tiff, tiff_data, vp8x, webp, zeros,
-};
+use crate::pictures::{SIGNATURE, bmp, chunk, header, png, riff, scans, segment, tiff, tiff_data, vp8x, webp, zeros};
 
 /// A file, and what must be said of it; `None` where it has to be read.
 struct Attack {
@@ -33,9 +31,8 @@ const WEBP: &[u8] = include_bytes!("../data/data_images/webp_lossless.webp");
 
 fn pngs() -> Vec<Attack> {
     let compressed = |kind: &[u8; 4], before: &[u8], size: u64| chunk(kind, &[before, &zeros(size)].concat());
-    let with_pixels = |pixels: Vec<u8>| {
-        [SIGNATURE, &header(8, 8, 8, 0), &chunk(b"IDAT", &pixels), &chunk(b"IEND", &[])].concat()
-    };
+    let with_pixels =
+        |pixels: Vec<u8>| [SIGNATURE, &header(8, 8, 8, 0), &chunk(b"IDAT", &pixels), &chunk(b"IEND", &[])].concat();
     let cut = |claimed: u32| {
         let mut bytes = [SIGNATURE, &header(8, 8, 8, 0)].concat();
         bytes.extend([&claimed.to_be_bytes()[..], b"IDAT", &[0; 64]].concat());
@@ -49,7 +46,13 @@ fn pngs() -> Vec<Attack> {
     let place = wrong_checksum.len() - 12 - 2;
     wrong_checksum[place] ^= 1;
     // An EXIF directory whose next directory, and whose sub-directory, is itself.
-    let exif = [&b"II*\0\x08\0\0\0\x02\0"[..], &[0x12, 1, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0], &[0x69, 0x87, 4, 0, 1, 0, 0, 0, 8, 0, 0, 0], &[8, 0, 0, 0]].concat();
+    let exif = [
+        &b"II*\0\x08\0\0\0\x02\0"[..],
+        &[0x12, 1, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0],
+        &[0x69, 0x87, 4, 0, 1, 0, 0, 0, 8, 0, 0, 0],
+        &[8, 0, 0, 0],
+    ]
+    .concat();
     vec![
         attack("png_profile_bomb.png", png(8, 8, &[compressed(b"iCCP", b"p\0\0", 256 << 20)]), None),
         attack("png_text_bomb.png", png(8, 8, &[compressed(b"zTXt", b"Comment\0\0", 256 << 20)]), None),
@@ -94,9 +97,17 @@ fn jpegs() -> Vec<Attack> {
         attack("jpeg_exif_loop.jpg", start(&[loops]), None),
         attack("jpeg_exif_offset.jpg", start(&[offset]), None),
         attack("jpeg_exif_entries.jpg", start(&[entries]), None),
-        attack("jpeg_profile_of_255_parts.jpg", start(&(1..=255).map(|part| profile(part, 255)).collect::<Vec<_>>()), None),
+        attack(
+            "jpeg_profile_of_255_parts.jpg",
+            start(&(1..=255).map(|part| profile(part, 255)).collect::<Vec<_>>()),
+            None,
+        ),
         attack("jpeg_profile_part_0_of_0.jpg", start(&[profile(0, 0), profile(9, 3)]), None),
-        attack("jpeg_2_to_32_pixels.jpg", framed(&|frame| frame[5..9].fill(0xff)), "number of pixels, 4294836225, is above"),
+        attack(
+            "jpeg_2_to_32_pixels.jpg",
+            framed(&|frame| frame[5..9].fill(0xff)),
+            "number of pixels, 4294836225, is above",
+        ),
         attack("jpeg_height_zero.jpg", framed(&|frame| frame[5..7].fill(0)), "JPEG"),
         attack("jpeg_width_zero.jpg", framed(&|frame| frame[7..9].fill(0)), "JPEG"),
         attack("jpeg_precision_12.jpg", framed(&|frame| frame[4] = 12), "JPEG"),
@@ -204,7 +215,11 @@ fn others() -> Vec<Attack> {
     vec![
         attack("webp_plain.webp", WEBP.to_vec(), None),
         attack("webp_extended.webp", extended(0, std::slice::from_ref(&pixels)), None),
-        attack("webp_exif_of_3_gib.webp", extended(8, &[pixels.clone(), riff(b"EXIF", 3 << 30, b"II*\0")]), "truncated"),
+        attack(
+            "webp_exif_of_3_gib.webp",
+            extended(8, &[pixels.clone(), riff(b"EXIF", 3 << 30, b"II*\0")]),
+            "truncated",
+        ),
         attack("webp_profile_of_3_gib.webp", extended(32, &[riff(b"ICCP", 3 << 30, &[]), pixels.clone()]), "WebP"),
         attack("webp_canvas_of_2_to_48.webp", webp(&[vp8x(0, 1 << 24, 1 << 24), pixels.clone()]), "is above the limit"),
         attack("webp_canvas_of_other_size.webp", webp(&[vp8x(0, 4000, 4000), pixels.clone()]), "WebP"),
@@ -222,7 +237,11 @@ fn others() -> Vec<Attack> {
         attack("bmp_too_few_pixels.bmp", bmp(1000, 1000, 24, 0, 0, 54, &[0; 256]), "BMP"),
         attack("bmp_depth_7.bmp", bmp(8, 8, 7, 0, 0, 54, &[0; 256]), "BMP"),
         attack("bmp_compression_99.bmp", bmp(8, 8, 24, 99, 0, 54, &[0; 256]), "BMP"),
-        attack("bmp_jumps_outside.bmp", bmp(8, 8, 8, 1, 256, 54 + 1024, &[palette[..1024].to_vec(), jumps].concat()), None),
+        attack(
+            "bmp_jumps_outside.bmp",
+            bmp(8, 8, 8, 1, 256, 54 + 1024, &[palette[..1024].to_vec(), jumps].concat()),
+            None,
+        ),
         attack("gif.png", b"GIF89a\x08\0\x08\0\0\0\0;".to_vec(), "not an image that can be read"),
         attack("heif.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic".to_vec(), "not an image that can be read"),
         attack("vector.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), "not an image that can be read"),
@@ -244,7 +263,9 @@ fn every_attack_gets_its_answer_in_bounded_memory_and_time() {
         let answer = bounded(&name, bound, || decode_image(name.as_str(), &bytes, &Limits::default()));
         match (answer, says) {
             (Ok(image), None) if image.width() > 0 && image.height() > 0 => {}
-            (Ok(image), says) => wrong.push(format!("{name} was read as {}x{}: {says:?}", image.width(), image.height())),
+            (Ok(image), says) => {
+                wrong.push(format!("{name} was read as {}x{}: {says:?}", image.width(), image.height()))
+            }
             (Err(error), None) => wrong.push(format!("it had to be read: {error}")),
             (Err(error), Some(says)) => {
                 let message = error.to_string();
@@ -269,7 +290,8 @@ fn attacks_among_good_images_are_listed_and_change_nothing() -> Result<()> {
         fs::write(folder.path().join(&attack.name), &attack.bytes).expect("a file");
         refused.push(attack.name);
     }
-    let images: Vec<PathBuf> = Dataset::training(folder.path())?.samples.into_iter().map(|sample| sample.path).collect();
+    let images: Vec<PathBuf> =
+        Dataset::training(folder.path())?.samples.into_iter().map(|sample| sample.path).collect();
     let fit = |images: &[PathBuf]| Detector::builder().config(quick_config()).skip_bad(true).fit_with_report(images);
     let (clean, (detector, report)) = alone(|| Ok::<_, masf::Error>((fit(good)?.0, fit(&images)?)))?;
     for name in &refused {

@@ -243,24 +243,34 @@ fn forged_tensors(stored: &Stored) -> Vec<(&'static str, Option<Stored>)> {
 #[test]
 fn what_is_wrong_is_named() -> Result<()> {
     let model = alone(|| Model::fitted(quick_config(), 4))?;
-    let refusal = |forged: &Model| bounded("a refusal", 96 * MIB, || forged.load().err()).map(|error| error.to_string());
+    let refusal =
+        |forged: &Model| bounded("a refusal", 96 * MIB, || forged.load().err()).map(|error| error.to_string());
     let changed = |place: &str, value: Value| {
         let mut forged = model.clone();
         *forged.sections.pointer_mut(place).unwrap_or_else(|| panic!("no {place}")) = value;
         refusal(&forged).unwrap_or_else(|| panic!("{place} was accepted"))
     };
     assert_says(&changed("//data/branches", json!(1_000_000)), &["settings of ``", "1000000 branches"]);
-    assert_says(&changed("//data/config/threshold/false_alarm_rate", json!(2.0)), &["false_alarm_rate", "between 0 and 1"]);
+    assert_says(
+        &changed("//data/config/threshold/false_alarm_rate", json!(2.0)),
+        &["false_alarm_rate", "between 0 and 1"],
+    );
     assert_says(&changed("//data/preprocess/size/height", json!(4_000_000_000u32)), &["image size", "16384"]);
     assert_says(&changed("//data/preprocess/size/height", json!(64)), &["preprocessing", "configuration"]);
     assert_says(&changed("//data/image_threshold/value", json!(-1e30)), &["threshold", "finite and not below"]);
-    assert_says(&changed("//data/calibration_images", json!(u64::MAX)), &["calibration_scores", "18446744073709551615"]);
+    assert_says(
+        &changed("//data/calibration_images", json!(u64::MAX)),
+        &["calibration_scores", "18446744073709551615"],
+    );
     assert_says(&changed("//tag", json!("someone.elses")), &["someone.elses", "not a detector"]);
     assert_says(&changed("/branch0/tag", json!("someone.elses")), &["someone.elses", "known: masf"]);
     assert_says(&changed("/branch0/data/neighbourhood", json!(4)), &["settings of `branch0`", "neighbourhood"]);
     assert_says(&changed("/branch0/data/levels/0/channels", json!(u64::MAX)), &["settings of `branch0`", "levels"]);
     assert_says(&changed("/backbone/data/layers", json!(["layer99"])), &["settings of `backbone`", "layer99"]);
-    assert_says(&changed("/backbone/data/name", json!("../../etc/passwd")), &["settings of `backbone`", "../../etc/passwd"]);
+    assert_says(
+        &changed("/backbone/data/name", json!("../../etc/passwd")),
+        &["settings of `backbone`", "../../etc/passwd"],
+    );
     assert_says(&changed("/fusion/data/calibrations", json!([])), &["settings of `fusion`", "no calibrations"]);
     assert_says(&changed("/fusion", json!({"tag": "masf.calibrated-fusion"})), &["not a masf model", "data"]);
 

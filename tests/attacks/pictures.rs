@@ -115,7 +115,15 @@ pub(crate) fn vp8x(flags: u8, width: u32, height: u32) -> Vec<u8> {
 }
 
 /// A bitmap header of 54 bytes, then the rest.
-pub(crate) fn bmp(width: i32, height: i32, bits: u16, compression: u32, colours: u32, offset: u32, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn bmp(
+    width: i32,
+    height: i32,
+    bits: u16,
+    compression: u32,
+    colours: u32,
+    offset: u32,
+    rest: &[u8],
+) -> Vec<u8> {
     let mut bytes = b"BM".to_vec();
     bytes.extend((54 + rest.len() as u32).to_le_bytes());
     bytes.extend([0; 4]);
