@@ -111,8 +111,8 @@ fn replacements(value: &Value) -> Vec<Value> {
     others
 }
 
-/// Loads a forged model, and looks at a picture with it, if there is one and it loads; any answer will do but a panic, a number that is not finite, or a
-/// great deal of memory.
+/// Loads a forged model, and looks at a picture with it, if there is one and it loads; any answer will do but a panic, a number
+/// that is not finite, or a great deal of memory.
 fn survives(name: &str, model: &Model, picture: Option<&RgbImage>) -> std::result::Result<bool, String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<bool> {
         let detector = model.load()?;
@@ -147,8 +147,8 @@ fn no_setting_of_a_model_file_can_break_its_reader() {
         assert!(survives(kind, &model, Some(&picture)) == Ok(true), "{kind} cannot be forged");
         let mut places = Vec::new();
         pointers(&model.sections, "", &mut places);
-        // The configuration has the same form in all models, and there are two backbones, two fusions that differ and a bank in the first: one
-        // look at each is enough.
+        // The configuration has the same form in all models, and there are two backbones, two fusions that differ and a bank in the
+        // first: one look at each is enough.
         let skip = |place: &str| {
             (index != 0 && place.starts_with("//data/"))
                 || (index > 1 && place.starts_with("/backbone/"))
