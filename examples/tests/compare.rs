@@ -61,8 +61,8 @@ fn a_method_that_cannot_be_measured_does_not_stop_the_others() {
     let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     let config = SyntheticConfig { train: 6, test_good: 1, test_per_kind: 1, ..SyntheticConfig::default() };
     write_dataset(folder.path().join("data"), &config).expect("a data set");
-    // 1024 Gaussians do not fit into a megabyte.
-    let settings = "memory_budget = '1MiB'\ninput.size = 128\npadim.dimensions = 100\npatchcore.prototypes = 50\n";
+    // 256 Gaussians of 100 dimensions do not fit into that.
+    let settings = "memory_budget = '6MiB'\ninput.size = 128\npadim.dimensions = 100\npatchcore.prototypes = 50\n";
     std::fs::write(path("small.toml"), settings).expect("a file");
     let (data, small, page) = (path("data"), path("small.toml"), path("page.html"));
     let args = ["--data", &data, "--config", &small, "--html", &page, "--methods", "padim,patchcore"];
