@@ -294,7 +294,7 @@ impl Detector {
             },
             || registry.backbone(&reader.child("backbone")?),
         );
-        let (branches, backbone) = (scorers?, backbone?);
+        let (backbone, branches) = (backbone?, scorers?);
         if config.input.preprocess(backbone.normalisation())? != preprocess {
             return Err(reader.invalid("the preprocessing is not that of the configuration and the backbone"));
         }
