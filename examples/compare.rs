@@ -15,7 +15,7 @@ use clap::Parser;
 use masf::data::{Dataset, Sample};
 use masf::report::{Compared, Gallery, comparison, comparison_table};
 use masf::{Config, Detector, Error, Evaluation, Method, Size};
-use masf_examples::{Common, describe, progress, run, write_atomically};
+use masf_examples::{Common, describe, memory, note, out, progress, run, write_atomically};
 
 /// Compare methods on one category.
 #[derive(Parser)]
@@ -85,11 +85,8 @@ impl Args {
         if let Some(seed) = self.seed {
             config.seed = seed;
         }
-        if self.epochs.is_some() {
-            config.distill.epochs = self.epochs;
-            config.cfa.epochs = self.epochs;
-            config.rdpp.epochs = self.epochs;
-            config.adtr.epochs = self.epochs;
+        if let Some(epochs) = self.epochs {
+            config.set_epochs(epochs);
         }
         Ok(config)
     }
@@ -110,7 +107,7 @@ fn main() -> ExitCode {
                 Err(error) if matches!(error.downcast_ref(), Some(Error::Cancelled)) => return Err(error),
                 Err(error) => {
                     failures += 1;
-                    eprintln!("error: {method}: {}", describe(&error));
+                    note!("error: {method}: {}", describe(&error));
                 }
             }
         }
@@ -127,8 +124,8 @@ fn main() -> ExitCode {
             .collect();
         let name = args.data.file_name().map_or_else(|| args.data.to_string_lossy(), |name| name.to_string_lossy());
         write_atomically(&args.html, comparison(&name, &compared).as_bytes())?;
-        print!("{}", comparison_table(&compared));
-        eprintln!("heat maps: {}", args.html.display());
+        out!("{}", comparison_table(&compared))?;
+        note!("heat maps: {}", args.html.display());
         Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
@@ -142,7 +139,7 @@ fn measure(
     progress: std::sync::Arc<masf::progress::TerminalProgress>,
 ) -> anyhow::Result<Found> {
     let config = args.config(method)?;
-    forget_peak_memory();
+    memory::forget_peak();
     let started = Instant::now();
     let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
     let detector = Detector::builder()
@@ -150,7 +147,7 @@ fn measure(
         .backbone(backbone)
         .progress(progress.clone())
         .fit(good.iter().map(|sample| &sample.path))?;
-    let (fit_seconds, fit_memory) = (started.elapsed().as_secs_f64(), peak_memory());
+    let (fit_seconds, fit_memory) = (started.elapsed().as_secs_f64(), memory::peak());
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.masf");
     detector.save(&path)?;
@@ -166,17 +163,4 @@ fn measure(
         if seen * shown / test.len() > before { gallery.add(&found) } else { Ok(()) }
     })?;
     Ok(Found { name: method.to_string(), evaluation, gallery, fit_seconds, fit_memory, model_bytes })
-}
-
-/// Starts the measurement of peak memory anew, where the system can.
-fn forget_peak_memory() {
-    // On Linux; elsewhere there is no such file, and no measurement.
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-/// Peak resident memory in bytes since [`forget_peak_memory`].
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }

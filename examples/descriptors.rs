@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use candle_core::{Device, Tensor, safetensors};
 use clap::Parser;
+use masf::core::FeaturePyramid;
 use masf::data::{Dataset, LoadOptions, Loader};
 use masf::{BackboneConfig, Config, Progress as _, Size};
 use masf_examples::{Common, outln, progress, run};
@@ -48,6 +49,21 @@ struct Args {
     common: Common,
 }
 
+impl Args {
+    /// What makes descriptors, anchors and, if wanted, shorter descriptors of pyramids like one.
+    fn maker(
+        &self,
+        pyramid: &FeaturePyramid,
+        config: &Config,
+    ) -> anyhow::Result<(PatchEmbedding, SpectralAnchors, Option<LinearMap>)> {
+        let embedding = PatchEmbedding::of_pyramid(pyramid, &self.strides, config.memory.neighbourhood)?;
+        let ring = SpectralAnchors::random(&embedding, config.memory.anchor_channels, config.seed)?;
+        let random = || LinearMap::random(embedding.dimensions(), self.dimensions, config.seed, "descriptors");
+        let projection = (self.dimensions > 0).then(random).transpose()?;
+        Ok((embedding, ring, projection))
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     run(|| {
@@ -64,20 +80,21 @@ fn main() -> ExitCode {
         progress.start("descriptors", images.len() as u64);
         let preprocess = config.input.preprocess(backbone.normalisation())?;
         let mut loader = Loader::new(images, preprocess, LoadOptions::default(), progress.as_ref());
-        let (mut rows, mut anchors, mut count) = (Vec::new(), Vec::new(), 0);
+        let (mut rows, mut anchors, mut count, mut maker) = (Vec::new(), Vec::new(), 0, None);
         while let Some(batch) = loader.next_batch(8)? {
             let Some(tensor) = batch.tensor else { continue };
             let pyramid = backbone.extract(&tensor)?;
-            let embedding = PatchEmbedding::of_pyramid(&pyramid, &args.strides, config.memory.neighbourhood)?;
-            let ring = SpectralAnchors::random(&embedding, config.memory.anchor_channels, config.seed)?;
+            let (embedding, ring, projection) = match &mut maker {
+                Some(maker) => maker,
+                none => none.insert(args.maker(&pyramid, &config)?),
+            };
             let maps = embedding.open(&pyramid)?;
             let positions: Vec<usize> = (0..maps.positions()).collect();
             for image in 0..maps.batch_size() {
                 let mut described = vec![0.0; positions.len() * embedding.dimensions()];
                 maps.describe(image, &positions, &mut described)?;
-                if args.dimensions > 0 {
-                    let map = LinearMap::random(embedding.dimensions(), args.dimensions, config.seed, "descriptors")?;
-                    described = map.apply(&described)?;
+                if let Some(projection) = projection {
+                    described = projection.apply(&described)?;
                 }
                 rows.extend(described);
                 anchors.extend(ring.describe(&pyramid, image)?);

@@ -14,7 +14,7 @@ use clap::Parser;
 use masf::core::{FeatureCache, FeatureCacheBuilder, FeatureLevel, FeaturePyramid, Fit as _, PyramidSource};
 use masf::data::{Dataset, LoadOptions, Loader};
 use masf::{BackboneConfig, ByteSize, Config, MemoryBankParams, Silent};
-use masf_examples::{Common, outln, run};
+use masf_examples::{Common, memory, outln, run};
 
 /// Measure the fit of a memory bank on repeated images.
 #[derive(Parser)]
@@ -84,15 +84,6 @@ fn altered(pyramid: &FeaturePyramid, repeat: usize) -> masf::Result<FeaturePyram
     FeaturePyramid::new(levels, pyramid.input_size())
 }
 
-/// Peak resident memory of this process in MiB (Linux), and a new start of its measurement.
-fn peak_memory() -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak: f64 = line.unwrap_or("0").trim().trim_end_matches("kB").trim().parse()?;
-    std::fs::write("/proc/self/clear_refs", "5")?;
-    Ok(peak / 1024.0)
-}
-
 fn main() -> ExitCode {
     let args = Args::parse();
     run(|| {
@@ -113,7 +104,7 @@ fn main() -> ExitCode {
         }
         let source = Repeated { cache: cache.finish()?, times: args.times };
         drop((loader, backbone));
-        peak_memory()?;
+        memory::forget_peak();
         let started = Instant::now();
         let params = MemoryBankParams { memory_budget: args.memory_budget.0, ..MemoryBankParams::default() };
         let bank = params.check()?.fit(&source, &Silent)?;
@@ -121,7 +112,7 @@ fn main() -> ExitCode {
             "{} images: {:.1} s, peak {:.0} MiB, {} prototypes of {}",
             source.len(),
             started.elapsed().as_secs_f64(),
-            peak_memory()?,
+            memory::peak().unwrap_or(0) as f64 / f64::from(1 << 20),
             bank.search().count(),
             bank.search().dimensions(),
         )?;

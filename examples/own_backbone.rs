@@ -12,9 +12,8 @@ use std::process::ExitCode;
 use candle_core::{D, Tensor};
 use clap::Parser;
 use masf::core::{Artifact, ArtifactReader, ArtifactWriter, FeatureLevel, FeaturePyramid, LevelSpec, Normalisation};
-use masf::data::Dataset;
 use masf::{Detector, Error, FeatureExtractor, ReadOptions, Result, default_registry};
-use masf_examples::{Common, demo, progress, run};
+use masf_examples::{Common, demo, outln, progress, run};
 
 /// Statistics of colour and gradient over squares.
 struct LocalStatistics {
@@ -116,10 +115,8 @@ fn main() -> ExitCode {
         // Reading needs to know who reads what the tag names.
         let registry = default_registry().with_backbone::<LocalStatistics>(LocalStatistics::TAG);
         let reloaded = Detector::load_with(&path, &registry, ReadOptions::default())?;
-        let test = Dataset::test(&data)?.samples;
-        let evaluation = reloaded.evaluate(&test, progress.as_ref())?;
-        anyhow::ensure!(evaluation.scores == detector.evaluate(&test, progress.as_ref())?.scores, "the scores changed");
-        print!("{evaluation}\n{} scores the same after reloading\n", path.display());
+        demo::show_same(&reloaded, &detector, progress.as_ref())?;
+        outln!("{} scores the same after reloading", path.display())?;
         Ok(ExitCode::SUCCESS)
     })
 }

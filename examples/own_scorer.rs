@@ -12,9 +12,8 @@ use std::process::ExitCode;
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
 use masf::core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, PyramidSource, ScoreMap, Scores};
-use masf::data::Dataset;
 use masf::{Detector, Error, Fit, Progress, ReadOptions, Result, Scorer, default_registry};
-use masf_examples::{Common, demo, progress, run};
+use masf_examples::{Common, demo, outln, progress, run};
 
 /// Learns a [`Gaussian`] from the level of one stride.
 struct GaussianFit {
@@ -121,10 +120,8 @@ fn main() -> ExitCode {
 
         let registry = default_registry().with_scorer::<Gaussian>(Gaussian::TAG);
         let reloaded = Detector::load_with(&path, &registry, ReadOptions::default())?;
-        let test = Dataset::test(&data)?.samples;
-        let evaluation = reloaded.evaluate(&test, progress.as_ref())?;
-        anyhow::ensure!(evaluation.scores == detector.evaluate(&test, progress.as_ref())?.scores, "the scores changed");
-        print!("{evaluation}\n{} scores the same after reloading\n", path.display());
+        demo::show_same(&reloaded, &detector, progress.as_ref())?;
+        outln!("{} scores the same after reloading", path.display())?;
         Ok(ExitCode::SUCCESS)
     })
 }

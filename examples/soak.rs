@@ -18,7 +18,7 @@ use clap::Parser;
 use image::RgbImage;
 use masf::data::synthetic::{Split, SyntheticConfig, SyntheticSet};
 use masf::{Config, Detector, Progress};
-use masf_examples::{Common, note, outln, progress, run};
+use masf_examples::{Common, memory, note, outln, progress, run};
 
 /// Inspect procedural images for a long time and watch memory and latency.
 #[derive(Parser)]
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
             if latencies.len() % args.sample_every == 0 {
                 progress.step(args.sample_every as u64);
                 if latencies.len() > args.warm_up {
-                    samples.extend(resident().map(|bytes| (latencies.len() as f64, bytes as f64)));
+                    samples.extend(memory::resident().map(|bytes| (latencies.len() as f64, bytes as f64)));
                 }
             }
         }
@@ -124,14 +124,6 @@ fn pictures(seed: u64) -> Vec<RgbImage> {
     let config = SyntheticConfig { seed, train: 0, test_good: 4, test_per_kind: 1, ..SyntheticConfig::default() };
     // The configuration is within its ranges.
     SyntheticSet::new(config).map(|set| set.iter().map(|picture| picture.image).collect()).unwrap_or_default()
-}
-
-/// Resident memory of this process in bytes; `None` where the system does not say.
-fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib: u64 =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
 
 /// The value that so large a share of sorted values does not exceed.

@@ -125,11 +125,8 @@ impl Args {
         if !self.branches.is_empty() {
             config.branches.clone_from(&self.branches);
         }
-        if self.epochs.is_some() {
-            config.distill.epochs = self.epochs;
-            config.cfa.epochs = self.epochs;
-            config.rdpp.epochs = self.epochs;
-            config.adtr.epochs = self.epochs;
+        if let Some(epochs) = self.epochs {
+            config.set_epochs(epochs);
         }
         Ok(config)
     }

@@ -20,7 +20,7 @@ use clap::Parser;
 use masf::data::layout::EXTENSIONS;
 use masf::{Detector, Progress};
 use masf_examples::demo::{self, OptionalModel};
-use masf_examples::{Common, as_json, png, progress, run, write_atomically};
+use masf_examples::{Common, as_json, note, png, progress, run, write_atomically};
 use serde_json::json;
 
 /// Inspect the images that appear in a folder.
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
         let mut seen: HashMap<PathBuf, Seen> = HashMap::new();
         let mut left = count.unwrap_or(usize::MAX);
         let mut first = true;
-        eprintln!("watching {}; Ctrl-C ends it", folder.display());
+        note!("watching {}; Ctrl-C ends it", folder.display());
         while left > 0 && !progress.is_cancelled() {
             let started = Instant::now();
             let present = images(&folder)?;

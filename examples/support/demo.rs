@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use masf::Detector;
+use masf::data::Dataset;
 use masf::data::synthetic::{SyntheticConfig, write_dataset};
 
 use crate::ModelArgs;
@@ -34,13 +35,24 @@ pub fn model() -> anyhow::Result<Detector> {
     if path.exists() {
         return Detector::load(&path).with_context(|| format!("delete {} to make it again", path.display()));
     }
-    eprintln!(
+    crate::note!(
         "no --model: learning from synthetic images, which takes some seconds; the model is kept in {}",
         path.display()
     );
     let detector = Detector::builder().fit_folder(dataset()?)?;
     detector.save(&path)?;
     Ok(detector)
+}
+
+/// Prints the evaluation of a model on the test images of [`dataset`], after checking that another one scores them the same.
+///
+/// # Errors
+/// Other scores, and those of evaluating and of standard output.
+pub fn show_same(detector: &Detector, other: &Detector, progress: &dyn masf::Progress) -> anyhow::Result<()> {
+    let test = Dataset::test(&dataset()?)?.samples;
+    let evaluation = detector.evaluate(&test, progress)?;
+    anyhow::ensure!(evaluation.scores == other.evaluate(&test, progress)?.scores, "the scores changed");
+    crate::out!("{evaluation}\n")
 }
 
 /// The model that the command line names, or that of the synthetic set.

@@ -2,6 +2,7 @@
 //! written, and what they work on where nothing is given.
 
 pub mod demo;
+pub mod memory;
 
 use std::io::Write;
 use std::path::PathBuf;

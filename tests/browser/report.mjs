@@ -5,41 +5,15 @@
 //
 // CHROMIUM names the browser (/usr/bin/chromium). Not part of `cargo test`.
 
-import { createRequire } from "node:module";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
-const require = createRequire(process.env.NODE_PATH ? join(process.env.NODE_PATH, "x.js") : import.meta.url);
-const { chromium } = require("playwright-core");
+import { tried } from "./common.mjs";
 
 const page_path = resolve(process.argv[2] ?? "target/quickstart/report.html");
-const shots = process.argv[3] && resolve(process.argv[3]);
-if (shots) mkdirSync(shots, { recursive: true });
-const profile = mkdtempSync(join(tmpdir(), "report-"));
-const problems = [];
-const check = (right, what) => {
-  console.log(`${right ? "ok  " : "FAIL"} ${what}`);
-  if (!right) problems.push(what);
-};
 
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
-  viewport: { width: 1280, height: 900 },
-});
-try {
-  const page = await browser.newPage();
-  const messages = [];
+await tried("report", { width: 1280, height: 900 }, process.argv[3], async ({ page, check, messages, shot, shots }) => {
   const requests = [];
-  page.on("console", (message) => messages.push(message.text()));
-  page.on("pageerror", (error) => messages.push(error.message));
   page.on("request", (request) => requests.push(request.url()));
-  const shot = async (name, fullPage = false) => {
-    if (shots) await page.screenshot({ path: join(shots, `${name}.png`), fullPage });
-  };
 
   const started = Date.now();
   await page.goto(`file://${page_path}`);
@@ -192,11 +166,4 @@ try {
   check(messages.length === 0, `the console is empty ${messages}`);
   const outside = requests.filter((url) => !url.startsWith("file:") && !url.startsWith("data:"));
   check(outside.length === 0, `nothing is asked of a network ${outside}`);
-} finally {
-  await browser.close();
-  rmSync(profile, { recursive: true, force: true });
-}
-if (problems.length > 0) {
-  console.error(`${problems.length} problems`);
-  process.exit(1);
-}
+});

@@ -4,35 +4,13 @@
 //
 // As for report.mjs, playwright-core has to be installed, and CHROMIUM names the browser.
 
-import { createRequire } from "node:module";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { readFileSync } from "node:fs";
 
-const require = createRequire(process.env.NODE_PATH ? join(process.env.NODE_PATH, "x.js") : import.meta.url);
-const { chromium } = require("playwright-core");
+import { tried } from "./common.mjs";
 
 const [address, image, folder] = process.argv.slice(2);
-const shots = folder && resolve(folder);
-if (shots) mkdirSync(shots, { recursive: true });
-const profile = mkdtempSync(join(tmpdir(), "serve-"));
-const problems = [];
-const check = (right, what) => {
-  console.log(`${right ? "ok  " : "FAIL"} ${what}`);
-  if (!right) problems.push(what);
-};
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
-  viewport: { width: 1000, height: 800 },
-});
-try {
-  const page = await browser.newPage();
-  const messages = [];
-  page.on("console", (message) => messages.push(message.text()));
-  page.on("pageerror", (error) => messages.push(error.message));
+
+await tried("serve", { width: 1000, height: 800 }, folder, async ({ page, check, messages, shot }) => {
   await page.goto(address);
   await page.locator("#file").focus();
   check(await page.evaluate(() => document.activeElement.id === "file"), "the keyboard reaches the choice of files");
@@ -52,16 +30,12 @@ try {
   const texts = await page.locator("li").allTextContents();
   check(texts[1].includes("dropped.png") && /normal|anomalous/.test(texts[1]), "a dropped image has a verdict");
   check(texts[0].includes("not an image"), "a file that is none has a reason");
-  if (shots) await page.screenshot({ path: join(shots, "serve.png") });
+  await shot("serve");
   await page.setViewportSize({ width: 360, height: 740 });
   await page.emulateMedia({ colorScheme: "dark" });
   check(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "a phone is wide enough");
-  if (shots) await page.screenshot({ path: join(shots, "serve-phone.png") });
+  await shot("serve-phone");
   // The refused file is an answer with status 422, which the browser notes.
   const other = messages.filter((text) => !text.includes("422"));
   check(other.length === 0, `the console is empty ${other}`);
-} finally {
-  await browser.close();
-  rmSync(profile, { recursive: true, force: true });
-}
-process.exit(problems.length > 0 ? 1 : 0);
+});

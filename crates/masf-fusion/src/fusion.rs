@@ -153,47 +153,26 @@ impl CalibratedFusion {
         if maps.is_empty() {
             return Err(Error::argument("score maps", "none", "at least one"));
         }
-        let means = maps.iter().map(|map| map.mean.get(index)).collect::<Result<Vec<_>, _>>()?;
         let gate = self.units.as_deref().map(|units| (self.params.gate, units));
-        let plain = self.precisions.is_none() && gate.is_none();
-        let map = if plain { Some(self.equal_mean(maps, &means, size)?) } else { None };
-        let alone = maps.len() == 1 && self.variance(&maps[0], index, size)?.is_none();
-        let (map, uncertainty) = match map {
-            Some(map) if alone => {
-                let uncertainty = map.zeros_like()?;
-                (map, uncertainty)
+        let ungated = self.precisions.is_none() && gate.is_none();
+        let (map, uncertainty) = if ungated && maps.len() == 1 && self.variance(&maps[0], index, size)?.is_none() {
+            let mean = maps[0].mean.get(index)?;
+            let map = self.smoother(&mean, size)?.apply(&mean)?;
+            let uncertainty = map.zeros_like()?;
+            (map, uncertainty)
+        } else {
+            if self.maps() != maps.len() {
+                let expected = format!("the {} that it was fitted on", self.maps());
+                return Err(Error::argument("number of score maps", maps.len(), expected));
             }
-            map => {
-                if self.maps() != maps.len() {
-                    let expected = format!("the {} that it was fitted on", self.maps());
-                    return Err(Error::argument("number of score maps", maps.len(), expected));
-                }
-                let layers = self.layers_of_image(maps, index, size)?;
-                let (scores, deviations) = blend(&layers, &self.weights(), gate);
-                let tensor = |values: Vec<f32>| Ok::<_, Error>(Tensor::from_vec(values, size, means[0].device())?);
-                let map = match map {
-                    Some(map) => map,
-                    None => tensor(scores)?,
-                };
-                (map, tensor(deviations)?)
-            }
+            let layers = self.layers_of_image(maps, index, size)?;
+            let (scores, deviations) = blend(&layers, &self.weights(), gate);
+            let device = maps[0].mean.device();
+            let tensor = |values: Vec<f32>| Ok::<_, Error>(Tensor::from_vec(values, size, device)?);
+            (tensor(scores)?, tensor(deviations)?)
         };
         let (score, image_uncertainty) = self.image_score(&map, &uncertainty)?;
         Ok(FusedImage { map, score, uncertainty, image_uncertainty })
-    }
-
-    /// The mean of branches that weigh alike.
-    fn equal_mean(&self, maps: &[CalibratedMap], means: &[Tensor], size: (usize, usize)) -> Result<Tensor> {
-        let weights = equal_weights(&maps.iter().map(|map| map.name.as_str()).collect::<Vec<_>>());
-        let mut sum: Option<Tensor> = None;
-        for (map, weight) in means.iter().zip(weights) {
-            let weighted = (self.smoother(map, size)?.apply(map)? * weight)?;
-            sum = Some(match sum {
-                Some(sum) => (sum + weighted)?,
-                None => weighted,
-            });
-        }
-        sum.ok_or_else(|| Error::argument("score maps", "none", "at least one"))
     }
 
     /// The score of an image, and the standard deviation of the pixels that it was read from.

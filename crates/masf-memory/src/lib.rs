@@ -31,7 +31,9 @@ pub use fit::MemoryBankFit;
 pub use linear::LinearMap;
 pub use params::MemoryBankParams;
 pub use reduce::Reduction;
-pub use search::{CellKeys, CellParams, CellSearch, ExactSearch, Neighbours, PrototypeSearch, Search, ShortlistSearch};
+pub use search::{
+    CellKeys, CellParams, CellSearch, ExactSearch, Neighbours, PrototypeSearch, Search, ShortlistSearch, k_means,
+};
 #[cfg(feature = "hnsw")]
 pub use search::{HnswParams, HnswSearch};
 pub use standardise::Standardisation;

@@ -82,22 +82,44 @@ pub(crate) fn principal_components<'a>(
     Ok((LinearMap::new(matrix, dimensions, components)?, variances))
 }
 
-/// Multiplications by the covariance for them: they need not be exact.
+/// The mean of rows.
+pub(crate) fn mean(rows: &[f32], dimensions: usize) -> Vec<f32> {
+    let mut sums = vec![0f64; dimensions];
+    for row in rows.chunks_exact(dimensions) {
+        for (sum, value) in sums.iter_mut().zip(row) {
+            *sum += f64::from(*value);
+        }
+    }
+    let count = (rows.len() / dimensions).max(1) as f64;
+    sums.into_iter().map(|sum| (sum / count) as f32).collect()
+}
+
+/// The root mean square distance of rows from their mean.
+pub(crate) fn spread(rows: &[f32], mean: &[f32]) -> f64 {
+    let of_row = |row: &[f32]| row.iter().zip(mean).map(|(value, mean)| f64::from(value - mean).powi(2)).sum::<f64>();
+    let squares: f64 = rows.chunks_exact(mean.len()).map(of_row).sum();
+    (squares / (rows.len() / mean.len()).max(1) as f64).sqrt()
+}
+
+/// Multiplications by the covariance for the leading directions: they need not be exact.
 const DIRECTION_ITERATIONS: usize = 3;
 
 /// Orthonormal directions of (nearly) the largest variance around `mean`, in descending order, as a matrix
-/// `[dimensions, count]`; zero where there is no further variance. Orthogonal iteration on evenly spaced rows; `scale` brings
-/// their norms to about 1. At most `sample` rows are learned from.
+/// `[dimensions, count]`; zero where there is no further variance. Orthogonal iteration on evenly spaced rows, at most
+/// `sample` of them; `spread` is that of the rows.
 pub(crate) fn leading_directions(
     rows: &[f32],
     mean: &[f32],
-    scale: f32,
+    spread: f64,
     count: usize,
     sample: usize,
 ) -> Result<Vec<f32>> {
     let dimensions = mean.len();
     let total = rows.len() / dimensions;
     let kept = total.min(sample);
+    // Brings centred rows to norms of about 1.
+    let scale = spread.recip() as f32;
+    let scale = if scale.is_normal() { scale } else { 1.0 };
     let mut centred = Vec::with_capacity(kept * dimensions);
     for part in 0..kept {
         let row = &rows[part * total / kept * dimensions..][..dimensions];

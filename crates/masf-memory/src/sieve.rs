@@ -13,7 +13,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::lanes::{squared_distance, squared_norm};
-use crate::pca::leading_directions;
+use crate::pca::{leading_directions, mean, spread};
 use crate::{LinearMap, Result};
 
 /// Unit roundoff of `f32`.
@@ -92,9 +92,8 @@ impl Sieve {
     /// Keys that are the centred descriptors themselves.
     pub(crate) fn plain(rows: &[f32], dimensions: usize) -> Self {
         let mean = mean(rows, dimensions);
-        let squares: f64 = rows.iter().zip(mean.iter().cycle()).map(|(x, m)| f64::from(x - m).powi(2)).sum();
-        let count = (rows.len() / dimensions).max(1) as f64;
-        Self { mean, floor: LEAST_REST * (squares / count).sqrt(), head: None }
+        let floor = LEAST_REST * spread(rows, &mean);
+        Self { mean, floor, head: None }
     }
 
     /// The same without directions.
@@ -112,7 +111,7 @@ impl Sieve {
             return Ok(plain);
         }
         let most = HEADS.into_iter().filter(|head| 2 * head <= dimensions).max().unwrap_or(HEADS[0]);
-        let directions = leading_directions(rows, &plain.mean, plain.scale(), most, DIRECTION_ROWS)?;
+        let directions = leading_directions(rows, &plain.mean, plain.floor / LEAST_REST, most, DIRECTION_ROWS)?;
         let widest = plain.with_directions(&directions, most)?;
         let (mut keys, mut values) = (Keys::default(), Vec::with_capacity(count * (most + 1)));
         for rows in rows.chunks(ROWS_PER_BLOCK * dimensions) {
@@ -132,12 +131,6 @@ impl Sieve {
             }
             _ => Ok(plain),
         }
-    }
-
-    /// Brings centred rows to norms of about 1.
-    fn scale(&self) -> f32 {
-        let scale = (LEAST_REST / self.floor) as f32;
-        if scale.is_normal() { scale } else { 1.0 }
     }
 
     /// With orthonormal directions `[dimensions, head]`.
@@ -235,18 +228,6 @@ impl Sieve {
         let all: Vec<_> = (0..probes).into_par_iter().map(of_probe).collect();
         all.into_iter().fold([0.0; HEADS.len()], sum).map(|total| total / probes as f64)
     }
-}
-
-/// The mean of rows.
-fn mean(rows: &[f32], dimensions: usize) -> Vec<f32> {
-    let mut sums = vec![0f64; dimensions];
-    for row in rows.chunks_exact(dimensions) {
-        for (sum, value) in sums.iter_mut().zip(row) {
-            *sum += f64::from(*value);
-        }
-    }
-    let count = (rows.len() / dimensions).max(1) as f64;
-    sums.into_iter().map(|sum| (sum / count) as f32).collect()
 }
 
 /// How far directions `[dimensions, head]` are from orthonormal: the Frobenius norm of `R'R - 1`, where directions of

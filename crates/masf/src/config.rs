@@ -333,6 +333,13 @@ impl Config {
         config
     }
 
+    /// Sets the passes over the images of every part that is trained.
+    pub fn set_epochs(&mut self, epochs: usize) {
+        for setting in [&mut self.distill.epochs, &mut self.cfa.epochs, &mut self.rdpp.epochs, &mut self.adtr.epochs] {
+            *setting = Some(epochs);
+        }
+    }
+
     /// Reads a configuration; keys that are left out have the defaults of [`for_backbone`](Self::for_backbone).
     ///
     /// # Errors

@@ -175,11 +175,8 @@ impl Trainer {
 
 /// Writes a safetensors file whole or not at all.
 fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: Option<HashMap<String, String>>) -> Result<()> {
-    let refused = |source| BackboneError::io(path, source);
     let bytes = safetensors::serialize(tensors, metadata)
         .map_err(|error| BackboneError::Container { origin: path.display().to_string(), reason: error.to_string() })?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".part");
-    std::fs::write(&temporary, bytes).map_err(refused)?;
-    std::fs::rename(&temporary, path).map_err(refused)
+    masf_core::replace_file(path, |temporary| std::fs::write(temporary, bytes))
+        .map_err(|source| BackboneError::io(path, source))
 }

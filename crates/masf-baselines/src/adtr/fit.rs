@@ -38,13 +38,9 @@ impl Fit for AdtrFit {
         let tokens = Tokens::new(levels, deviations)?;
         let mut parameters = Parameters::random(params.seed, "adtr");
         let network = Network::new(params, tokens.shape(), &mut parameters)?;
-        let plan = Plan {
-            method: "adtr",
-            seed: params.seed,
-            steps: training::steps(source.len(), params.epochs, params.passes, params.batch_size),
-            batch_size: params.batch_size,
-            schedule: Schedule::Cosine,
-        };
+        let steps = training::steps(source.len(), params.epochs, params.passes, params.batch_size);
+        let (seed, batch_size) = (params.seed, params.batch_size);
+        let plan = Plan { method: "adtr", seed, steps, batch_size, schedule: Schedule::Cosine };
         let adam = AdamWParams {
             rate: params.learning_rate,
             betas: (0.9, 0.999),

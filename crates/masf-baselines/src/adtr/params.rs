@@ -80,12 +80,7 @@ impl AdtrParams {
         if !self.width.is_multiple_of(self.heads) {
             return Err(BaselineError::parameter("width", self.width, format!("a multiple of heads = {}", self.heads)));
         }
-        if let Some(epochs) = self.epochs {
-            check::whole("epochs", epochs, 1, 1_000_000)?;
-        }
-        check::whole("passes", self.passes, 1, 100_000_000)?;
-        check::whole("batch_size", self.batch_size, 1, 1024)?;
-        check::real("learning_rate", self.learning_rate, 0.0, 1.0, false)?;
+        check::course(self.epochs, self.passes, (self.batch_size, 1), self.learning_rate)?;
         check::real("weight_decay", self.weight_decay, 0.0, 1.0, true)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use masf_core::{Fit, Progress, PyramidSource, random_stream};
-use masf_memory::{ExactSearch, PatchEmbedding, PrototypeSearch};
+use masf_memory::{ExactSearch, PatchEmbedding, PrototypeSearch, k_means};
 use rand::seq::index::sample;
 
 use super::loss::{SquaredDistances, soft_boundary};
@@ -49,7 +49,7 @@ impl CfaFit {
         }
         let centres = match wanted == count {
             true => points,
-            false => k_means(&points, dimensions, wanted, self.params.seed)?,
+            false => centres_of(&points, dimensions, wanted, self.params.seed)?,
         };
         Ok((centres, dimensions))
     }
@@ -106,35 +106,12 @@ fn learn_means(
     Ok((patches, Tensor::from_vec(means, (positions, dimensions), &Device::Cpu)?))
 }
 
-/// Centres of points by Lloyd's rounds from a random start; a cell without points keeps its centre.
-fn k_means(points: &[f32], dimensions: usize, count: usize, seed: u64) -> masf_core::Result<Vec<f32>> {
+/// Centres of points, from a random start.
+fn centres_of(points: &[f32], dimensions: usize, count: usize, seed: u64) -> masf_core::Result<Vec<f32>> {
     let mut random = random_stream(seed, "cfa.centres");
     let chosen = sample(&mut random, points.len() / dimensions, count);
-    let mut centres: Vec<f32> =
-        chosen.iter().flat_map(|index| &points[index * dimensions..][..dimensions]).copied().collect();
-    for _ in 0..ROUNDS {
-        let search = ExactSearch::new(centres.clone(), dimensions)?;
-        let nearest = search.nearest(points, 1)?.indices;
-        let mut sums = vec![0f64; centres.len()];
-        let mut sizes = vec![0usize; count];
-        for (point, cell) in points.chunks_exact(dimensions).zip(nearest) {
-            sizes[cell as usize] += 1;
-            for (sum, value) in sums[cell as usize * dimensions..][..dimensions].iter_mut().zip(point) {
-                *sum += f64::from(*value);
-            }
-        }
-        let before = centres.clone();
-        let cells = centres.chunks_exact_mut(dimensions).zip(sums.chunks_exact(dimensions)).zip(sizes);
-        for ((centre, sum), size) in cells.filter(|(_, size)| *size > 0) {
-            for (value, sum) in centre.iter_mut().zip(sum) {
-                *value = (sum / size as f64) as f32;
-            }
-        }
-        if before == centres {
-            break;
-        }
-    }
-    Ok(centres)
+    let start = chosen.iter().flat_map(|index| &points[index * dimensions..][..dimensions]).copied().collect();
+    Ok(k_means(points, dimensions, start, ROUNDS)?.prototypes().to_vec())
 }
 
 impl Fit for CfaFit {
@@ -157,13 +134,9 @@ impl Fit for CfaFit {
         let bank = ExactSearch::new(centres.clone(), dimensions)?;
         let centres = Arc::new(centres);
 
-        let plan = Plan {
-            method: "cfa",
-            seed: params.seed,
-            steps: training::steps(source.len(), params.epochs, params.passes, params.batch_size),
-            batch_size: params.batch_size,
-            schedule: Schedule::Constant,
-        };
+        let steps = training::steps(source.len(), params.epochs, params.passes, params.batch_size);
+        let (seed, batch_size) = (params.seed, params.batch_size);
+        let plan = Plan { method: "cfa", seed, steps, batch_size, schedule: Schedule::Constant };
         let adam = AdamWParams {
             rate: params.learning_rate,
             betas: (0.9, 0.999),
@@ -199,7 +172,7 @@ mod tests {
         // Three clusters on a line.
         let points: Vec<f32> = (0..30).map(|index| (index % 3) as f32 * 10.0 + (index / 3) as f32 * 0.1).collect();
         let mut centres = (0..20)
-            .map(|seed| k_means(&points, 1, 3, seed).unwrap())
+            .map(|seed| centres_of(&points, 1, 3, seed).unwrap())
             .map(|mut centres| {
                 centres.sort_unstable_by(f32::total_cmp);
                 centres

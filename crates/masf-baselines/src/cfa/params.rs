@@ -97,12 +97,7 @@ impl CfaParams {
         check::real("radius", self.radius, 0.0, 1e6, true)?;
         check::real("margin", self.margin, 0.0, 1e6, true)?;
         check::real("penalty", self.penalty, 0.0, 1e9, false)?;
-        if let Some(epochs) = self.epochs {
-            check::whole("epochs", epochs, 1, 1_000_000)?;
-        }
-        check::whole("passes", self.passes, 1, 100_000_000)?;
-        check::whole("batch_size", self.batch_size, 1, 1024)?;
-        check::real("learning_rate", self.learning_rate, 0.0, 1.0, false)?;
+        check::course(self.epochs, self.passes, (self.batch_size, 1), self.learning_rate)?;
         check::real("weight_decay", self.weight_decay, 0.0, 1.0, true)
     }
 }

@@ -40,13 +40,9 @@ impl Fit for RdppFit {
         let levels = training::levels_of(source, &params.levels)?;
         let mut parameters = Parameters::random(params.seed, "rdpp");
         let network = Network::new(params, &levels, &mut parameters)?;
-        let plan = Plan {
-            method: "rdpp",
-            seed: params.seed,
-            steps: training::steps(source.len(), params.epochs, params.passes, params.batch_size),
-            batch_size: params.batch_size,
-            schedule: Schedule::Cosine,
-        };
+        let steps = training::steps(source.len(), params.epochs, params.passes, params.batch_size);
+        let (seed, batch_size) = (params.seed, params.batch_size);
+        let plan = Plan { method: "rdpp", seed, steps, batch_size, schedule: Schedule::Cosine };
         let adam = AdamWParams {
             rate: params.learning_rate,
             // As in the authors' code.

@@ -79,12 +79,7 @@ impl RdppParams {
         check::real("reconstruction", self.reconstruction, 0.0, 1e3, true)?;
         check::real("contrast", self.contrast, 0.0, 1e3, true)?;
         check::real("noise", self.noise, 0.0, 100.0, true)?;
-        if let Some(epochs) = self.epochs {
-            check::whole("epochs", epochs, 1, 1_000_000)?;
-        }
-        check::whole("passes", self.passes, 1, 100_000_000)?;
-        check::whole("batch_size", self.batch_size, 2, 1024)?;
-        check::real("learning_rate", self.learning_rate, 0.0, 1.0, false)
+        check::course(self.epochs, self.passes, (self.batch_size, 2), self.learning_rate)
     }
 }
 

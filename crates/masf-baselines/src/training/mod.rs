@@ -162,6 +162,21 @@ pub(crate) mod check {
         }
     }
 
+    /// How long a training is and how fast it goes; `batch_size` comes with the least that is allowed.
+    pub(crate) fn course(
+        epochs: Option<usize>,
+        passes: usize,
+        (batch_size, least): (usize, usize),
+        learning_rate: f64,
+    ) -> Result<()> {
+        if let Some(epochs) = epochs {
+            whole("epochs", epochs, 1, 1_000_000)?;
+        }
+        whole("passes", passes, 1, 100_000_000)?;
+        whole("batch_size", batch_size, least, 1024)?;
+        real("learning_rate", learning_rate, 0.0, 1.0, false)
+    }
+
     /// A number of `[least, most]`, or above `least` where that itself is not allowed.
     pub(crate) fn real(name: &'static str, value: f64, least: f64, most: f64, with_least: bool) -> Result<()> {
         let fits = value <= most && (value > least || with_least && value == least);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::product::{add_column_sums, zip_chunks};
+use super::product::{add_chunk, add_column_sums, zip_chunks};
 use super::{slice, tensor, with_slice};
 
 /// `[B, R, C]` to `[B, C, R]`.
@@ -179,11 +179,7 @@ impl CustomOp2 for Add {
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, y: &CpuStorage, yl: &Layout) -> Result<(CpuStorage, Shape)> {
         let mut sum = slice(x, xl)?.to_vec();
-        zip_chunks(&mut sum, slice(y, yl)?, |sum, y| {
-            for (sum, y) in sum.iter_mut().zip(y) {
-                *sum += y;
-            }
-        });
+        zip_chunks(&mut sum, slice(y, yl)?, add_chunk);
         Ok((CpuStorage::F32(sum), xl.shape().clone()))
     }
 
@@ -202,13 +198,7 @@ impl CustomOp2 for AddRows {
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, bias: &CpuStorage, bl: &Layout) -> Result<(CpuStorage, Shape)> {
         let (mut y, bias) = (slice(x, xl)?.to_vec(), slice(bias, bl)?);
-        y.chunks_exact_mut(bias.len()).for_each(|y| {
-            zip_chunks(y, bias, |y, bias| {
-                for (y, bias) in y.iter_mut().zip(bias) {
-                    *y += bias;
-                }
-            });
-        });
+        y.chunks_exact_mut(bias.len()).for_each(|y| zip_chunks(y, bias, add_chunk));
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
 

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor};
 
 use super::norm::{normalise_backward, normalise_rows};
-use super::product::{Operand, add_bias, add_column_sums, change_chunks, multiply, zip_chunks};
+use super::product::{Operand, add_bias, add_chunk, add_column_sums, change_chunks, multiply, zip_chunks};
 use super::simd;
 use super::{kept, slice, tensor, with_slice};
 
@@ -245,12 +245,5 @@ impl CustomOp3 for Mlp {
                 Some(tensor(g_down, (hidden + 1, width))?),
             ))
         })
-    }
-}
-
-#[inline(always)]
-fn add_chunk(out: &mut [f32], other: &[f32]) {
-    for (out, other) in out.iter_mut().zip(other) {
-        *out += other;
     }
 }

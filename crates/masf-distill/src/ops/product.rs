@@ -111,6 +111,14 @@ pub(crate) fn zip_chunks(out: &mut [f32], other: &[f32], change: impl Fn(&mut [f
         .for_each(|(out, other)| pulp::Arch::new().dispatch(|| change(out, other)));
 }
 
+/// Adds element by element, a change for [`zip_chunks`].
+#[inline(always)]
+pub(crate) fn add_chunk(out: &mut [f32], other: &[f32]) {
+    for (out, other) in out.iter_mut().zip(other) {
+        *out += other;
+    }
+}
+
 /// Changes a slice chunk by chunk, as [`zip_chunks`].
 pub(crate) fn change_chunks(out: &mut [f32], change: impl Fn(&mut [f32]) + Sync) {
     const CHUNK: usize = 1 << 14;

@@ -21,21 +21,29 @@ pub(crate) fn centres_of(points: &[f32], dimensions: usize, cells: usize, seed: 
     // The learning points are in random order, so the first ones are a random start.
     let chosen = sample(&mut random, count, count.min(cells.saturating_mul(POINTS_PER_CELL))).into_vec();
     let learned: Vec<f32> = chosen.iter().flat_map(|index| row(*index)).copied().collect();
-    let mut centres = ExactSearch::new(learned[..cells * dimensions].to_vec(), dimensions)?;
-    for _ in 0..ROUNDS {
-        let nearest = centres.nearest(&learned, 1)?;
-        let mut sums = vec![0f64; cells * dimensions];
-        let mut sizes = vec![0usize; cells];
-        for (point, cell) in learned.chunks_exact(dimensions).zip(&nearest.indices) {
+    k_means(&learned, dimensions, learned[..cells * dimensions].to_vec(), ROUNDS)
+}
+
+/// Lloyd's rounds over points `[n, dimensions]` from the centres `[cells, dimensions]`, at most `rounds`; a cell without points keeps its
+/// centre. The centres that come out, as a search among them.
+///
+/// # Errors
+/// As [`ExactSearch::new`] for the centres and [`PrototypeSearch::nearest`] for the points.
+pub fn k_means(points: &[f32], dimensions: usize, centres: Vec<f32>, rounds: usize) -> Result<ExactSearch> {
+    let mut centres = ExactSearch::new(centres, dimensions)?;
+    for _ in 0..rounds {
+        let nearest = centres.nearest(points, 1)?;
+        let mut moved = centres.prototypes().to_vec();
+        let mut sums = vec![0f64; moved.len()];
+        let mut sizes = vec![0usize; centres.count()];
+        for (point, cell) in points.chunks_exact(dimensions).zip(&nearest.indices) {
             let cell = *cell as usize;
             sizes[cell] += 1;
             for (sum, value) in sums[cell * dimensions..][..dimensions].iter_mut().zip(point) {
                 *sum += f64::from(*value);
             }
         }
-        let mut moved = centres.prototypes().to_vec();
         for ((centre, sum), size) in moved.chunks_exact_mut(dimensions).zip(sums.chunks_exact(dimensions)).zip(&sizes) {
-            // A cell without points keeps its centre.
             if *size > 0 {
                 for (value, sum) in centre.iter_mut().zip(sum) {
                     *value = (sum / *size as f64) as f32;

@@ -22,6 +22,7 @@ pub use cells::{CellParams, CellSearch};
 pub use exact::ExactSearch;
 #[cfg(feature = "hnsw")]
 pub use hnsw::{HnswParams, HnswSearch};
+pub use kmeans::k_means;
 pub use shortlist::ShortlistSearch;
 
 use crate::coreset::check_magnitude;

@@ -372,7 +372,7 @@ impl Store {
 
 /// The smallest value, in lanes.
 #[inline(always)]
-fn smallest(values: &[f32; WIDTH]) -> f32 {
+pub(super) fn smallest(values: &[f32; WIDTH]) -> f32 {
     let mut lanes = [f32::INFINITY; 16];
     for block in values.as_chunks::<16>().0 {
         for (lane, value) in lanes.iter_mut().zip(block) {

@@ -9,10 +9,11 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
+use super::scan::smallest;
 use super::{check_prototypes, check_queries, queries_per_task};
 use crate::lanes::{squared_distance, squared_norm};
 use crate::panels::{Panels, Tiles, WIDTH};
-use crate::pca::leading_directions;
+use crate::pca::{leading_directions, mean, spread};
 use crate::{ExactSearch, LinearMap, MemoryError, Neighbours, PrototypeSearch, Result};
 
 /// Queries of a task: their keys and descriptors stay in the second-level cache.
@@ -123,18 +124,8 @@ impl ShortlistSearch {
 impl Keys {
     fn new(rows: &[f32], dimensions: usize, directions: usize) -> Result<Self> {
         let count = rows.len() / dimensions;
-        let mut sums = vec![0f64; dimensions];
-        for row in rows.chunks_exact(dimensions) {
-            for (sum, value) in sums.iter_mut().zip(row) {
-                *sum += f64::from(*value);
-            }
-        }
-        let mean: Vec<f32> = sums.into_iter().map(|sum| (sum / count as f64) as f32).collect();
-        let of_row = |row: &[f32]| row.iter().zip(&mean).map(|(x, m)| f64::from(x - m).powi(2)).sum::<f64>();
-        let squares: f64 = rows.chunks_exact(dimensions).map(of_row).sum();
-        let scale = (squares / count as f64).sqrt().recip() as f32;
-        let scale = if scale.is_normal() { scale } else { 1.0 };
-        let matrix = leading_directions(rows, &mean, scale, directions, DIRECTION_ROWS)?;
+        let mean = mean(rows, dimensions);
+        let matrix = leading_directions(rows, &mean, spread(rows, &mean), directions, DIRECTION_ROWS)?;
         let directions = LinearMap::new(matrix, dimensions, directions)?;
         let mut keys = Self { mean, panels: Panels::new(count, directions.output()), directions };
         let (mut centred, mut projected) = (Vec::new(), Vec::new());
@@ -191,8 +182,7 @@ fn enter(shortlist: &mut Vec<(f32, u32)>, length: usize, estimates: &[f32; WIDTH
         false => shortlist[length - 1].0,
     };
     let mut limit = worst(shortlist);
-    let least = estimates.iter().fold(f32::INFINITY, |least, value| if *value < least { *value } else { least });
-    if least >= limit {
+    if smallest(estimates) >= limit {
         return;
     }
     for (estimate, id) in estimates.iter().zip(first..) {
