@@ -63,6 +63,12 @@ pub(crate) const ROWS: &[Row] = &[
         change: |config| config.distill.token_mask = 0.0,
     },
     Row {
+        name: "random-start",
+        what: "the student starts at random weights, not at the best linear student",
+        trains_again: true,
+        change: |config| config.distill.linear_start = false,
+    },
+    Row {
         name: "no-ssca",
         what: "the student without spectral-spatial cross-attention (SSCA)",
         trains_again: true,

@@ -69,11 +69,10 @@ impl Progress for Clock {
 /// Multiplications and additions of one image's way through the student.
 fn operations(params: &StudentParams) -> f64 {
     let (d, tokens, spectral) = (params.width, 256, 16 * 9);
-    let channels: usize = LEVELS.iter().map(|level| level.1).sum();
     let outputs: usize = LEVELS.iter().map(|(_, channels, side)| channels * side * side / tokens).sum();
     let attention = tokens * 2 * d * d + spectral * 4 * d * d + 2 * tokens * spectral * d;
     let block = attention + tokens * 2 * params.mlp_ratio * d * d;
-    let products = tokens * d * (channels + 2 * params.bottleneck + outputs) + params.depth * block;
+    let products = tokens * d * (2 * outputs + 2 * params.bottleneck) + params.depth * block;
     2.0 * products as f64
 }
 
@@ -113,7 +112,6 @@ fn main() -> Result<()> {
     let single = median((0..scored).map(|index| score(&images.0[index % 8])).collect::<Result<_>>()?);
     let peak = before.max(peak()?);
     // Forward once, backward twice; the gradient of the input is not needed.
-    let channels: usize = LEVELS.iter().map(|level| level.1).sum();
     let learned = 3.0 * operations(&params) - 2.0 * (256 * channels * params.width) as f64;
     let rate = learned * params.batch_size as f64 / step;
     println!("peak of Candle's matrix product: {:.0} GFLOP/s", peak * 1e-9);

@@ -64,6 +64,14 @@ impl ChannelStatistics {
             mean: mean.into_iter().map(|mean| mean as f32).collect(),
         }
     }
+
+    /// Features of one position with mean 0 and deviation 1 per channel.
+    fn standardise(&self, features: &[f32], out: &mut [f32]) {
+        let channels = self.mean.iter().zip(&self.deviation);
+        for ((out, feature), (mean, deviation)) in out.iter_mut().zip(features).zip(channels) {
+            *out = (feature - mean) / deviation;
+        }
+    }
 }
 
 /// Adds sums and sums of squares of every channel, image by image.
@@ -104,12 +112,12 @@ pub(crate) fn with_map<R>(pyramid: &FeaturePyramid, level: usize, read: impl FnO
     .ok_or(DistillError::NonFinite { stride: level.spec.stride })
 }
 
-/// A batch of pyramids as the student takes it.
+/// A batch of pyramids as the student takes it. A token holds the features of all positions of its cell, level by level, position by position.
 pub(crate) struct Batch {
     pub(crate) images: usize,
-    /// Standardised channels of all levels, averaged over the cell of each token: `[B N, C]`.
+    /// Standardised features of all levels, `[B N, sum of positions C]`; zero, the mean, where a position does not exist.
     pub(crate) tokens: Tensor,
-    /// Features of every level as they are, cell by cell: `[B N, positions C]`, zero where a position does not exist; none if not wanted.
+    /// Features of every level as they are, `[B N, positions C]`, zero where a position does not exist; none if not wanted.
     pub(crate) targets: Vec<Vec<f32>>,
 }
 
@@ -135,58 +143,48 @@ impl Batch {
         with_targets: bool,
     ) -> Result<Self> {
         grid.expect(pyramid)?;
-        let (images, tokens, all) = (pyramid.batch_size(), grid.tokens(), grid.channels());
+        let (images, tokens, all) = (pyramid.batch_size(), grid.tokens(), grid.values());
         let mut inputs = vec![0f32; images * tokens * all];
         let mut targets = Vec::new();
         let mut offset = 0;
         for (index, (level, statistics)) in grid.levels.iter().zip(statistics).enumerate() {
-            let channels = level.spec.channels;
+            let (channels, width) = (level.spec.channels, level.values());
+            let image = level.height * level.width * channels;
             let positions = grid.positions(level);
+            // The features of a token's positions, where they exist.
+            let cell = |values: &[f32], row: usize, take: &mut dyn FnMut(usize, &[f32])| {
+                let values = &values[row / tokens * image..][..image];
+                let positions = &positions[row % tokens * level.per_cell()..][..level.per_cell()];
+                for (place, position) in positions.iter().enumerate() {
+                    let Some(position) = position else { continue };
+                    take(place * channels, &values[position * channels..(position + 1) * channels]);
+                }
+            };
             let cells = with_map(pyramid, index, |values| {
-                let image = level.height * level.width * channels;
                 inputs.par_chunks_mut(GROUP * all).enumerate().for_each(|(group, inputs)| {
                     for (row, input) in (group * GROUP..).zip(inputs.chunks_exact_mut(all)) {
-                        let values = &values[row / tokens * image..][..image];
-                        let positions = &positions[row % tokens * level.per_cell()..][..level.per_cell()];
-                        pool(values, positions, statistics, &mut input[offset..offset + channels]);
+                        cell(values, row, &mut |place, features: &[f32]| {
+                            statistics.standardise(features, &mut input[offset + place..][..channels]);
+                        });
                     }
                 });
                 let mut cells = Vec::new();
                 if with_targets {
-                    cells = vec![0f32; images * tokens * level.values()];
-                    cells.par_chunks_mut(tokens * level.values()).zip(values.par_chunks(image)).for_each(
-                        |(cells, values)| {
-                            for (position, cell) in positions.iter().zip(cells.chunks_exact_mut(channels)) {
-                                let Some(position) = position else { continue };
-                                cell.copy_from_slice(&values[position * channels..(position + 1) * channels]);
-                            }
-                        },
-                    );
+                    cells = vec![0f32; images * tokens * width];
+                    cells.par_chunks_mut(GROUP * width).enumerate().for_each(|(group, cells)| {
+                        for (row, target) in (group * GROUP..).zip(cells.chunks_exact_mut(width)) {
+                            cell(values, row, &mut |place, features: &[f32]| {
+                                target[place..][..channels].copy_from_slice(features);
+                            });
+                        }
+                    });
                 }
                 cells
             })?;
-            offset += channels;
+            offset += width;
             targets.push(cells);
         }
         let tokens = Tensor::from_vec(inputs, (images * tokens, all), &Device::Cpu)?;
         Ok(Self { images, tokens, targets })
-    }
-}
-
-/// The standardised mean of the positions of a cell.
-fn pool(values: &[f32], positions: &[Option<usize>], statistics: &ChannelStatistics, input: &mut [f32]) {
-    let channels = input.len();
-    let mut count = 0f32;
-    for position in positions.iter().flatten() {
-        let values = &values[position * channels..(position + 1) * channels];
-        for (input, value) in input.iter_mut().zip(values) {
-            *input += value;
-        }
-        count += 1.0;
-    }
-    if count > 0.0 {
-        for ((input, mean), deviation) in input.iter_mut().zip(&statistics.mean).zip(&statistics.deviation) {
-            *input = (*input / count - mean) / deviation;
-        }
     }
 }

@@ -8,7 +8,7 @@ use crate::checkpoint::{self, Checkpoints};
 use crate::features::ChannelStatistics;
 use crate::grid::Grid;
 use crate::trainer::Trainer;
-use crate::{DistillError, MaskedStudent, Result, StudentParams};
+use crate::{DistillError, MaskedStudent, Result, StudentParams, start};
 
 /// Steps between two notes on the loss.
 const NOTE_EVERY: usize = 10;
@@ -51,8 +51,10 @@ impl MaskedStudentFit {
         let grid = Grid::of(&source.batch(&[0])?);
         let statistics: Vec<_> = ChannelStatistics::learn(source, &grid, progress)?.into_iter().map(Arc::new).collect();
         let mut trainer = Trainer::new(self.params.clone(), source, grid, statistics)?;
-        if let Some(folder) = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.resume.as_ref()) {
-            checkpoint::load(&mut trainer, folder)?;
+        match self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.resume.as_ref()) {
+            Some(folder) => checkpoint::load(&mut trainer, folder)?,
+            None if self.params.linear_start => start::linear(&mut trainer, source, progress)?,
+            None => {}
         }
         progress.start("training the student", trainer.steps as u64);
         progress.step(trainer.state.step as u64);

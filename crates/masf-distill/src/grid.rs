@@ -24,7 +24,7 @@ impl LevelGrid {
         self.cell.0 * self.cell.1
     }
 
-    /// Values of a token.
+    /// Values of a token: all channels at all positions of its cell.
     pub(crate) fn values(&self) -> usize {
         self.per_cell() * self.spec.channels
     }
@@ -80,9 +80,9 @@ impl Grid {
         self.width / 2 + 1
     }
 
-    /// Channels of all levels.
-    pub(crate) fn channels(&self) -> usize {
-        self.levels.iter().map(|level| level.spec.channels).sum()
+    /// Values of a token over all levels.
+    pub(crate) fn values(&self) -> usize {
+        self.levels.iter().map(LevelGrid::values).sum()
     }
 
     /// Whether position `p` of the cell of `token` exists, and where: its index in the level's map.

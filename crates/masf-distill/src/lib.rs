@@ -12,6 +12,7 @@ mod network;
 mod ops;
 mod optimiser;
 mod params;
+mod start;
 mod student;
 #[cfg(test)]
 mod tests;

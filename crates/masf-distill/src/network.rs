@@ -1,7 +1,7 @@
-//! The student: tokens of the pooled pyramid, a noisy bottleneck, blocks that mix in the spectrum, heads that restore the levels.
+//! The student: tokens of the pyramid, a noisy bottleneck, blocks that mix in the spectrum, heads that restore the levels.
 //!
 //! ```text
-//! x = E t                                  tokens t of the pooled, standardised levels; frequencies and tokens masked in training
+//! x = E t                                  tokens t of the standardised levels; frequencies and tokens masked in training
 //! x = U drop(gelu(D drop(x)))              noisy bottleneck
 //! x = x + irfft2(G . rfft2(n(x)))          global filter (Rao et al. 2021), G complex per channel and frequency
 //!       + O attend(Q n(x), KV s)           SSCA: queries are spatial tokens, keys and values spectral tokens s
@@ -50,7 +50,7 @@ pub(crate) fn parameters(params: &StudentParams, grid: &Grid) -> Vec<ParameterSp
         specs.push(ParameterSpec { name, shape: shape.to_vec(), start });
     };
     let weight = |input: usize, gain: f64| Start::Weight(gain / (input as f64).sqrt());
-    add("embedding".into(), &[grid.channels() + 1, width], weight(grid.channels(), 1.0));
+    add("embedding".into(), &[grid.values() + 1, width], weight(grid.values(), 1.0));
     add("mask_token".into(), &[width], Start::Normal(0.02));
     if params.positions == Positions::Learned {
         add("positions".into(), &[grid.tokens(), width], Start::Normal(0.02));
@@ -194,9 +194,19 @@ impl Network {
         })
     }
 
-    /// What the heads take, `[B N, D]`, for tokens `[B N, C]`.
-    pub(crate) fn body(&self, tokens: &Tensor, masks: Option<Masks>, mode: Mode) -> Result<Tensor> {
-        let mut x = ops::linear(tokens, &self.embedding, false)?;
+    /// The weight of the embedding, `[I + 1, D]`.
+    pub(crate) fn embedding(&self) -> &Tensor {
+        &self.embedding
+    }
+
+    /// Tokens `[B N, I]` as embedded ones `[B N, D]`.
+    pub(crate) fn embed(&self, tokens: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(tokens, &self.embedding, false)?)
+    }
+
+    /// What the heads take, `[B N, D]`, for embedded tokens.
+    pub(crate) fn body(&self, embedded: &Tensor, masks: Option<Masks>, mode: Mode) -> Result<Tensor> {
+        let mut x = embedded.clone();
         let mut dropout = None;
         if let Some(masks) = masks {
             if let Some(responses) = &masks.frequencies {

@@ -68,6 +68,8 @@ pub struct StudentParams {
     pub band_loss: f64,
     /// The weight that the easiest positions are left with, in `(0, 1]`; 1 turns hard mining off.
     pub easy_weight: f64,
+    /// Whether training starts at the best linear student, found in closed form, or at random weights.
+    pub linear_start: bool,
     /// Passes over the images; left out, as many as make up `passes`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<usize>,
@@ -95,7 +97,7 @@ impl Default for StudentParams {
             depth: 2,
             mlp_ratio: 4,
             heads: 4,
-            bottleneck: 256,
+            bottleneck: 512,
             global_filter: true,
             spectral_attention: true,
             positions: Positions::default(),
@@ -106,10 +108,11 @@ impl Default for StudentParams {
             map_loss: 1.0,
             band_loss: 0.05,
             easy_weight: 0.1,
+            linear_start: true,
             epochs: None,
             passes: 3000,
             batch_size: 4,
-            learning_rate: 2e-3,
+            learning_rate: 1e-3,
             weight_decay: 0.01,
             clip_norm: 1.0,
             average_decay: 0.0,

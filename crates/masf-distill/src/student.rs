@@ -8,21 +8,23 @@ use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreM
 use crate::features::{Batch, ChannelStatistics, with_map};
 use crate::grid::Grid;
 use crate::network::{Network, parameters};
-use crate::ops::{self, Mode, PackedHead};
+use crate::ops::{self, Mode, PackedLinear};
 use crate::{Result, StudentParams, Targets};
 
 /// A student that restores the features of normal images, learned by [`MaskedStudentFit`](crate::MaskedStudentFit).
 ///
-/// As a [`Scorer`] it gives one map per level, named `student.STRIDE`, on that level's grid: the distance `1 - cos`, in `[0, 2]`, of the
-/// restored features of a position from the backbone's (the mean of the distances of raw and of standardised features
-/// where both are targets).
+/// As a [`Scorer`] it gives one map per level and kind of target on that level's grid, of the restored features of a position and the backbone's:
+///
+/// - `student.STRIDE.raw`: `1 - cos`, in `[0, 2]`;
+/// - `student.STRIDE.standardised`: `1 - cos` of standardised features, times the square root of the root mean square of the raw ones, 0 or more.
 pub struct MaskedStudent {
     params: StudentParams,
     grid: Grid,
     statistics: Vec<Arc<ChannelStatistics>>,
     tensors: Vec<Tensor>,
     network: Network,
-    heads: Vec<PackedHead>,
+    embedding: PackedLinear,
+    heads: Vec<PackedLinear>,
 }
 
 impl std::fmt::Debug for MaskedStudent {
@@ -42,8 +44,9 @@ impl MaskedStudent {
         tensors: Vec<Tensor>,
     ) -> Result<Self> {
         let network = Network::new(&params, &grid, &tensors)?;
-        let heads = network.levels.iter().map(PackedHead::new).collect::<candle_core::Result<_>>()?;
-        Ok(Self { params, grid, statistics, tensors, network, heads })
+        let heads = network.levels.iter().map(PackedLinear::new).collect::<candle_core::Result<_>>()?;
+        let embedding = PackedLinear::new(network.embedding())?;
+        Ok(Self { params, grid, statistics, tensors, network, embedding, heads })
     }
 
     /// The hyper-parameters it was learned with.
@@ -59,7 +62,7 @@ impl MaskedStudent {
     /// The distances of one image, raw and standardised, per level and position `[h w]`.
     fn distances(&self, image: &FeaturePyramid) -> Result<Vec<[Vec<f32>; 2]>> {
         let tokens = Batch::tokens(image, &self.grid, &self.statistics)?;
-        let x = self.network.body(&tokens, None, Mode::Inference)?;
+        let x = self.network.body(&self.embedding.apply(&tokens)?, None, Mode::Inference)?;
         let mut all = Vec::with_capacity(self.grid.levels.len());
         for (index, level) in self.grid.levels.iter().enumerate() {
             let positions = self.grid.positions(level);

@@ -73,7 +73,7 @@ impl Case {
     fn loss(&self, tensors: &[Tensor], easy_weight: f32) -> Result<Tensor> {
         let network = Network::new(&self.params, &self.grid, tensors)?;
         let tokens = self.batch.tokens.to_dtype(tensors[0].dtype())?;
-        let x = network.body(&tokens, Some(self.masks()), Mode::Training)?;
+        let x = network.body(&network.embed(&tokens)?, Some(self.masks()), Mode::Training)?;
         let mut total = Tensor::zeros((), x.dtype(), &Device::Cpu)?;
         for (index, level) in self.grid.levels.iter().enumerate() {
             let bands = Some(BandLoss { bands: Bands::new(&self.grid, level)?, weight: 0.3, first: 1, count: 2 });
@@ -170,7 +170,7 @@ fn inference_equals_training_without_masks() -> Result<()> {
         case.variables(DType::F32)?.iter().map(|variable| variable.as_tensor().clone()).collect();
     let network = Network::new(&case.params, &case.grid, &tensors)?;
     let values = |mode| -> Result<Vec<f32>> {
-        Ok(network.body(&case.batch.tokens, None, mode)?.flatten_all()?.to_vec1::<f32>()?)
+        Ok(network.body(&network.embed(&case.batch.tokens)?, None, mode)?.flatten_all()?.to_vec1::<f32>()?)
     };
     assert_eq!(values(Mode::Inference)?, values(Mode::Training)?);
     Ok(())
@@ -195,30 +195,32 @@ fn frequency_masks_take_their_band_out_of_the_tokens() -> Result<()> {
 }
 
 #[test]
-fn tokens_are_means_of_cells_and_targets_keep_every_feature() -> Result<()> {
+fn tokens_hold_standardised_features_and_targets_raw_ones() -> Result<()> {
     let case = Case::new()?;
     let pyramid = pyramid(2)?;
-    let map = pyramid.levels()[0].map.to_dtype(DType::F32)?;
-    let at = |image: usize, channel: usize, y: usize, x: usize| -> Result<f32> {
-        Ok(map.get(image)?.get(channel)?.get(y)?.get(x)?.to_scalar::<f32>()?)
-    };
     let tokens = case.batch.tokens.to_vec2::<f32>()?;
-    let statistics = &case.statistics[0];
-    // The last row of cells has one row of positions: 7 = 2 + 2 + 2 + 1.
-    for (image, y, x, rows) in [(0, 0, 0, 2), (1, 2, 1, 2), (1, 3, 2, 1)] {
-        let token = image * 12 + y * 3 + x;
-        for (channel, found) in tokens[token].iter().enumerate().take(5) {
-            let mut mean = 0.0;
-            for row in 0..rows {
-                for column in 0..2 {
-                    let value = at(image, channel, 2 * y + row, 2 * x + column)?;
-                    mean += value / (2 * rows) as f32;
-                    assert_eq!(case.batch.targets[0][(token * 4 + row * 2 + column) * 5 + channel], value);
+    let mut offset = 0;
+    for (index, (level, statistics)) in case.grid.levels.iter().zip(&case.statistics).enumerate() {
+        let channels = level.spec.channels;
+        let map = pyramid.levels()[index].map.flatten_all()?.to_vec1::<f32>()?;
+        for (row, token) in tokens.iter().enumerate() {
+            let (image, token_index) = (row / case.grid.tokens(), row % case.grid.tokens());
+            for place in 0..level.per_cell() {
+                for channel in 0..channels {
+                    let found = token[offset + place * channels + channel];
+                    let target = case.batch.targets[index][(row * level.per_cell() + place) * channels + channel];
+                    let Some(position) = case.grid.position(level, token_index, place) else {
+                        assert_eq!((found, target), (0.0, 0.0));
+                        continue;
+                    };
+                    let value = map[(image * channels + channel) * level.height * level.width + position];
+                    assert_eq!(target, value);
+                    let expected = (value - statistics.mean[channel]) / statistics.deviation[channel];
+                    assert!((found - expected).abs() < 1e-5, "{found} {expected}");
                 }
             }
-            let expected = (mean - statistics.mean[channel]) / statistics.deviation[channel];
-            assert!((found - expected).abs() < 1e-5);
         }
+        offset += level.values();
     }
     Ok(())
 }

@@ -81,6 +81,24 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// What the body gives for tokens, without a gradient.
+    pub(crate) fn body(&self, tokens: &Tensor, masks: Masks) -> Result<Tensor> {
+        self.network.body(&self.network.embed(tokens)?, Some(masks), Mode::Inference)
+    }
+
+    /// Sets the first value of a parameter.
+    pub(crate) fn set(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
+        let specs = parameters(&self.params, &self.grid);
+        let Some(index) = specs.iter().position(|spec| spec.name == name) else {
+            return Err(candle_core::Error::Msg(format!("there is no parameter {name}")).into());
+        };
+        let variable = &self.state.variables[index];
+        if let Some(average) = &mut self.state.average {
+            average[index].clone_from(&values);
+        }
+        Ok(variable.set(&Tensor::from_vec(values, variable.shape(), &Device::Cpu)?)?)
+    }
+
     /// Images to learn from.
     pub(crate) fn image_count(&self) -> usize {
         self.source.len()
@@ -119,7 +137,7 @@ impl<'a> Trainer<'a> {
         let batch = Batch::new(&self.source.batch(&images)?, &self.grid, &self.statistics)?;
         let mut random = random_stream(self.params.seed, &format!("distill.step.{step}"));
         let masks = self.masks(batch.images, &mut random);
-        let x = self.network.body(&batch.tokens, Some(masks), Mode::Training)?;
+        let x = self.network.body(&self.network.embed(&batch.tokens)?, Some(masks), Mode::Training)?;
         let mut total: Option<Tensor> = None;
         for (index, features) in batch.targets.into_iter().enumerate() {
             let targets = self.targets(index, features, &mut random);
@@ -156,7 +174,8 @@ impl<'a> Trainer<'a> {
         Ok(loss)
     }
 
-    fn masks(&self, images: usize, random: &mut impl Rng) -> Masks {
+    /// What a step with so many images hides.
+    pub(crate) fn masks(&self, images: usize, random: &mut impl Rng) -> Masks {
         let (params, tokens) = (&self.params, self.grid.tokens());
         let masked = token_mask(images, tokens, params.token_mask, random);
         let frequencies = frequency_mask(images, &self.grid, params.frequency_mask, random).map(Arc::new);

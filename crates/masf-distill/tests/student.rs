@@ -1,7 +1,7 @@
 //! Learning, scoring, saving and going on after an interruption.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
@@ -111,6 +111,54 @@ fn one_image_is_learned_by_heart() -> Result<()> {
     Ok(())
 }
 
+/// Images whose features are a linear function of `rank` random values of each token.
+fn linear_images(count: usize, rank: usize) -> Result<Images> {
+    const SIDE: usize = 6;
+    let mut random = random_stream(11, "test.linear");
+    let mut normal = |rows: usize, columns: usize| -> Result<Tensor> {
+        let values: Vec<f32> = (0..rows * columns).map(|_| random.random_range(-1.0..1.0)).collect();
+        Ok(Tensor::from_vec(values, (rows, columns), &Device::Cpu)?)
+    };
+    let (channels, fine, coarse) = ([12, 20], normal(rank, 4 * 12)?, normal(rank, 20)?);
+    let mut images = Vec::new();
+    for _ in 0..count {
+        let tokens = normal(SIDE * SIDE, rank)?;
+        let map = tokens.matmul(&fine)?.reshape((SIDE, SIDE, 2, 2, channels[0]))?.permute((4, 0, 2, 1, 3))?;
+        let fine = map.reshape((1, channels[0], 2 * SIDE, 2 * SIDE))?;
+        let coarse = tokens.matmul(&coarse)?.t()?.reshape((1, channels[1], SIDE, SIDE))?;
+        let level = |stride, channels, map| FeatureLevel { spec: LevelSpec { stride, channels }, map };
+        let levels = vec![level(8, channels[0], fine), level(16, channels[1], coarse)];
+        images.push(FeaturePyramid::new(levels, (96, 96))?);
+    }
+    Ok(Images(images))
+}
+
+#[test]
+fn a_linear_start_restores_what_is_linear() -> Result<()> {
+    let images = linear_images(12, 6)?;
+    let loss = |linear_start, bottleneck| -> Result<f32> {
+        let params = StudentParams {
+            // A single step, too short to learn anything.
+            passes: 1,
+            learning_rate: 1e-9,
+            depth: 0,
+            token_mask: 0.0,
+            frequency_mask: 0.0,
+            dropout: 0.0,
+            linear_start,
+            bottleneck,
+            ..small()
+        };
+        let maps = params.check()?.fit(&images, &Silent)?.score(&images.0[0])?.maps;
+        Ok(maps.iter().map(|map| map.values.mean_all()?.to_scalar::<f32>()).sum::<Result<f32, _>>()?
+            / maps.len() as f32)
+    };
+    let (linear, narrow, random) = (loss(true, 32)?, loss(true, 6)?, loss(false, 32)?);
+    assert!(linear < 1e-3, "{linear}");
+    assert!(linear < narrow && narrow < random, "{linear} {narrow} {random}");
+    Ok(())
+}
+
 #[test]
 fn what_was_not_learned_scores_higher() -> Result<()> {
     let learned = images(8, 8)?;
@@ -189,27 +237,27 @@ fn every_part_can_be_turned_off() -> Result<()> {
     Ok(())
 }
 
-/// Cancels after some steps, and keeps the notes.
+/// Cancels after some steps of the training, and keeps the notes.
 struct Stop {
     after: usize,
+    training: AtomicBool,
     seen: AtomicUsize,
     notes: Mutex<Vec<String>>,
 }
 
 impl Stop {
     fn after(after: usize) -> Self {
-        Self { after, seen: AtomicUsize::new(0), notes: Mutex::default() }
+        Self { after, training: AtomicBool::new(false), seen: AtomicUsize::new(0), notes: Mutex::default() }
     }
 }
 
 impl Progress for Stop {
     fn start(&self, stage: &str, _: u64) {
-        if stage.contains("training") {
-            self.seen.store(0, Ordering::Relaxed);
-        }
+        self.training.store(stage.contains("training"), Ordering::Relaxed);
     }
     fn step(&self, count: u64) {
-        self.seen.fetch_add(count as usize, Ordering::Relaxed);
+        let counted = if self.training.load(Ordering::Relaxed) { count as usize } else { 0 };
+        self.seen.fetch_add(counted, Ordering::Relaxed);
     }
     fn finish(&self) {}
     fn note(&self, text: &str) {
@@ -228,7 +276,6 @@ fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::new(folder.path());
     let fit = params.clone().check()?.with_checkpoints(checkpoints.clone())?;
-    // More steps than the feature statistics have, so that the training itself is stopped.
     let stopped = fit.fit(&images, &Stop::after(7)).unwrap_err();
     assert!(matches!(stopped, Error::Cancelled), "{stopped}");
     let resumed = params.clone().check()?.with_checkpoints(checkpoints.clone().resume_from(folder.path()))?;

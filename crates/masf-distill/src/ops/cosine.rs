@@ -89,6 +89,12 @@ impl Sums {
         (1.0 - self.cross[kind] / self.norms(kind)).clamp(0.0, 2.0)
     }
 
+    /// The square root of the root mean square of the raw features. Where little is active, standardised features are noise, whose
+    /// direction nobody can restore; as a factor it makes their distance count less.
+    pub(crate) fn activity(&self, channels: usize) -> f32 {
+        (self.target[0] / channels as f32).sqrt().sqrt()
+    }
+
     fn norms(&self, kind: usize) -> f32 {
         (self.own[kind] * self.target[kind]).sqrt() + EPSILON as f32
     }

@@ -17,7 +17,7 @@ use candle_core::{CpuStorage, D, DType, Device, Error, Layout, Result, Shape, St
 
 pub(crate) use attention::AttentionShape;
 pub(crate) use cosine::LevelTargets;
-pub(crate) use packed::PackedHead;
+pub(crate) use packed::PackedLinear;
 pub(crate) use product::zip_chunks;
 
 /// How operations run.

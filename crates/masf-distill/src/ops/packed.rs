@@ -1,4 +1,4 @@
-//! A head with its weight packed for the matrix product, which gives distances without ever holding all predictions.
+//! Weights packed for the matrix product, for inference: any affine map, and heads, which give distances without ever holding all predictions.
 
 use candle_core::{Error, Result, Tensor};
 use rayon::prelude::*;
@@ -12,18 +12,18 @@ use crate::features::ChannelStatistics;
 /// Tokens of one task: their predictions stay in the second-level cache.
 const ROWS: usize = 32;
 
-/// A head `[D + 1, P C]`.
-pub(crate) struct PackedHead {
+/// An affine map with weight and bias `[I + 1, O]`.
+pub(crate) struct PackedLinear {
     weight: PackedBMatrix<f32>,
     bias: Vec<f32>,
     input: usize,
 }
 
-impl PackedHead {
-    pub(crate) fn new(head: &Tensor) -> Result<Self> {
-        let (rows, output) = head.dims2()?;
+impl PackedLinear {
+    pub(crate) fn new(weight: &Tensor) -> Result<Self> {
+        let (rows, output) = weight.dims2()?;
         let input = rows - 1;
-        with_slice(head, |values| {
+        with_slice(weight, |values| {
             let (weight, bias) = values.split_at(input * output);
             let weight = NdTensorView::from_data([input, output], weight);
             let weight = GemmExecutor::<f32>::new().prepack_b(weight);
@@ -31,7 +31,26 @@ impl PackedHead {
         })
     }
 
-    /// The distances (raw, standardised) of every token's positions, token by token, of one image: `x [N, D]`, features `[h, w, C]`, and where in the
+    /// `x W + b` for some rows of `x [R, I]`, into `[R, O]`.
+    fn rows(&self, x: &[f32], out: &mut [f32]) -> Result<()> {
+        let a = NdTensorView::from_data([x.len() / self.input, self.input], x);
+        let options = GemmOptions { bias: Some(BiasVector::Row(&self.bias)), ..GemmOptions::default() };
+        GemmExecutor::<f32>::new()
+            .gemm(out, GemmInputA::Unpacked(a), GemmInputB::Packed(&self.weight), options)
+            .map_err(|error| Error::Msg(format!("matrix product: {error}")))
+    }
+
+    /// `x W + b` for `x [R, I]`.
+    pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, output) = (x.dim(0)?, self.bias.len());
+        let mut y = vec![0f32; rows * output];
+        with_slice(x, |x| {
+            y.par_chunks_mut(ROWS * output).zip(x.par_chunks(ROWS * self.input)).try_for_each(|(y, x)| self.rows(x, y))
+        })?;
+        Tensor::from_vec(y, (rows, output), x.device())
+    }
+
+    /// As a head `[D + 1, P C]`: the distances (raw; standardised, times the [activity](Sums::activity)) of every token's positions, token by token, of one image: `x [N, D]`, features `[h, w, C]`, and where in the
     /// map each position lies. Zero where it does not exist.
     pub(crate) fn distances(
         &self,
@@ -50,11 +69,7 @@ impl PackedHead {
             .try_for_each_init(Vec::new, |predictions: &mut Vec<f32>, ((distances, positions), x)| {
                 let rows = x.len() / self.input;
                 predictions.resize(rows * output, 0.0);
-                let a = NdTensorView::from_data([rows, self.input], x);
-                let options = GemmOptions { bias: Some(BiasVector::Row(&self.bias)), ..GemmOptions::default() };
-                GemmExecutor::<f32>::new()
-                    .gemm(predictions, GemmInputA::Unpacked(a), GemmInputB::Packed(&self.weight), options)
-                    .map_err(|error| Error::Msg(format!("matrix product: {error}")))?;
+                self.rows(x, predictions)?;
                 pulp::Arch::new().dispatch(
                     #[inline(always)]
                     || {
@@ -64,7 +79,7 @@ impl PackedHead {
                             let Some(position) = position else { continue };
                             let t = &features[position * channels..(position + 1) * channels];
                             let sums = Sums::of(z, t, statistics);
-                            *distances = [sums.distance(0), sums.distance(1)];
+                            *distances = [sums.distance(0), sums.distance(1) * sums.activity(channels)];
                         }
                     },
                 );
