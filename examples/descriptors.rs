@@ -42,9 +42,9 @@ struct Args {
     /// Dimensions of a seeded random projection of the descriptors; 0 leaves them as they are
     #[arg(long, default_value_t = 0)]
     dimensions: usize,
-    /// Most images that are read
-    #[arg(long, default_value_t = usize::MAX)]
-    images: usize,
+    /// Most images that are read [default: all]
+    #[arg(long)]
+    images: Option<usize>,
     #[command(flatten)]
     common: Common,
 }
@@ -75,7 +75,11 @@ fn main() -> ExitCode {
         config.input.size = args.image_size;
         config.check()?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
-        let images = Dataset::training(&args.data)?.samples.into_iter().take(args.images).map(|sample| sample.path);
+        let images = Dataset::training(&args.data)?
+            .samples
+            .into_iter()
+            .take(args.images.unwrap_or(usize::MAX))
+            .map(|sample| sample.path);
         let images: Vec<PathBuf> = images.collect();
         progress.start("descriptors", images.len() as u64);
         let preprocess = config.input.preprocess(backbone.normalisation())?;

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         progress.start("inspecting", files.len() as u64);
         for chunk in files.chunks(CHUNK) {
             progress.check()?;
-            if output_is_closed() && args.json.is_none() && args.heatmaps.is_none() {
+            if output_is_closed() && args.json.is_none() && args.heatmaps.is_none() && args.maps.is_none() {
                 break;
             }
             let inspections = detector.inspect_batch(chunk.iter().map(|file| file.path.as_path()));

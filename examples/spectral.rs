@@ -1,7 +1,7 @@
 //! What spectra show: frequency bands, log power, radial profile, phase-only picture and spectral residual, as PNG.
 //!
 //! ```text
-//! cargo run --release --example spectral -- OUT [IMAGE]
+//! cargo run --release --example spectral -- [OUT] [IMAGE]
 //! ```
 //!
 //! Without an image, a woven cloth with a broken thread is drawn. The same pictures are made of the strongest feature map of a scattering backbone,
@@ -13,12 +13,13 @@ use clap::Parser;
 use image::GrayImage;
 use masf::FeatureExtractor;
 use masf::backbone::ScatteringBackbone;
-use masf_examples::outln;
+use masf_examples::{outln, run};
 use masf_spectral::{
     DecompositionConfig, Norm, SpectralDecomposition, SpectralResidual, Window, log_power_image, phase_only,
     radial_profile, rfft2, spectral_residual,
 };
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// Largest side of an image that is looked at; larger ones are scaled down.
 const LARGEST: u32 = 512;
@@ -33,13 +34,22 @@ const RINGS: usize = 32;
 #[command(about = "Draws what the spectra of an image and of its features show")]
 struct Arguments {
     /// Folder for the pictures.
+    #[arg(default_value = "target/spectral")]
     out: PathBuf,
     /// The image; without one, a woven cloth is drawn.
     image: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    run(|| {
+        draw_all(&arguments)?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The pictures of the image, and those of a feature map of it.
+fn draw_all(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("making {}", arguments.out.display()))?;
     let rgb = match &arguments.image {
         Some(path) => read(path)?,

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         common.apply()?;
         let progress = progress()?;
         let detector = model.load()?;
+        let by_rate = rate.map_or_else(|| Ok(*detector.threshold()), |rate| detector.threshold_for(rate))?;
         let data = data.map_or_else(demo::dataset, Ok)?;
         let evaluation = detector.evaluate(&Dataset::test(&data)?.samples, progress.as_ref())?;
 
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
             evaluation.images
         )?;
         outln!("{:>24}  {:>9}  {:>12}  {:>13}", "chosen by", "threshold", "false alarms", "defects found")?;
-        for rate in RATES {
+        for rate in RATES.into_iter().chain(rate.filter(|rate| !RATES.contains(rate))) {
             show(&format!("rate {rate}"), &detector.threshold_for(rate)?, &evaluation)?;
         }
         let by_labels = evaluation.f1_threshold(detector.threshold())?;
@@ -63,11 +64,7 @@ fn main() -> ExitCode {
         outln!("* too few good images for this rate: extrapolated")?;
 
         if let Some(path) = out {
-            let chosen = match (f1, rate) {
-                (true, _) => by_labels,
-                (false, Some(rate)) => detector.threshold_for(rate)?,
-                (false, None) => *detector.threshold(),
-            };
+            let chosen = if f1 { by_labels } else { by_rate };
             detector.with_threshold(chosen).save(&path)?;
             outln!("saved {} with the threshold {chosen}", path.display())?;
         }

@@ -54,7 +54,7 @@ struct Args {
     /// Seed of everything random [default: 0]
     #[arg(long)]
     seed: Option<u64>,
-    /// Angles at which the memory bank sees every training image: 0 (upright only), 4 or 8 [default: 0]
+    /// Angles at which the memory bank sees every training image, evenly spread: 0 (upright only), 4 or 8; up to 36 [default: 0]
     #[arg(long, value_name = "COUNT")]
     turns: Option<usize>,
     /// Memory for features while fitting, such as 512MiB or 2GiB [default: 512MiB]

@@ -121,6 +121,10 @@ fn a_threshold_is_chosen_without_fitting_again() {
     assert!(old.threshold_for(0.0).is_err());
     let both = example("threshold", folder.path()).args(["--rate", "0.2", "--f1"]).output().expect("it runs");
     assert_eq!(both.status.code(), Some(2));
+    // Before any image is inspected.
+    let refused =
+        example("threshold", folder.path()).args(["--rate", "2", "--data", "none"]).output().expect("it runs");
+    assert!(text(&refused.stderr).contains("false-alarm rate is 2"), "{}", text(&refused.stderr));
 }
 
 #[test]
@@ -143,6 +147,19 @@ fn tiles_are_compared_with_shrunk_images() {
     let said = succeed(&output.expect("the example runs"));
     assert_eq!(said.matches("image AUROC").count(), 2 + 2, "{said}");
     assert!(said.contains("tiles at full size"));
+}
+
+#[test]
+fn spectra_are_drawn_without_an_image() {
+    let folder = TempDir::new().expect("a temporary folder");
+    assert!(succeed(&example("spectral", folder.path()).output().expect("it runs")).contains("target/spectral"));
+    for name in ["input", "band_2", "profile", "feature_residual"] {
+        let picture = folder.path().join("target/spectral").join(name).with_extension("png");
+        assert!(image::open(&picture).is_ok(), "{}", picture.display());
+    }
+    let missing = example("spectral", folder.path()).args(["out", "none.png"]).output().expect("it runs");
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(text(&missing.stderr).lines().count(), 1, "{}", text(&missing.stderr));
 }
 
 #[test]

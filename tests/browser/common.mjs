@@ -6,7 +6,13 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
 const require = createRequire(process.env.NODE_PATH ? join(process.env.NODE_PATH, "x.js") : import.meta.url);
-const { chromium } = require("playwright-core");
+let chromium;
+try {
+  ({ chromium } = require("playwright-core"));
+} catch {
+  console.error("playwright-core is not found: npm install --prefix DIR playwright-core, and NODE_PATH=DIR/node_modules");
+  process.exit(2);
+}
 
 // Opens a page of `viewport`, lets `work` try it, and ends the process: 1 if a check failed. `folder`, if any, gets the pictures.
 export async function tried(name, viewport, folder, work) {

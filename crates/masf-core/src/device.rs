@@ -21,6 +21,7 @@ use crate::{Error, Result};
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub enum DeviceChoice {
     /// The processor.
     #[default]

@@ -39,6 +39,7 @@ impl Resize {
 
 /// The way of one image of a given size through resizing and cropping, and back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Geometry {
     /// The size of the upright image.
     pub image: Size,

@@ -55,6 +55,7 @@ impl Default for LoadOptions {
 
 /// An image that has been loaded.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Loaded {
     /// Its position among the items.
     pub index: usize,
@@ -79,6 +80,7 @@ pub struct Failed {
 
 /// Images that have been loaded together.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Batch {
     /// The normalised images `[B, 3, H, W]`, `f32`, on the CPU; `None` if every image of the batch failed.
     pub tensor: Option<Tensor>,

@@ -5,6 +5,7 @@ use crate::{DistillError, MaskedStudentFit, Result};
 /// Which features the student restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Targets {
     /// As the backbone gives them (in ResNets: activated, so mostly not negative).
     Raw,
@@ -18,6 +19,7 @@ pub enum Targets {
 /// Whether tokens know where they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Positions {
     /// No: shifts of the features shift the result (in a circle).
     #[default]

@@ -12,6 +12,7 @@ const EXACT: usize = 1_000_000;
 
 /// The result of a two-sample Kolmogorov-Smirnov test.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct KolmogorovSmirnov {
     /// The largest distance of the distribution functions, in `[0, 1]`.
     pub statistic: f64,

@@ -16,6 +16,7 @@ pub const LOG_VARIANCE_BOUND: f64 = 6.0;
 /// What was learned about one score map.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MapPrecision {
     /// The score map.
     pub name: String,

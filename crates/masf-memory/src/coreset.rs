@@ -16,6 +16,7 @@ use crate::{MemoryError, Result};
 
 /// The centres chosen from a set of points.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Coreset {
     /// Indices of the centres, in the order of choice.
     pub indices: Vec<usize>,

@@ -12,6 +12,7 @@ use crate::{LinearMap, MemoryError, Result};
 /// `reduction = { pca = { components = 128, whiten = false } }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Reduction {
     /// Descriptors as they are.
     #[default]

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 /// How the channels of a descriptor are scaled before distances are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Standardisation {
     /// Features as the backbone gives them.
     None,

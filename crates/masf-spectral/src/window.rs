@@ -9,6 +9,7 @@ use std::f64::consts::TAU;
 
 /// A window function.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Window {
     /// `0.5 - 0.5 cos`.
     Hann,

@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayView2};
 ///
 /// It serialises with serde, all but its two maps, which [`maps`](crate::maps) writes as files.
 #[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
 pub struct Inspection {
     /// The anomaly score of the image on the calibrated scale; larger is more anomalous, without bound.
     pub image_score: f32,
@@ -49,6 +50,7 @@ pub(crate) fn verdict_uncertainty(score: f32, deviation: f32, threshold: &Thresh
 
 /// A connected region whose pixels lie above the pixel threshold; all places are in pixels of the inspected image.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Region {
     /// The first row.
     pub top: usize,

@@ -33,6 +33,7 @@
 //! | thresholds | [`Threshold`], [`Detector::threshold_for`], [`Evaluation::f1_threshold`] |
 //! | pictures and maps | [`heatmap`], [`maps`] |
 //! | own parts | [`FeatureExtractor`], [`Fit`], [`Scorer`], [`default_registry`] |
+//! | crates of others whose types are in the interface | [`candle_core`], [`image`], [`ndarray`] |
 //! | learning more | [`Detector::extend`], [`Detector::merge`] |
 //!
 //! # Features
@@ -113,6 +114,9 @@ pub use method::Method;
 pub use open::open_backbone;
 pub use preset::Preset;
 pub use provenance::Provenance;
+
+/// The crates of others whose types are in this interface: tensors, images and arrays. Taken from here, they have the version that masf has.
+pub use {candle_core, image, ndarray};
 
 pub use masf_backbone as backbone;
 pub use masf_core as core;

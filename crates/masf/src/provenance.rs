@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 /// Where a model comes from; part of the model file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Provenance {
     /// The version of masf that fitted it.
     pub masf_version: String,

@@ -5,6 +5,7 @@
 /// It is part of what a model is: features of either precision differ in the third digit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Precision {
     /// Single precision.
     #[default]

@@ -72,6 +72,7 @@ impl Default for AnomalyParams {
 
 /// A normal image with a defect.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct SyntheticAnomaly {
     /// What was done to it.
     pub kind: AnomalyKind,

@@ -8,6 +8,7 @@ use crate::error::{DataError, Result};
 
 /// An image file and its place below the folder it was found in.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ImageFile {
     /// Where it is.
     pub path: PathBuf,
@@ -18,6 +19,7 @@ pub struct ImageFile {
 
 /// What [`collect_images`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Collected {
     /// The images, in the order of the list that was given and sorted within each folder. No path comes twice.
     pub images: Vec<ImageFile>,

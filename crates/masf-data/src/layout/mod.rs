@@ -73,6 +73,7 @@ pub struct Sample {
 
 /// The images of a folder that serve one purpose, sorted.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Dataset {
     /// How the folder is organised.
     pub layout: Layout,

@@ -68,6 +68,7 @@ pub enum Split {
 
 /// A picture of the set.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct SyntheticImage {
     /// What it is for.
     pub split: Split,

@@ -9,6 +9,7 @@ use crate::{MemoryError, Result};
 /// `search = { hnsw = { connections = 32 } }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Search {
     /// Compared with all prototypes ([`ExactSearch`]).
     #[default]
@@ -75,6 +76,7 @@ fn search() -> usize {
 /// What the cells of a [`Search::Cells`] are keyed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CellKeys {
     /// The descriptors (reduced, where they are).
     #[default]

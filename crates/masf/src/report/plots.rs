@@ -7,7 +7,7 @@ const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 44.0;
 const BOTTOM: f64 = 34.0;
 const TOP: f64 = 10.0;
-const RIGHT: f64 = 10.0;
+const RIGHT: f64 = 16.0;
 /// Bars of a histogram.
 const BINS: usize = 32;
 
@@ -110,7 +110,7 @@ pub(super) fn histogram(good: &[f32], defective: &[f32], threshold: f32) -> Mark
     html! {
         figure.plot {
             svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(label) {
-                (axes("image score", "images", |t| tick(low + t * span), |t| whole(t * highest)))
+                (axes("image score", "images", |t| format!("{:.2}", low + t * span), |t| whole(t * highest)))
                 (bars(&good, "good"))
                 (bars(&defective, "defective"))
                 line.threshold x1=(line) x2=(line) y1=(up(0.0)) y2=(up(1.0)) { title { "threshold" } }
@@ -137,7 +137,7 @@ fn up(t: f64) -> f64 {
 }
 
 fn tick(value: f64) -> String {
-    let text = format!("{value:.2}");
+    let text = format!("{value:.3}");
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
@@ -187,6 +187,6 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!([tick(0.0), tick(0.25), tick(1.0), tick(100.0), tick(-0.5)], ["0", "0.25", "1", "100", "-0.5"]);
+        assert_eq!([tick(0.0), tick(0.075), tick(1.0), tick(100.0), tick(-0.5)], ["0", "0.075", "1", "100", "-0.5"]);
     }
 }
