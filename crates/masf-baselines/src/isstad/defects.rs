@@ -34,7 +34,7 @@ enum Shape {
 
 impl Shape {
     fn random(random: &mut impl Rng) -> Self {
-        let mut side = || (random.random_range(SIDES.0.ln()..=SIDES.1.ln())).exp();
+        let mut side = || random.random_range(SIDES.0.ln()..=SIDES.1.ln()).exp();
         let (height, width) = (side(), side());
         let (top, left) = (random.random_range(0.0..=1.0 - height), random.random_range(0.0..=1.0 - width));
         let within = [top, left, top + height, left + width];
@@ -119,8 +119,9 @@ impl Content {
                 at(row, column).iter().zip(mean).map(|(value, mean)| mean + factor * (value - mean)).collect()
             }
             Self::Blurred => {
-                let near =
-                    |place: usize, count: usize| place.saturating_sub(count / 8)..(place + count / 8 + 1).min(count);
+                let near = |place: usize, count: usize| {
+                    place.saturating_sub(count.div_ceil(8))..(place + count.div_ceil(8) + 1).min(count)
+                };
                 let mut sums = vec![0f32; channels];
                 for (row, column) in near(row, height).flat_map(|row| near(column, width).map(move |c| (row, c))) {
                     sums.iter_mut().zip(at(row, column)).for_each(|(sum, value)| *sum += value);

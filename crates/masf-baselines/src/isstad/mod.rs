@@ -2,7 +2,7 @@
 //! localization", 2023), of a size that trains on a CPU.
 //!
 //! The paper restores pixels; here the features of the backbone are restored. A token `f` holds the features of all levels within one
-//! cell of the coarsest grid. A masked autoencoder learns in two stages, the second of which goes on from the first:
+//! cell of the coarsest grid, normalised over the channels of every level and position. A masked autoencoder learns in two stages, the second of which goes on from the first:
 //!
 //! ```text
 //! z = n(T(E v + p))                 encoder on the tokens v that it sees; n: layer norm, T: transformer, p: sines and cosines
@@ -15,8 +15,9 @@
 //!          L = mean over k of (weighted cross entropy of a_k) + 0.5 mean of (g - f)^2 + 0.1 (1 - SSIM(g, f))
 //! ```
 //!
-//! The score of a position is the mean over the layers of its probability to be defective, times the mean square of what its
-//! features differ from the restored ones.
+//! The score of a position is the mean square of what its features differ from the restored ones, times 1 + the mean over the layers of
+//! its probability to be defective. The paper multiplies with the probability itself; that of defects made in features says too little
+//! about real ones.
 
 mod defects;
 mod fit;

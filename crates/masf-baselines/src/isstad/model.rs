@@ -10,8 +10,8 @@ use crate::training::{self, Level, Parameters, features};
 
 /// A learned ISSTAD model.
 ///
-/// One map named `isstad` on the grid of the finest level, `[B, h, w]`: the probability of a position to be defective, in `[0, 1]`, times the
-/// mean square of what its scaled features differ from the restored ones.
+/// One map named `isstad` on the grid of the finest level, `[B, h, w]`: the mean square of what a position's normalised features differ from
+/// the restored ones, times 1 + its probability to be defective, which is in `[0, 1]`.
 pub struct Isstad {
     params: IsstadParams,
     patches: Patches,
@@ -55,7 +55,7 @@ impl Isstad {
         }
         let difference = self.patches.mean_squares(&(decoded.restored - tokens)?)?;
         let probability = self.patches.map(&probability)?;
-        Ok((probability * difference)?)
+        Ok(((probability + 1.0)? * difference)?)
     }
 }
 

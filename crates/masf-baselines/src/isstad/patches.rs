@@ -1,10 +1,13 @@
 //! Pyramids as tokens: the features of all levels within one cell of the coarsest grid.
+//!
+//! The features of a position are normalised over their channels, level by level, as masked autoencoders normalise the pixels of a
+//! patch (He et al. 2022). Features have long tails; without this a few strong ones decide what is restored and scored.
 
 use candle_core::{DType, Device, Result, Tensor};
 use masf_core::resample::bilinear;
 
 use crate::training::Level;
-use crate::training::tokens::Grid;
+use crate::training::tokens::{Grid, layer_norm};
 
 /// How a level lies in the cells of the coarsest grid.
 struct Layout {
@@ -41,7 +44,7 @@ impl Layout {
 /// Pyramids as the transformer takes them.
 pub(super) struct Patches {
     levels: Vec<Level>,
-    /// The deviation of every level's features, which they are divided by.
+    /// The deviation of every level's features, which they are divided by, so that the norm's epsilon is small beside any.
     deviations: Vec<f32>,
     layouts: Vec<Layout>,
 }
@@ -88,8 +91,8 @@ impl Patches {
         let (height, width) = self.grid();
         let mut parts = Vec::with_capacity(features.len());
         for ((features, layout), deviation) in features.iter().zip(&self.layouts).zip(&self.deviations) {
-            let cells = features.index_select(&layout.reads, 1)?;
-            parts.push((cells.reshape((features.dim(0)?, height * width, ()))? / f64::from(*deviation))?);
+            let normal = layer_norm(&(features / f64::from(*deviation))?)?;
+            parts.push(normal.index_select(&layout.reads, 1)?.reshape((features.dim(0)?, height * width, ()))?);
         }
         Tensor::cat(&parts, 2)
     }
@@ -151,14 +154,21 @@ mod tests {
 
     #[test]
     fn a_token_holds_its_cell() -> masf_core::Result<()> {
-        let patches = patches(&[(1, (4, 4)), (2, (2, 2))])?;
-        assert_eq!((patches.grid(), patches.finest(), patches.cell(), patches.channels()), ((2, 2), (4, 4), 4, 6));
-        let fine = Tensor::arange(0f32, 16f32, &Device::Cpu)?.reshape((1, 16, 1))?;
-        let coarse = Tensor::arange(100f32, 108f32, &Device::Cpu)?.reshape((1, 4, 2))?;
-        let tokens = patches.join(&[fine.clone(), coarse])?;
-        assert_eq!(values(&tokens.get(0)?.get(1)?)?, [1.0, 1.5, 3.0, 3.5, 51.0, 51.5]);
-        let back = patches.map(&patches.split(&fine.squeeze(2)?)?)?;
-        assert_eq!(values(&back)?, values(&fine)?);
+        let patches = patches(&[(2, (4, 4)), (3, (2, 2))])?;
+        assert_eq!((patches.grid(), patches.finest(), patches.cell(), patches.channels()), ((2, 2), (4, 4), 4, 11));
+        // Every position has another pattern of ones and minus ones, whatever its scale.
+        let fine: Vec<f32> = (0..16).flat_map(|at| if at % 3 == 0 { [9.0, 5.0] } else { [-7.0, at as f32] }).collect();
+        let coarse: Vec<f32> = (0..4).flat_map(|at| [at as f32, 0.0, -(at as f32)]).collect();
+        let fine = Tensor::from_vec(fine, (1, 16, 2), &Device::Cpu)?;
+        let tokens = patches.join(&[fine, Tensor::from_vec(coarse, (1, 4, 3), &Device::Cpu)?])?;
+        // The second token: positions 2, 3, 6 and 7 of the fine level, position 1 of the coarse one.
+        let expected = [-1.0, 1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0, 1.5f32.sqrt(), 0.0, -(1.5f32.sqrt())];
+        for (found, expected) in values(&tokens.get(0)?.get(1)?)?.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-3, "{found} {expected}");
+        }
+        let numbers = Tensor::arange(0f32, 16f32, &Device::Cpu)?.reshape((1, 16))?;
+        let back = patches.map(&patches.split(&numbers)?)?;
+        assert_eq!(values(&back)?, values(&numbers)?);
         Ok(())
     }
 
@@ -178,8 +188,8 @@ mod tests {
     #[test]
     fn levels_weigh_alike_in_mean_squares() -> masf_core::Result<()> {
         let patches = patches(&[(3, (4, 4)), (5, (2, 2))])?;
-        let ones = |positions, channels| Tensor::full(2f32, (2, positions, channels), &Device::Cpu);
-        let tokens = patches.join(&[ones(16, 3)?, (ones(4, 5)? * 3.0)?])?;
+        let ones = |channels| Tensor::ones((2, 4, channels), DType::F32, &Device::Cpu);
+        let tokens = Tensor::cat(&[ones(12)?, (ones(5)? * 3.0)?], 2)?;
         for value in values(&patches.mean_squares(&tokens)?)? {
             assert!((value - 5.0).abs() < 1e-6, "{value}");
         }
