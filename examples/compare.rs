@@ -23,7 +23,7 @@ struct Args {
     /// A category in the MVTec AD layout: methods learn from train/good and are measured on test
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Methods to compare [default: all of masf, patchcore, padim, cfa, rdpp and adtr]
+    /// Methods to compare [default: all of masf, patchcore, padim, cfa, rdpp, adtr and isstad]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     methods: Vec<Method>,
     /// Settings for all methods (docs/masf.toml lists them); the options below override them

@@ -27,7 +27,7 @@ struct Args {
     /// Settings; the options below override them (docs/masf.toml lists all)
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
-    /// What is learned: masf, or a baseline to compare with: patchcore, padim, cfa, rdpp or adtr [default: masf]
+    /// What is learned: masf, or a baseline to compare with: patchcore, padim, cfa, rdpp, adtr or isstad [default: masf]
     #[arg(long, value_name = "NAME")]
     method: Option<Method>,
     /// Feature extractor: masf-nano (the default; its weights are part of the program), scattering (has no weights),

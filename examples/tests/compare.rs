@@ -26,7 +26,8 @@ fn every_method_has_a_row_and_a_column_of_heat_maps() {
     write_dataset(folder.path().join("data"), &config).expect("a data set");
     let settings = "input.size = 128\nmemory = { candidates = 1000, prototypes = 100 }\n\
                     patchcore = { candidates = 1000, prototypes = 100 }\npadim.dimensions = 10\n\
-                    cfa.passes = 8\nrdpp = { passes = 4, batch_size = 2, width = 16 }\nadtr = { passes = 4, width = 16 }\n";
+                    cfa.passes = 8\nrdpp = { passes = 4, batch_size = 2, width = 16 }\nadtr = { passes = 4, width = 16 }\n\
+                    isstad = { passes = 4, width = 16, decoder_width = 8 }\n";
     std::fs::write(path("quick.toml"), settings).expect("a file");
     let (data, quick, page) = (path("data"), path("quick.toml"), path("page.html"));
     let found = compare(&["--data", &data, "--config", &quick, "--html", &page, "--images", "4"]);
@@ -49,7 +50,7 @@ fn every_method_has_a_row_and_a_column_of_heat_maps() {
     let unknown = compare(&["--data", &data, "--methods", "masf,fastflow"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(
-        text(&unknown.stderr).contains("one of masf, patchcore, padim, cfa, rdpp, adtr"),
+        text(&unknown.stderr).contains("one of masf, patchcore, padim, cfa, rdpp, adtr, isstad"),
         "{}",
         text(&unknown.stderr)
     );

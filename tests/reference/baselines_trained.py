@@ -111,7 +111,89 @@ def adtr():
         gradients={name: numbers(P[name].grad.flatten()) for name in ("input", "decoder0.cross.query", "queries")})
 
 
+def isstad():
+    """A masked autoencoder of one layer each by torch's own attention and layer norm; the losses of both stages and their gradients."""
+    rows, columns, channels, width, narrow, heads, ratio, cell = 2, 4, 5, 8, 4, 2, 2, 4
+    positions, images, visible = rows * columns, 2, 3
+    P = {}
+
+    def take(name, *shape, scale=0.4):
+        P[name] = rounded(*shape, scale=scale).requires_grad_()
+
+    def affine(name, inputs, outputs):
+        take(name, inputs, outputs), take(f"{name}.bias", outputs)
+
+    affine("input", channels, width), affine("middle", width, narrow), affine("output", narrow, channels), affine("head", narrow, 2 * cell)
+    take("mask", narrow)
+    for name, size in (("encoder0", width), ("decoder0", narrow)):
+        for part in ("query", "key", "value", "out"):
+            take(f"{name}.{part}", size, size)
+        affine(f"{name}.up", size, ratio * size), affine(f"{name}.down", ratio * size, size)
+
+    def waves(size):
+        """Sines and cosines of the row, then of the column, at frequencies that fall from 1 towards 1 / 10,000."""
+        quarter = size // 4
+        frequencies = 10_000.0 ** (-torch.arange(quarter, dtype=torch.double) / quarter)
+        angles = lambda places: torch.outer(places.double(), frequencies)
+        row, column = torch.arange(positions) // columns, torch.arange(positions) % columns
+        return torch.cat([f(angles(places)) for places in (row, column) for f in (torch.sin, torch.cos)], 1).float()
+
+    def affinely(name, x):
+        return x @ P[name] + P[f"{name}.bias"]
+
+    def layer(name, x):
+        split = lambda x: x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        norm = lambda x: torch.nn.functional.layer_norm(x, x.shape[-1:])
+        q, k, v = (split(norm(x) @ P[f"{name}.{part}"]) for part in ("query", "key", "value"))
+        x = x + torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2) @ P[f"{name}.out"]
+        return x + affinely(f"{name}.down", torch.relu(affinely(f"{name}.up", norm(x))))
+
+    norm = lambda x: torch.nn.functional.layer_norm(x, x.shape[-1:])
+    tokens, normal = rounded(images, positions, channels), rounded(images, positions, channels)
+    order = torch.stack([torch.randperm(positions) for _ in range(images)])
+    labels = (torch.rand(images, positions, cell) < 0.3).float()
+    pick = lambda x, places: torch.stack([x[image][places[image]] for image in range(images)])
+    gradients = lambda names: {name: numbers(P[name].grad.flatten()) for name in names}
+
+    code = norm(layer("encoder0", affinely("input", pick(tokens, order[:, :visible])) + waves(width)[order[:, :visible]]))
+    hidden = P["mask"].expand(images, positions - visible, -1)
+    x = layer("decoder0", torch.cat([affinely("middle", code), hidden], 1) + waves(narrow)[order])
+    masked = torch.nn.functional.mse_loss(affinely("output", norm(x[:, visible:])), pick(tokens, order[:, visible:]))
+    masked.backward()
+    names = ("input", "mask", "encoder0.query", "decoder0.up", "output")
+    first = gradients(names)
+    for parameter in P.values():
+        parameter.grad = None
+
+    # The second stage: the encoder is fixed.
+    code = norm(layer("encoder0", affinely("input", tokens) + waves(width))).detach()
+    x = layer("decoder0", affinely("middle", code) + waves(narrow))
+    logits = affinely("head", x)
+    both = torch.stack([logits[..., :cell], logits[..., cell:]], -1)
+    entropy = torch.nn.functional.cross_entropy(both.flatten(0, 2), labels.flatten().long(), weight=torch.tensor([3.0, 1.0]))
+    restored = affinely("output", norm(x))
+    restoration = torch.nn.functional.mse_loss(restored, normal)
+    # Structural similarity in two windows of all rows and two columns.
+    windows = lambda x: x.unflatten(1, (rows, 2, columns // 2)).transpose(1, 2).flatten(2, 3)
+    a, b = windows(restored), windows(normal)
+    covariance = ((a - a.mean(2, keepdim=True)) * (b - b.mean(2, keepdim=True))).mean(2)
+    variances = a.var(2, correction=0) + b.var(2, correction=0)
+    similarity = ((2 * a.mean(2) * b.mean(2) + 0.01**2) * (2 * covariance + 0.03**2)
+                  / ((a.mean(2) ** 2 + b.mean(2) ** 2 + 0.01**2) * (variances + 0.03**2))).mean()
+    loss = entropy + 0.5 * restoration + 0.1 * (1 - similarity)
+    loss.backward()
+    pair = lambda x: (list(x.shape), numbers(x.detach().flatten()))
+    CASES["isstad"] = dict(
+        grid=(rows, columns), channels=channels, cell=cell, width=width, narrow=narrow, heads=heads, ratio=ratio, visible=visible,
+        parameters={name: pair(value) for name, value in P.items()}, tokens=pair(tokens), normal=pair(normal),
+        order=[row.tolist() for row in order], labels=pair(labels), masked=float(masked), first=first,
+        logits=numbers((both[..., 1] - both[..., 0]).flatten()), restored=numbers(restored.flatten()),
+        entropy=float(entropy), restoration=float(restoration), similarity=float(similarity), loss=float(loss),
+        second=gradients(("middle", "decoder0.value", "output", "head")))
+
+
 cfa()
 rdpp()
 adtr()
+isstad()
 print(json.dumps(CASES))

@@ -37,6 +37,11 @@ pub enum BaselineError {
     /// There is nothing to learn from.
     #[error("there are no images; at least 1 normal image is needed")]
     NoImages,
+    /// The coarsest level has a single position, so that nothing is left to restore it from.
+    #[error(
+        "the coarsest level has 1 position; ISSTAD restores positions from others and needs at least 2 (larger images, or a finer level)"
+    )]
+    OneToken,
     /// A pyramid does not have the levels and sizes that the model was learned on.
     #[error("the model uses {expected}; the pyramid has {found}")]
     Levels {
@@ -99,7 +104,11 @@ impl BaselineError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Parameter { .. } | Self::Budget { .. } | Self::Diverged { .. } => Fault::Argument,
-            Self::NoImages | Self::Levels { .. } | Self::NonFinite { .. } | Self::Covariance { .. } => Fault::Data,
+            Self::NoImages
+            | Self::OneToken
+            | Self::Levels { .. }
+            | Self::NonFinite { .. }
+            | Self::Covariance { .. } => Fault::Data,
             Self::Backend(_) => Fault::Backend,
         }
     }

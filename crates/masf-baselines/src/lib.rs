@@ -4,6 +4,7 @@
 mod adtr;
 mod cfa;
 mod error;
+mod isstad;
 mod padim;
 mod patchcore;
 mod rdpp;
@@ -12,6 +13,7 @@ mod training;
 pub use adtr::{Adtr, AdtrFit, AdtrParams};
 pub use cfa::{Cfa, CfaFit, CfaParams};
 pub use error::{BaselineError, Result};
+pub use isstad::{Isstad, IsstadFit, IsstadParams};
 pub use padim::{Padim, PadimFit, PadimParams};
 pub use patchcore::{PatchCore, PatchCoreFit, PatchCoreParams};
 pub use rdpp::{Rdpp, RdppFit, RdppParams};

@@ -1,7 +1,7 @@
 //! Files, seeds, batches, threads, cancellation and bad input of the trained baselines, and that they find what is not normal.
 
 use candle_core::{Device, Tensor};
-use masf_baselines::{Adtr, AdtrParams, Cfa, CfaParams, Rdpp, RdppParams};
+use masf_baselines::{Adtr, AdtrParams, Cfa, CfaParams, Isstad, IsstadParams, Rdpp, RdppParams};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
 use masf_core::{
     Artifact, Error, Fault, FeatureCache, FeatureCacheBuilder, FeatureLevel, FeaturePyramid, Fit, LevelSpec, Progress,
@@ -50,6 +50,19 @@ fn rdpp() -> RdppParams {
 
 fn adtr() -> AdtrParams {
     AdtrParams { width: 16, heads: 2, depth: 1, passes: 1200, learning_rate: 3e-3, ..AdtrParams::default() }
+}
+
+fn isstad() -> IsstadParams {
+    IsstadParams {
+        width: 16,
+        decoder_width: 16,
+        heads: 2,
+        depth: 1,
+        decoder_depth: 1,
+        passes: 1200,
+        learning_rate: 5e-3,
+        ..IsstadParams::default()
+    }
 }
 
 fn map(scorer: &dyn Scorer, pyramid: &FeaturePyramid) -> Result<Vec<f32>> {
@@ -130,6 +143,41 @@ fn adtr_behaves() -> Result<()> {
     behaves(|seed| AdtrParams { seed, ..adtr() }.check()?.fit(&source, &Silent), Adtr::MAP, 4)
 }
 
+#[test]
+fn isstad_behaves() -> Result<()> {
+    let source = source(12)?;
+    behaves(|seed| IsstadParams { seed, ..isstad() }.check()?.fit(&source, &Silent), Isstad::MAP, 8)
+}
+
+#[test]
+fn isstad_learns_two_images_by_heart() -> Result<()> {
+    let model = isstad().check()?.fit(&source(2)?, &Silent)?;
+    let most = |map: Vec<f32>| map.into_iter().fold(0f32, f32::max);
+    let known = most(map(&model, &source(2)?.batch(&[0, 1])?)?);
+    let defective = most(map(&model, &images(2, 1, true)?.image(1)?)?);
+    assert!(known < 0.1 && defective > 5.0 * known, "{known} {defective}");
+    Ok(())
+}
+
+#[test]
+fn isstad_needs_tokens_to_restore_from_and_takes_sizes_that_do_not_divide() -> Result<()> {
+    let level = |stride, channels, height, width| -> Result<FeatureLevel> {
+        let map = Tensor::randn(0f32, 1f32, (3, channels, height, width), &Device::Cpu)?;
+        Ok(FeatureLevel { spec: LevelSpec { stride, channels }, map })
+    };
+    let fit = |levels: Vec<FeatureLevel>, size| -> Result<Vec<usize>> {
+        let pyramid = FeaturePyramid::new(levels, size)?;
+        let mut cache = FeatureCacheBuilder::new(1 << 24);
+        cache.push(&pyramid)?;
+        let model = IsstadParams { passes: 8, ..isstad() }.check()?.fit(&cache.finish()?, &Silent)?;
+        Ok(model.score(&pyramid)?.maps[0].values.dims().to_vec())
+    };
+    let error = fit(vec![level(8, 3, 2, 2)?, level(16, 4, 1, 1)?], (16, 16)).unwrap_err();
+    assert!(error.fault() == Fault::Data && error.to_string().contains("1 position"), "{error}");
+    assert_eq!(fit(vec![level(8, 3, 5, 7)?, level(16, 4, 3, 4)?], (40, 56))?, [3, 5, 7]);
+    Ok(())
+}
+
 /// Asks to stop after some steps.
 struct Impatient(std::sync::atomic::AtomicU64);
 
@@ -151,6 +199,7 @@ fn trainings_stop_when_asked_and_refuse_nonsense() -> Result<()> {
     assert!(matches!(cfa().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
     assert!(matches!(rdpp().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
     assert!(matches!(adtr().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
+    assert!(matches!(isstad().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
 
     let missing = CfaParams { levels: vec![4, 8], ..cfa() }.check()?.fit(&source, &Silent).unwrap_err();
     assert!(missing.to_string().contains("stride"), "{missing}");
@@ -166,6 +215,7 @@ fn trainings_stop_when_asked_and_refuse_nonsense() -> Result<()> {
         cfa().check()?.fit(&nan, &Silent).unwrap_err(),
         rdpp().check()?.fit(&nan, &Silent).unwrap_err(),
         adtr().check()?.fit(&nan, &Silent).unwrap_err(),
+        isstad().check()?.fit(&nan, &Silent).unwrap_err(),
     ];
     for error in errors {
         assert!(error.fault() == Fault::Data && error.to_string().contains("finite"), "{error}");

@@ -264,6 +264,7 @@ impl DetectorBuilder {
                 Method::Cfa => branches.push(Box::new(self.config.cfa()?)),
                 Method::Rdpp => branches.push(Box::new(self.config.rdpp()?)),
                 Method::Adtr => branches.push(Box::new(self.config.adtr()?)),
+                Method::Isstad => branches.push(Box::new(self.config.isstad()?)),
             }
         }
         let config = self.config.clone();

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use masf_backbone::Precision;
 use masf_baselines::{
-    AdtrFit, AdtrParams, CfaFit, CfaParams, PadimFit, PadimParams, PatchCoreFit, PatchCoreParams, RdppFit, RdppParams,
+    AdtrFit, AdtrParams, CfaFit, CfaParams, IsstadFit, IsstadParams, PadimFit, PadimParams, PatchCoreFit,
+    PatchCoreParams, RdppFit, RdppParams,
 };
 use masf_core::Normalisation;
 use masf_core::{DeviceChoice, Error, Result};
@@ -64,6 +65,8 @@ pub struct Config {
     pub rdpp: RdppParams,
     /// The method `adtr`; levels and seed are those of the whole configuration.
     pub adtr: AdtrParams,
+    /// The method `isstad`; levels and seed are those of the whole configuration.
+    pub isstad: IsstadParams,
     /// The student; the seed is that of the whole configuration.
     pub distill: StudentParams,
     /// Calibration and fusion.
@@ -89,6 +92,7 @@ impl Default for Config {
             cfa: CfaParams::default(),
             rdpp: RdppParams::default(),
             adtr: AdtrParams::default(),
+            isstad: IsstadParams::default(),
             fusion: FusionParams::default(),
             threshold: ThresholdConfig::default(),
         }
@@ -335,7 +339,8 @@ impl Config {
 
     /// Sets the passes over the images of every part that is trained.
     pub fn set_epochs(&mut self, epochs: usize) {
-        for setting in [&mut self.distill.epochs, &mut self.cfa.epochs, &mut self.rdpp.epochs, &mut self.adtr.epochs] {
+        let baselines = [&mut self.cfa.epochs, &mut self.rdpp.epochs, &mut self.adtr.epochs, &mut self.isstad.epochs];
+        for setting in baselines.into_iter().chain([&mut self.distill.epochs]) {
             *setting = Some(epochs);
         }
     }
@@ -425,6 +430,7 @@ impl Config {
         self.cfa()?;
         self.rdpp()?;
         self.adtr()?;
+        self.isstad()?;
         if self.memory.turns > MOST_TURNS {
             return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
         }
@@ -503,6 +509,12 @@ impl Config {
     pub(crate) fn adtr(&self) -> Result<AdtrFit> {
         let (levels, seed) = (self.backbone.strides.clone(), self.seed);
         Ok(AdtrParams { levels, seed, ..self.adtr.clone() }.check()?)
+    }
+
+    /// The learner of the method `isstad`.
+    pub(crate) fn isstad(&self) -> Result<IsstadFit> {
+        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
+        Ok(IsstadParams { levels, seed, ..self.isstad.clone() }.check()?)
     }
 
     /// The settings of the memory banks: one over all strides, or one for each.

@@ -430,6 +430,7 @@ pub fn default_registry() -> Registry {
         .with_scorer::<masf_baselines::Cfa>(masf_baselines::Cfa::TAG)
         .with_scorer::<masf_baselines::Rdpp>(masf_baselines::Rdpp::TAG)
         .with_scorer::<masf_baselines::Adtr>(masf_baselines::Adtr::TAG)
+        .with_scorer::<masf_baselines::Isstad>(masf_baselines::Isstad::TAG)
         .with_scorer::<masf_distill::MaskedStudent>(masf_distill::MaskedStudent::TAG)
         .with_fusion::<masf_fusion::CalibratedFusion>(masf_fusion::CalibratedFusion::TAG)
 }

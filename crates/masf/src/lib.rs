@@ -100,7 +100,7 @@ pub use extension::ExtendOptions;
 pub use inspection::{Inspection, Region};
 pub use inspections::Inspections;
 pub use masf_backbone::Precision;
-pub use masf_baselines::{AdtrParams, CfaParams, RdppParams};
+pub use masf_baselines::{AdtrParams, CfaParams, IsstadParams, RdppParams};
 pub use masf_core::artifact::{ReadOptions, Registry, SaveOptions};
 pub use masf_core::{DeviceChoice, Error, Fault, FeatureExtractor, Fit, Progress, Result, Scorer, Silent, progress};
 pub use masf_data::{ImageInput, Size};

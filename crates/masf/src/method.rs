@@ -30,16 +30,19 @@ pub enum Method {
     Rdpp,
     /// [ADTR](masf_baselines::Adtr).
     Adtr,
+    /// [ISSTAD](masf_baselines::Isstad).
+    Isstad,
 }
 
 impl Method {
-    const NAMES: [(Self, &'static str); 6] = [
+    const NAMES: [(Self, &'static str); 7] = [
         (Self::Masf, "masf"),
         (Self::PatchCore, "patchcore"),
         (Self::Padim, "padim"),
         (Self::Cfa, "cfa"),
         (Self::Rdpp, "rdpp"),
         (Self::Adtr, "adtr"),
+        (Self::Isstad, "isstad"),
     ];
 
     /// All methods, masf itself first.

@@ -1,73 +1,12 @@
 //! The transformer.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use masf_core::Result;
 
 use super::params::AdtrParams;
 use crate::training::tokens::{layer_norm, linear};
+use crate::training::transformer::{Attention, Mlp};
 use crate::training::{Parameters, Start};
-
-/// Multi-head attention: projections of queries, keys and values, and of the result.
-struct Attention {
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    heads: usize,
-}
-
-impl Attention {
-    fn new(params: &AdtrParams, parameters: &mut Parameters<'_>, name: &str) -> Result<Self> {
-        let shape = [params.width, params.width];
-        let start = Start::Normal(1.0 / (params.width as f64).sqrt());
-        let mut take = |part: &str| parameters.take(&format!("{name}.{part}"), &shape, start);
-        Ok(Self {
-            query: take("query")?,
-            key: take("key")?,
-            value: take("value")?,
-            out: take("out")?,
-            heads: params.heads,
-        })
-    }
-
-    /// `[B, Q, D]` attends to `[B, K, D]`.
-    fn attend(&self, queries: &Tensor, keys: &Tensor) -> candle_core::Result<Tensor> {
-        let (batch, count, width) = queries.dims3()?;
-        let head = width / self.heads;
-        let split = |x: Tensor| x.reshape((batch, (), self.heads, head))?.transpose(1, 2)?.contiguous();
-        let q = split(linear(queries, &self.query, None)?)?;
-        let k = split(linear(keys, &self.key, None)?)?;
-        let v = split(linear(keys, &self.value, None)?)?;
-        let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * (1.0 / (head as f64).sqrt()))?;
-        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-        let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-        let mixed = weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, count, width))?;
-        linear(&mixed, &self.out, None)
-    }
-}
-
-/// `W2 relu(W1 x + b1) + b2`.
-struct Mlp {
-    up: (Tensor, Tensor),
-    down: (Tensor, Tensor),
-}
-
-impl Mlp {
-    fn new(params: &AdtrParams, parameters: &mut Parameters<'_>, name: &str) -> Result<Self> {
-        let (width, hidden) = (params.width, params.width * params.mlp_ratio);
-        let mut affine = |part: &str, input: usize, output: usize| -> Result<(Tensor, Tensor)> {
-            let start = Start::Normal(1.0 / (input as f64).sqrt());
-            let weight = parameters.take(&format!("{name}.{part}"), &[input, output], start)?;
-            Ok((weight, parameters.take(&format!("{name}.{part}.bias"), &[output], Start::Constant(0.0))?))
-        };
-        Ok(Self { up: affine("up", width, hidden)?, down: affine("down", hidden, width)? })
-    }
-
-    fn apply(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let hidden = linear(x, &self.up.0, Some(&self.up.1))?.relu()?;
-        linear(&hidden, &self.down.0, Some(&self.down.1))
-    }
-}
 
 /// The network with its parameters.
 pub(super) struct Network {
@@ -93,16 +32,16 @@ impl Network {
         let places = parameters.take("positions", &[positions, width], Start::Normal(0.1))?;
         let encoder = (0..params.depth)
             .map(|layer| {
-                let attention = Attention::new(params, parameters, &format!("encoder{layer}.self"))?;
-                Ok((attention, Mlp::new(params, parameters, &format!("encoder{layer}"))?))
+                let attention = Attention::new(width, params.heads, parameters, &format!("encoder{layer}.self"))?;
+                Ok((attention, Mlp::new(width, params.mlp_ratio, parameters, &format!("encoder{layer}"))?))
             })
             .collect::<Result<Vec<_>>>()?;
         let queries = parameters.take("queries", &[positions, width], Start::Normal(1.0))?;
         let decoder = (0..params.depth)
             .map(|layer| {
-                let own = Attention::new(params, parameters, &format!("decoder{layer}.self"))?;
-                let cross = Attention::new(params, parameters, &format!("decoder{layer}.cross"))?;
-                Ok((own, cross, Mlp::new(params, parameters, &format!("decoder{layer}"))?))
+                let own = Attention::new(width, params.heads, parameters, &format!("decoder{layer}.self"))?;
+                let cross = Attention::new(width, params.heads, parameters, &format!("decoder{layer}.cross"))?;
+                Ok((own, cross, Mlp::new(width, params.mlp_ratio, parameters, &format!("decoder{layer}"))?))
             })
             .collect::<Result<Vec<_>>>()?;
         let output = parameters.take("output", &[width, channels], normal(width))?;

@@ -8,6 +8,7 @@ mod ops;
 mod optimiser;
 mod parameters;
 pub(crate) mod tokens;
+pub(crate) mod transformer;
 
 use masf_core::{Error, FeaturePyramid, Progress, PyramidSource, Result, random_stream};
 use rand::seq::SliceRandom;
