@@ -42,6 +42,11 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// The bytes that are allocated now.
+pub(crate) fn live() -> usize {
+    LIVE.load(Ordering::Relaxed)
+}
+
 /// One mebibyte.
 pub(crate) const MIB: usize = 1 << 20;
 
@@ -58,7 +63,7 @@ pub(crate) fn alone<T>(work: impl FnOnce() -> T) -> T {
 /// to an end.
 pub(crate) fn bounded<T>(name: &str, bytes: usize, work: impl FnOnce() -> T) -> T {
     alone(|| {
-        let (before, started) = (LIVE.load(Ordering::Relaxed), Instant::now());
+        let (before, started) = (live(), Instant::now());
         PEAK.store(before, Ordering::Relaxed);
         let result = work();
         let used = PEAK.load(Ordering::Relaxed).saturating_sub(before);
