@@ -17,6 +17,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Channels and side of the levels.
 const LEVELS: [(usize, usize, usize); 2] = [(8, 512, 32), (16, 1024, 16)];
+/// Tokens of an image, as many as positions of the coarsest level.
+const TOKENS: usize = 16 * 16;
 
 /// A few random images.
 struct Images(Vec<FeaturePyramid>);
@@ -66,13 +68,17 @@ impl Progress for Clock {
     fn finish(&self) {}
 }
 
+/// Values of a token.
+fn values() -> usize {
+    LEVELS.iter().map(|(_, channels, side)| channels * side * side / TOKENS).sum()
+}
+
 /// Multiplications and additions of one image's way through the student.
 fn operations(params: &StudentParams) -> f64 {
-    let (d, tokens, spectral) = (params.width, 256, 16 * 9);
-    let outputs: usize = LEVELS.iter().map(|(_, channels, side)| channels * side * side / tokens).sum();
+    let (d, tokens, spectral) = (params.width, TOKENS, 16 * 9);
     let attention = tokens * 2 * d * d + spectral * 4 * d * d + 2 * tokens * spectral * d;
     let block = attention + tokens * 2 * params.mlp_ratio * d * d;
-    let products = tokens * d * (2 * outputs + 2 * params.bottleneck) + params.depth * block;
+    let products = tokens * d * (2 * values() + 2 * params.bottleneck) + params.depth * block;
     2.0 * products as f64
 }
 
@@ -112,7 +118,7 @@ fn main() -> Result<()> {
     let single = median((0..scored).map(|index| score(&images.0[index % 8])).collect::<Result<_>>()?);
     let peak = before.max(peak()?);
     // Forward once, backward twice; the gradient of the input is not needed.
-    let learned = 3.0 * operations(&params) - 2.0 * (256 * channels * params.width) as f64;
+    let learned = 3.0 * operations(&params) - 2.0 * (TOKENS * values() * params.width) as f64;
     let rate = learned * params.batch_size as f64 / step;
     println!("peak of Candle's matrix product: {:.0} GFLOP/s", peak * 1e-9);
     println!(
