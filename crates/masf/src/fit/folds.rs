@@ -41,9 +41,21 @@ impl Signatures {
     ///
     /// Deterministic in the images, their order and the seed.
     pub(crate) fn folds(&self, folds: usize, seed: u64) -> Vec<usize> {
+        self.folds_of_groups(folds, 2, seed)
+    }
+
+    /// As [`folds`](Self::folds) where one of them alone is held out, and has to stand for all images: of many small groups, so that it
+    /// lacks none of the ways that the images differ, and neither do the others.
+    pub(crate) fn mixed_folds(&self, folds: usize, seed: u64) -> Vec<usize> {
+        self.folds_of_groups(folds, 16, seed)
+    }
+
+    /// Folds of at least `per_fold` groups, or of pairs if these would be smaller.
+    fn folds_of_groups(&self, folds: usize, per_fold: usize, seed: u64) -> Vec<usize> {
         let nearest = nearest_neighbours(&self.projected(seed));
-        // A cap, so that a chain of neighbours cannot swallow the set, and every fold gets a group.
-        let largest = (self.rows.len() / (2 * folds.max(1))).max(1);
+        let images = self.rows.len() / folds.max(1);
+        // At most half a fold, so that a chain of neighbours cannot swallow the set, and every fold gets a group.
+        let largest = (images / per_fold).max(2).min(images / 2).max(1);
         assign(groups(&nearest, largest), self.rows.len(), folds)
     }
 
@@ -153,13 +165,30 @@ mod tests {
         for count in [2, 3, 5, 10, 31, 200] {
             let rows = (0..count).map(|i| vec![(i * i % 17) as f32, i as f32]).collect();
             let folds = count.min(5);
-            let fold_of = signatures(rows).folds(folds, 7);
-            let mut sizes = vec![0usize; folds];
-            for fold in fold_of {
-                sizes[fold] += 1;
+            let signatures = signatures(rows);
+            for fold_of in [signatures.folds(folds, 7), signatures.mixed_folds(folds, 7)] {
+                let mut sizes = vec![0usize; folds];
+                for fold in fold_of {
+                    sizes[fold] += 1;
+                }
+                let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
+                assert!(*least > 0 && most - least <= count / folds + 1, "{count}: {sizes:?}");
             }
-            let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
-            assert!(*least > 0 && most - least <= count / folds + 1, "{count}: {sizes:?}");
+        }
+    }
+
+    #[test]
+    fn mixed_folds_have_images_of_all_clusters_and_keep_pairs_together() {
+        // Eight clusters of ten pairs.
+        let row =
+            |i: usize| vec![(i / 20) as f32 * 100.0, (i / 2 % 10) as f32 + 0.01 * (i % 2) as f32, (i / 2 % 7) as f32];
+        let folds = signatures((0..160).map(row).collect()).mixed_folds(5, 3);
+        for pair in 0..80 {
+            assert_eq!(folds[2 * pair], folds[2 * pair + 1], "pair {pair}");
+        }
+        for cluster in 0..8 {
+            let held_out = (0..20).filter(|i| folds[cluster * 20 + i] == 0).count();
+            assert!((1..20).contains(&held_out), "cluster {cluster}: {held_out}");
         }
     }
 

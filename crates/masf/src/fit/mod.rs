@@ -183,7 +183,7 @@ fn hold_out(
 ) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
     let count = extracted.cache.len();
     // Two scores are the least that a threshold can be set from.
-    let fold_of = extracted.signatures.folds(folds.min(count / 2).max(2), held.seed);
+    let fold_of = extracted.signatures.mixed_folds(folds.min(count / 2).max(2), held.seed);
     let mut fitted = extracted.fit_all(branches, |image| fold_of[image] != 0, progress)?;
     let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == 0).collect();
     let all = (0, held_out.len());
