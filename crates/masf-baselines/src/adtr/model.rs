@@ -1,12 +1,12 @@
 //! The learned transformer, and the score.
 
-use candle_core::{D, DType, Device, Tensor};
-use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreMap, Scorer, Scores};
+use candle_core::{D, Tensor};
+use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Scorer, Scores};
 
 use super::network::Network;
 use super::params::AdtrParams;
 use crate::training::tokens::{Grid, cell_means, map_positions};
-use crate::training::{self, Level, Parameters, features};
+use crate::training::{self, Level, Parameters, features, grid};
 
 /// Pyramids as the transformer takes them.
 pub(super) struct Tokens {
@@ -19,7 +19,7 @@ pub(super) struct Tokens {
 
 impl Tokens {
     pub(super) fn new(levels: Vec<Level>, deviations: Vec<f32>) -> masf_core::Result<Self> {
-        let coarsest = grid(&levels);
+        let coarsest = grid(levels.last());
         let cells = levels.iter().map(|(_, height, width)| cell_means((*height, *width), coarsest));
         let cells = cells.collect::<masf_core::Result<_>>()?;
         Ok(Self { levels, deviations, cells })
@@ -27,7 +27,7 @@ impl Tokens {
 
     /// `(height, width)` of the grid.
     pub(super) fn grid(&self) -> Grid {
-        grid(&self.levels)
+        grid(self.levels.last())
     }
 
     /// Tokens and channels of an image.
@@ -45,10 +45,6 @@ impl Tokens {
             .collect::<candle_core::Result<Vec<_>>>()?;
         Ok(Tensor::cat(&parts, 2)?)
     }
-}
-
-fn grid(levels: &[Level]) -> Grid {
-    levels.last().map_or((1, 1), |(_, height, width)| (*height, *width))
 }
 
 /// A learned ADTR model.
@@ -85,20 +81,19 @@ impl Adtr {
         let network = Network::new(&params, tokens.shape(), &mut Parameters::of(parameters.iter().cloned()))?;
         Ok(Self { params, tokens, parameters, network })
     }
+
+    /// The map of one image, `[1, h, w]`.
+    fn map(&self, image: &FeaturePyramid) -> masf_core::Result<Tensor> {
+        let (height, width) = self.tokens.grid();
+        let tokens = self.tokens.of(image)?;
+        let distance = (self.network.restore(&tokens)? - &tokens)?.sqr()?.sum(D::Minus1)?.sqrt()?;
+        Ok(distance.reshape((1, height, width))?)
+    }
 }
 
 impl Scorer for Adtr {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
-        let (height, width) = self.tokens.grid();
-        let mut maps = Vec::with_capacity(pyramid.batch_size());
-        // Image by image: the rounding of a matrix product may depend on how many rows it has.
-        for index in 0..pyramid.batch_size() {
-            let tokens = self.tokens.of(&pyramid.image(index)?)?;
-            let distance = (self.network.restore(&tokens)? - &tokens)?.sqr()?.sum(D::Minus1)?.sqrt()?;
-            maps.push(distance.reshape((1, height, width))?);
-        }
-        let values = Tensor::cat(&maps, 0)?;
-        Ok(Scores { maps: vec![ScoreMap { name: Self::MAP.to_owned(), values }], image: None })
+        training::image_by_image(Self::MAP, pyramid, |image| self.map(image))
     }
 }
 
@@ -116,8 +111,7 @@ impl Artifact for Adtr {
 
     fn write(&self, writer: &mut ArtifactWriter) -> masf_core::Result<()> {
         writer.section(&Settings { params: self.params.clone(), levels: self.tokens.levels.clone() })?;
-        let deviations = &self.tokens.deviations;
-        writer.tensor("deviations", &Tensor::from_slice(deviations, deviations.len(), &Device::Cpu)?)?;
+        training::write_deviations(writer, &self.tokens.deviations)?;
         training::write(writer, &self.parameters)
     }
 
@@ -125,10 +119,7 @@ impl Artifact for Adtr {
         let Settings { params, levels } = reader.section()?;
         params.checked().map_err(|error| reader.invalid(error.to_string()))?;
         training::check_levels(&levels).map_err(|problem| reader.invalid(problem))?;
-        let deviations = reader.tensor("deviations", DType::F32, &[Some(levels.len())])?.to_vec1::<f32>()?;
-        if deviations.iter().any(|deviation| *deviation <= 0.0) {
-            return Err(reader.invalid("a deviation is not positive"));
-        }
+        let deviations = training::read_deviations(reader, levels.len())?;
         let tokens = Tokens::new(levels, deviations)?;
         let mut parameters = Parameters::file(reader);
         Network::new(&params, tokens.shape(), &mut parameters)?;

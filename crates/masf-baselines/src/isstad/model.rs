@@ -1,7 +1,7 @@
 //! The learned autoencoder, and the score.
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreMap, Scorer, Scores};
+use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Scorer, Scores};
 
 use super::network::Network;
 use super::params::IsstadParams;
@@ -61,12 +61,7 @@ impl Isstad {
 
 impl Scorer for Isstad {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
-        // Image by image: the rounding of a matrix product may depend on how many rows it has.
-        let maps = (0..pyramid.batch_size())
-            .map(|index| self.map(&pyramid.image(index)?))
-            .collect::<masf_core::Result<Vec<_>>>()?;
-        let values = Tensor::cat(&maps, 0)?;
-        Ok(Scores { maps: vec![ScoreMap { name: Self::MAP.to_owned(), values }], image: None })
+        training::image_by_image(Self::MAP, pyramid, |image| self.map(image))
     }
 }
 
@@ -84,8 +79,7 @@ impl Artifact for Isstad {
 
     fn write(&self, writer: &mut ArtifactWriter) -> masf_core::Result<()> {
         writer.section(&Settings { params: self.params.clone(), levels: self.patches.levels().to_vec() })?;
-        let deviations = self.patches.deviations();
-        writer.tensor("deviations", &Tensor::from_slice(deviations, deviations.len(), &Device::Cpu)?)?;
+        training::write_deviations(writer, self.patches.deviations())?;
         training::write(writer, &self.parameters)
     }
 
@@ -93,10 +87,7 @@ impl Artifact for Isstad {
         let Settings { params, levels } = reader.section()?;
         params.checked().map_err(|error| reader.invalid(error.to_string()))?;
         training::check_levels(&levels).map_err(|problem| reader.invalid(problem))?;
-        let deviations = reader.tensor("deviations", DType::F32, &[Some(levels.len())])?.to_vec1::<f32>()?;
-        if deviations.iter().any(|deviation| *deviation <= 0.0) {
-            return Err(reader.invalid("a deviation is not positive"));
-        }
+        let deviations = training::read_deviations(reader, levels.len())?;
         let patches = Patches::new(levels, deviations)?;
         let mut parameters = Parameters::file(reader);
         Network::new(&params, patches.grid(), (patches.channels(), patches.cell()), &mut parameters)?;

@@ -6,8 +6,8 @@
 use candle_core::{DType, Device, Result, Tensor};
 use masf_core::resample::bilinear;
 
-use crate::training::Level;
 use crate::training::tokens::{Grid, layer_norm};
+use crate::training::{Level, grid};
 
 /// How a level lies in the cells of the coarsest grid.
 struct Layout {
@@ -130,10 +130,6 @@ impl Patches {
         }
         Ok((sum / self.levels.len().max(1) as f64)?)
     }
-}
-
-fn grid(level: Option<&Level>) -> Grid {
-    level.map_or((1, 1), |(_, height, width)| (*height, *width))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use masf_core::resample::bilinear;
-use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreMap, Scorer, Scores};
+use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Scorer, Scores};
 
 use super::network::Network;
 use super::params::RdppParams;
@@ -64,12 +64,7 @@ impl Rdpp {
 
 impl Scorer for Rdpp {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
-        // Image by image: the rounding of a matrix product may depend on how many rows it has.
-        let maps = (0..pyramid.batch_size())
-            .map(|index| self.map(&pyramid.image(index)?))
-            .collect::<masf_core::Result<Vec<_>>>()?;
-        let values = Tensor::cat(&maps, 0)?;
-        Ok(Scores { maps: vec![ScoreMap { name: Self::MAP.to_owned(), values }], image: None })
+        training::image_by_image(Self::MAP, pyramid, |image| self.map(image))
     }
 }
 

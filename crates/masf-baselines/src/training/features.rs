@@ -1,13 +1,19 @@
 //! Features of pyramids as tokens, and their spread.
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{FeaturePyramid, LevelSpec, Progress, PyramidSource};
+use masf_core::{ArtifactReader, ArtifactWriter, FeaturePyramid, LevelSpec, Progress, PyramidSource, ScoreMap, Scores};
 
+use super::tokens::Grid;
 use super::values;
 use crate::{BaselineError, Result};
 
 /// A level, and height and width of its map.
 pub(crate) type Level = (LevelSpec, usize, usize);
+
+/// The grid of a level; a single position where there is none.
+pub(crate) fn grid(level: Option<&Level>) -> Grid {
+    level.map_or((1, 1), |(_, height, width)| (*height, *width))
+}
 
 /// Images that are read at once while deviations are taken.
 const IMAGES_PER_BATCH: usize = 4;
@@ -78,4 +84,31 @@ pub(crate) fn deviations(
         if deviation > 1e-12 { deviation as f32 } else { 1.0 }
     };
     Ok(sums.iter().zip(levels).map(deviation).collect())
+}
+
+/// Writes the deviations of levels.
+pub(crate) fn write_deviations(writer: &mut ArtifactWriter, deviations: &[f32]) -> masf_core::Result<()> {
+    writer.tensor("deviations", &Tensor::from_slice(deviations, deviations.len(), &Device::Cpu)?)
+}
+
+/// Reads what [`write_deviations`] wrote for so many levels.
+pub(crate) fn read_deviations(reader: &ArtifactReader<'_>, levels: usize) -> masf_core::Result<Vec<f32>> {
+    let deviations = reader.tensor("deviations", DType::F32, &[Some(levels)])?.to_vec1::<f32>()?;
+    if deviations.iter().any(|deviation| *deviation <= 0.0) {
+        return Err(reader.invalid("a deviation is not positive"));
+    }
+    Ok(deviations)
+}
+
+/// The scores of a batch as one map, `[B, h, w]`, from the map `[1, h, w]` of each image by itself: the rounding of a matrix product may
+/// depend on how many rows it has.
+pub(crate) fn image_by_image(
+    name: &str,
+    pyramid: &FeaturePyramid,
+    map: impl Fn(&FeaturePyramid) -> masf_core::Result<Tensor>,
+) -> masf_core::Result<Scores> {
+    let maps =
+        (0..pyramid.batch_size()).map(|index| map(&pyramid.image(index)?)).collect::<masf_core::Result<Vec<_>>>()?;
+    let values = Tensor::cat(&maps, 0)?;
+    Ok(Scores { maps: vec![ScoreMap { name: name.to_owned(), values }], image: None })
 }

@@ -14,7 +14,9 @@ use masf_core::{Error, FeaturePyramid, Progress, PyramidSource, Result, random_s
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-pub(crate) use features::{Level, deviations, features, levels_of};
+pub(crate) use features::{
+    Level, deviations, features, grid, image_by_image, levels_of, read_deviations, write_deviations,
+};
 pub(crate) use ops::{FrozenLinear, values};
 pub(crate) use optimiser::{AdamW, AdamWParams};
 pub(crate) use parameters::{Parameters, Start, write};
