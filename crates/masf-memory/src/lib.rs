@@ -6,6 +6,7 @@ mod artifact;
 mod bank;
 mod candidates;
 mod coreset;
+mod early;
 mod embedding;
 mod error;
 mod extend;

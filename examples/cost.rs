@@ -1,0 +1,102 @@
+//! What an inspection costs beyond its backbone.
+//!
+//! ```text
+//! cargo run --release --example cost -- --model fast.masf --model accurate.masf parts/test/good/000.png
+//! ```
+//!
+//! Inspects one image again and again with each model, in turn, so that a busy machine troubles all alike, and prints medians: the
+//! passes of the backbone alone, the whole inspection of the decoded image, and how much the latter takes beyond the former. Without
+//! arguments it works on a synthetic image and a model of default settings.
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use image::DynamicImage;
+use masf::data::synthetic::{SyntheticConfig, SyntheticSet};
+use masf::{Detector, ImageInput, Progress};
+use masf_examples::{Common, ModelArgs, demo, outln, progress, run};
+
+/// Time an inspection and its backbone.
+#[derive(Parser)]
+struct Args {
+    /// A model; may be given several times [default: one that is made from synthetic images]
+    #[arg(long, value_name = "M.masf")]
+    model: Vec<PathBuf>,
+    /// How often each model inspects the image
+    #[arg(long, default_value_t = 51)]
+    rounds: usize,
+    /// The image [default: a synthetic one]
+    image: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// A model and what it took, in milliseconds.
+struct Timed {
+    name: String,
+    detector: Detector,
+    backbone: Vec<f64>,
+    inspection: Vec<f64>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run(|| {
+        args.common.apply()?;
+        anyhow::ensure!(args.rounds > 0, "--rounds is 0; expected at least 1");
+        let progress = progress()?;
+        let timed = |name: String, detector| Timed { name, detector, backbone: Vec::new(), inspection: Vec::new() };
+        let mut models = Vec::new();
+        for path in args.model {
+            let name = path.display().to_string();
+            models.push(timed(name, ModelArgs { model: path, weights: None, device: Default::default() }.load()?));
+        }
+        if models.is_empty() {
+            models.push(timed("default settings".to_owned(), demo::model()?));
+        }
+        let image = match args.image {
+            Some(path) => ImageInput::from(path).decode(&Default::default())?,
+            None => {
+                let set = SyntheticSet::new(SyntheticConfig::default())?;
+                DynamicImage::from(set.iter().next().map(|picture| picture.image).unwrap_or_default())
+            }
+        };
+        progress.start("inspecting", args.rounds as u64);
+        // The first round fills caches and is not counted.
+        for round in 0..=args.rounds {
+            progress.check()?;
+            for model in &mut models {
+                let tensor = model.detector.preprocess().tensor(&image)?;
+                let begun = Instant::now();
+                black_box(model.detector.backbone().extract(&tensor)?);
+                let backbone = begun.elapsed();
+                let begun = Instant::now();
+                black_box(model.detector.inspect(image.clone())?);
+                let inspection = begun.elapsed();
+                if round > 0 {
+                    model.backbone.push(backbone.as_secs_f64() * 1e3);
+                    model.inspection.push(inspection.as_secs_f64() * 1e3);
+                }
+            }
+            progress.step(u64::from(round > 0));
+        }
+        progress.finish();
+        outln!("| model | backbone | inspection | beyond the backbone |")?;
+        outln!("|---|---|---|---|")?;
+        for Timed { name, backbone, inspection, .. } in &mut models {
+            let (backbone, inspection) = (median(backbone), median(inspection));
+            let more = 100.0 * (inspection / backbone - 1.0);
+            outln!("| {name} | {backbone:.2} ms | {inspection:.2} ms | {more:.0} % |")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The middle one of some values.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
