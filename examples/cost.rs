@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         for round in 0..=args.rounds {
             progress.check()?;
             for model in &mut models {
-                let tensor = model.detector.preprocess().tensor(&image)?;
+                let tensor = model.detector.preprocess().tensor(&image)?.unsqueeze(0)?;
                 let begun = Instant::now();
                 black_box(model.detector.backbone().extract(&tensor)?);
                 let backbone = begun.elapsed();
