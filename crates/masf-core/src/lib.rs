@@ -23,6 +23,7 @@ pub mod resample;
 mod scores;
 mod seed;
 mod traits;
+mod vector;
 
 pub use artifact::{Artifact, ArtifactReader, ArtifactWriter};
 pub use cache::{FeatureCache, FeatureCacheBuilder};
@@ -34,3 +35,4 @@ pub use replace::replace_file;
 pub use scores::{AnomalyMap, CalibratedMap, RealignedScores, ScoreMap, Scores};
 pub use seed::random_stream;
 pub use traits::{FeatureExtractor, Fit, Fusion, Normalisation, PyramidSource, Scorer, Subset, Views};
+pub use vector::vectorised;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{FeaturePyramid, Progress, PyramidSource};
+use masf_core::{FeaturePyramid, Progress, PyramidSource, vectorised};
 use rayon::prelude::*;
 
 use crate::grid::{Grid, LevelGrid};
@@ -106,7 +106,12 @@ pub(crate) fn with_map<R>(pyramid: &FeaturePyramid, level: usize, read: impl FnO
     with_slice(&map, |values| {
         // A fold without a branch, which compilers vectorise.
         let is_finite = |chunk: &[f32]| chunk.iter().fold(true, |finite, value| finite & value.is_finite());
-        let finite = values.par_chunks(1 << 14).all(|chunk| pulp::Arch::new().dispatch(|| is_finite(chunk)));
+        let finite = values.par_chunks(1 << 14).all(|chunk| {
+            vectorised(
+                #[inline(always)]
+                || is_finite(chunk),
+            )
+        });
         Ok(finite.then(|| read(values)))
     })?
     .ok_or(DistillError::NonFinite { stride: level.spec.stride })

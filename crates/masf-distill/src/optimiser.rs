@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var};
+use masf_core::vectorised;
 use rayon::prelude::*;
 
 use crate::ops::with_slice;
@@ -103,14 +104,19 @@ impl InplaceOp2 for AdamStep<'_> {
             .zip(gradient.par_chunks(CHUNK))
             .zip(mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK)))
             .for_each(|((x, gradient), (mean, square))| {
-                pulp::Arch::new().dispatch(|| {
-                    for ((x, gradient), (mean, square)) in x.iter_mut().zip(gradient).zip(mean.iter_mut().zip(square)) {
-                        let gradient = gradient * scale;
-                        *mean = b1 * *mean + (1.0 - b1) * gradient;
-                        *square = b2 * *square + (1.0 - b2) * gradient * gradient;
-                        *x = keep * *x - rate * *mean / (square.sqrt() + epsilon);
-                    }
-                });
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for ((x, gradient), (mean, square)) in
+                            x.iter_mut().zip(gradient).zip(mean.iter_mut().zip(square.iter_mut()))
+                        {
+                            let gradient = gradient * scale;
+                            *mean = b1 * *mean + (1.0 - b1) * gradient;
+                            *square = b2 * *square + (1.0 - b2) * gradient * gradient;
+                            *x = keep * *x - rate * *mean / (square.sqrt() + epsilon);
+                        }
+                    },
+                );
             });
         Ok(())
     }

@@ -218,11 +218,12 @@ impl<'a> Trainer<'a> {
         let new = (1.0 - self.params.average_decay.min((1.0 + step) / (10.0 + step))) as f32;
         for (average, variable) in average.iter_mut().zip(&self.state.variables) {
             ops::with_slice(variable.as_tensor(), |values| {
-                ops::zip_chunks(average, values, |average, values| {
-                    for (average, value) in average.iter_mut().zip(values) {
-                        *average += new * (value - *average);
-                    }
-                });
+                ops::zip_with(
+                    average,
+                    values,
+                    #[inline(always)]
+                    |average, value| average + new * (value - average),
+                );
                 Ok(())
             })?;
         }

@@ -10,13 +10,8 @@ use crate::coreset::check_rows;
 use crate::early::EarlyReduction;
 use crate::patches::Space;
 use crate::reweight::weighed;
-use crate::search::{Backend, Search};
+use crate::search::{Backend, Search, queries_per_task};
 use crate::{Neighbours, PatchEmbedding, PatchMaps, PrototypeSearch, Result};
-
-/// Positions that are described before they are searched for; bounds the memory of scoring large maps.
-const POSITIONS_PER_SEARCH: usize = 4096;
-/// Positions that one task describes.
-const POSITIONS_PER_TASK: usize = 64;
 
 /// A bank of normal patch descriptors (PatchCore, Roth et al., CVPR 2022), learned by
 /// [`MemoryBankFit`](crate::MemoryBankFit).
@@ -103,40 +98,17 @@ impl MemoryBank {
         Ok(rows)
     }
 
-    /// Rows of consecutive positions, on all threads.
-    fn describe_block(
-        &self,
-        maps: &PatchMaps,
-        anchors: &[f32],
-        image: usize,
-        block: Range<usize>,
-        rows: &mut Vec<f32>,
-    ) -> Result<()> {
-        let dimensions = self.search().dimensions();
-        rows.resize(block.len() * dimensions, 0.0);
-        rows.par_chunks_mut(POSITIONS_PER_TASK * dimensions).enumerate().try_for_each_init(
-            Vec::new,
-            |part, (task, rows)| {
-                let start = block.start + task * POSITIONS_PER_TASK;
-                self.describe(maps, anchors, image, start..start + rows.len() / dimensions, part)?;
-                rows.copy_from_slice(part);
-                Ok(())
-            },
-        )
-    }
-
-    /// The nearest prototype of every position of an image.
-    fn nearest(&self, maps: &PatchMaps, anchors: &[f32], image: usize, rows: &mut Vec<f32>) -> Result<Neighbours> {
-        let positions = maps.positions();
-        let mut all = Neighbours { k: 1, ..Neighbours::default() };
-        for start in (0..positions).step_by(POSITIONS_PER_SEARCH) {
-            let block = start..(start + POSITIONS_PER_SEARCH).min(positions);
-            self.describe_block(maps, anchors, image, block, rows)?;
-            let found = self.search().nearest(rows, 1)?;
-            all.indices.extend(found.indices);
-            all.distances.extend(found.distances);
-        }
-        Ok(all)
+    /// The nearest prototype of every position of an image. A task describes and searches for so few positions that their descriptors stay in
+    /// the cache.
+    fn nearest(&self, maps: &PatchMaps, anchors: &[f32], image: usize) -> Result<Neighbours> {
+        let (positions, search) = (maps.positions(), self.search());
+        let per_task = queries_per_task(positions, search.queries_per_task());
+        let parts = (0..positions.div_ceil(per_task)).into_par_iter().map_init(Vec::new, |rows, task| {
+            let start = task * per_task;
+            self.describe(maps, anchors, image, start..(start + per_task).min(positions), rows)?;
+            search.nearest(rows, 1)
+        });
+        Ok(Neighbours::join(1, parts.collect::<Result<_>>()?))
     }
 
     /// The re-weighted score of an image.
@@ -165,10 +137,9 @@ impl Scorer for MemoryBank {
         let batch = maps.batch_size();
         let mut distances = Vec::with_capacity(batch * height * width);
         let mut scores = Vec::new();
-        let mut rows = Vec::new();
         for image in 0..batch {
             let anchors = self.anchors(pyramid, image)?;
-            let nearest = self.nearest(&maps, &anchors, image, &mut rows)?;
+            let nearest = self.nearest(&maps, &anchors, image)?;
             if self.reweight_neighbours > 0 {
                 scores.push(self.image_score(&maps, &anchors, image, &nearest)?);
             }

@@ -7,8 +7,7 @@
 //! the largest bounds catch up with all centres they missed, in one cache-friendly go. The sequence chosen is that of the
 //! obvious algorithm, ties included (lowest index first), whatever the number of threads.
 
-use masf_core::Progress;
-use pulp::Arch;
+use masf_core::{Progress, vectorised};
 use rayon::prelude::*;
 
 use crate::lanes::{squared_distance_below, squared_norm};
@@ -92,7 +91,10 @@ pub(crate) fn check_magnitude(what: &'static str, rows: &[f32], dimensions: usiz
 /// [`check_magnitude`] of rows that are counted from `first` on, on this thread.
 pub(crate) fn check_rows(what: &'static str, rows: &[f32], dimensions: usize, first: usize) -> Result<()> {
     for (row, index) in rows.chunks_exact(dimensions).zip(first..) {
-        let squared_norm = squared_norm(row);
+        let squared_norm = vectorised(
+            #[inline(always)]
+            || squared_norm(row),
+        );
         // NaN is outside of every range.
         if !(0.0..=MOST_SQUARED_NORM).contains(&squared_norm) {
             return Err(MemoryError::Magnitude { what, index, squared_norm });
@@ -175,13 +177,25 @@ impl<'a> LazyGreedy<'a> {
 
     /// Shows all centres to some points; those that stay at the threshold or above it become the active set.
     fn catch_up(&mut self, mut indices: Vec<u32>) {
-        let arch = Arch::new();
-        let tasks = indices.par_chunks(POINTS_PER_TASK).map(|indices| arch.dispatch(|| self.updated(indices)));
+        let tasks = indices.par_chunks(POINTS_PER_TASK).map(|indices| {
+            vectorised(
+                #[inline(always)]
+                || self.updated(indices),
+            )
+        });
         let updated: Vec<[f32; POINTS_PER_TASK]> = if self.missed(&indices) * self.dimensions > 1 << 17 {
             tasks.collect()
         } else {
             // Too little for the threads to pay their way.
-            indices.chunks(POINTS_PER_TASK).map(|indices| arch.dispatch(|| self.updated(indices))).collect()
+            indices
+                .chunks(POINTS_PER_TASK)
+                .map(|indices| {
+                    vectorised(
+                        #[inline(always)]
+                        || self.updated(indices),
+                    )
+                })
+                .collect()
         };
         let centres = self.centres.len() as u32;
         for (indices, updated) in indices.chunks(POINTS_PER_TASK).zip(updated) {

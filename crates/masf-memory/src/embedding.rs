@@ -9,8 +9,7 @@
 //! of one row weight and one column weight. Any set of positions can be computed alone, with the same bits as in a full map.
 
 use candle_core::{DType, Device, Storage, Tensor};
-use masf_core::{FeaturePyramid, LevelSpec};
-use pulp::Arch;
+use masf_core::{FeaturePyramid, LevelSpec, vectorised};
 use rayon::prelude::*;
 
 use crate::params::check_neighbourhood;
@@ -168,7 +167,10 @@ impl LevelMap {
         self.with_values(|values| {
             let finite = |part: &[f32]| {
                 // A branch-free fold that compilers vectorise; `all` is not.
-                Arch::new().dispatch(|| part.iter().fold(true, |finite, value| finite & value.is_finite()))
+                vectorised(
+                    #[inline(always)]
+                    || part.iter().fold(true, |finite, value| finite & value.is_finite()),
+                )
             };
             if values.par_chunks(1 << 16).all(finite) {
                 return Ok(());
@@ -261,7 +263,7 @@ impl PatchMaps {
             level.with_values(|values| {
                 let image_len = level.size.0 * level.size.1 * channels;
                 let values = &values[image * image_len..(image + 1) * image_len];
-                Arch::new().dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         for (row, position) in out.chunks_exact_mut(self.dimensions).zip(positions) {

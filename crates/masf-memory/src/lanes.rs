@@ -2,7 +2,7 @@
 //!
 //! Sums run in 32 lanes that are folded pairwise in a fixed order, and products are rounded before they are added (no
 //! fused multiply-add), so the result does not depend on the width of the vector unit. The functions are inlined into
-//! loops that [`pulp::Arch::dispatch`] compiles for each instruction set.
+//! loops that [`masf_core::vectorised`] compiles for each instruction set.
 
 /// Partial sums that a loop keeps.
 const LANES: usize = 32;

@@ -4,6 +4,7 @@
 //! and starts from the squared norms of the rows, so that its results are `|p|^2 - 2 q.p`, the squared distance but for
 //! the query's own squared norm. Nothing but one tile of results is ever written to memory.
 
+use masf_core::vectorised;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::lanes::squared_norm;
@@ -42,7 +43,14 @@ impl Panels {
 
     /// Puts a row into a place.
     pub(crate) fn set(&mut self, place: usize, row: &[f32]) {
-        self.set_with_norm(place, row, Arch::new().dispatch(|| squared_norm(row)));
+        self.set_with_norm(
+            place,
+            row,
+            vectorised(
+                #[inline(always)]
+                || squared_norm(row),
+            ),
+        );
     }
 
     /// Puts a row into a place, with another squared norm than its own.

@@ -9,7 +9,7 @@
 //! Rounding: all inequalities below hold for the computed values. `u = 2^-24`; a sum of `n` products has a relative
 //! error of at most `n u` in terms of absolute values (Higham, Accuracy and Stability, section 3.1).
 
-use pulp::Arch;
+use masf_core::vectorised;
 use rayon::prelude::*;
 
 use crate::lanes::{squared_distance, squared_norm};
@@ -157,13 +157,17 @@ impl Sieve {
     /// The keys of rows, on this thread.
     pub(crate) fn keys(&self, rows: &[f32], keys: &mut Keys) -> Result<()> {
         let dimensions = self.mean.len();
-        let arch = Arch::new();
         keys.errors.clear();
         keys.centred.clear();
         for row in rows.chunks_exact(dimensions) {
             keys.centred.extend(row.iter().zip(&self.mean).map(|(value, mean)| value - mean));
         }
-        let norm = |row: &[f32]| f64::from(arch.dispatch(|| squared_norm(row)));
+        let norm = |row: &[f32]| {
+            f64::from(vectorised(
+                #[inline(always)]
+                || squared_norm(row),
+            ))
+        };
         let Some(head) = &self.head else {
             std::mem::swap(&mut keys.values, &mut keys.centred);
             let norms = keys.values.chunks_exact(dimensions).map(|row| norm(row).sqrt());
@@ -192,7 +196,6 @@ impl Sieve {
         let (dimensions, width) = (self.mean.len(), self.dimensions());
         let count = rows.len() / dimensions;
         let probes = PROBES.min(count);
-        let arch = Arch::new();
         let of_probe = |probe: usize| {
             let own = probe * count / probes;
             let row = |index: usize| &rows[index * dimensions..(index + 1) * dimensions];
@@ -200,7 +203,12 @@ impl Sieve {
             let others = (0..count).filter(|index| *index != own);
             let nearest = others
                 .clone()
-                .map(|index| arch.dispatch(|| squared_distance(row(own), row(index))))
+                .map(|index| {
+                    vectorised(
+                        #[inline(always)]
+                        || squared_distance(row(own), row(index)),
+                    )
+                })
                 .fold(f32::INFINITY, f32::min);
             let limit = CLOSER * nearest;
             let mut left = [0f64; HEADS.len()];
@@ -213,8 +221,14 @@ impl Sieve {
                         break;
                     }
                     let (a, b) = (&key(own)[start..head], &key(index)[start..head]);
-                    squared += arch.dispatch(|| squared_distance(a, b));
-                    (a_rest, b_rest) = arch.dispatch(|| (a_rest - squared_norm(a), b_rest - squared_norm(b)));
+                    squared += vectorised(
+                        #[inline(always)]
+                        || squared_distance(a, b),
+                    );
+                    (a_rest, b_rest) = vectorised(
+                        #[inline(always)]
+                        || (a_rest - squared_norm(a), b_rest - squared_norm(b)),
+                    );
                     start = head;
                     let apart = a_rest.max(0.0).sqrt() - b_rest.max(0.0).sqrt();
                     if squared + apart * apart <= limit {

@@ -1,6 +1,6 @@
 //! Scaling of descriptor channels, so that no channel rules the distance by its unit alone.
 
-use masf_core::LevelSpec;
+use masf_core::{LevelSpec, vectorised};
 use rayon::prelude::*;
 
 /// How the channels of a descriptor are scaled before distances are taken.
@@ -63,11 +63,16 @@ impl Standardiser {
 
     /// Applies mean and factor to descriptors in place.
     pub(crate) fn apply(&self, rows: &mut [f32]) {
-        for row in rows.chunks_exact_mut(self.mean.len().max(1)) {
-            for ((value, mean), factor) in row.iter_mut().zip(&self.mean).zip(&self.factor) {
-                *value = (*value - mean) * factor;
-            }
-        }
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact_mut(self.mean.len().max(1)) {
+                    for ((value, mean), factor) in row.iter_mut().zip(&self.mean).zip(&self.factor) {
+                        *value = (*value - mean) * factor;
+                    }
+                }
+            },
+        );
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor};
+use masf_core::vectorised;
 use rayon::prelude::*;
 
 use super::conv::Geometry;
@@ -14,11 +15,6 @@ use super::conv::Geometry;
 const EPSILON: f64 = 1e-5;
 /// Images whose weight gradients are summed by one task.
 const GROUP: usize = 4;
-
-/// Runs a closure compiled for the vector instructions that the processor has.
-fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
-}
 
 /// What the forward pass leaves for the backward pass and for the running statistics.
 #[derive(Debug, Default)]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use masf_core::vectorised;
 use rayon::prelude::*;
 
-use super::product::{add_chunk, add_column_sums, zip_chunks};
+use super::product::{add_column_sums, add_to, zip_with};
 use super::{slice, tensor, with_slice};
 
 /// `[B, R, C]` to `[B, C, R]`.
@@ -129,12 +130,15 @@ impl CustomOp2 for Gains {
                     for start in (chunk * CHUNK..xr.len()).step_by(count) {
                         let range = start..start + re.len();
                         let (xr, xi, gr, gi) = (&xr[range.clone()], &xi[range.clone()], &gr[range.clone()], &gi[range]);
-                        pulp::Arch::new().dispatch(|| {
-                            for (index, (re, im)) in re.iter_mut().zip(im.iter_mut()).enumerate() {
-                                *re += xr[index] * gr[index] + xi[index] * gi[index];
-                                *im += xr[index] * gi[index] - xi[index] * gr[index];
-                            }
-                        });
+                        vectorised(
+                            #[inline(always)]
+                            || {
+                                for (index, (re, im)) in re.iter_mut().zip(im.iter_mut()).enumerate() {
+                                    *re += xr[index] * gr[index] + xi[index] * gi[index];
+                                    *im += xr[index] * gi[index] - xi[index] * gr[index];
+                                }
+                            },
+                        );
                     }
                 });
                 Ok(())
@@ -155,15 +159,18 @@ fn multiply(x: &[f32], gains: &[f32], sign: f32) -> Vec<f32> {
         let chunks = yr.par_chunks_mut(CHUNK).zip(yi.par_chunks_mut(CHUNK));
         let chunks = chunks.zip(xr.par_chunks(CHUNK).zip(xi.par_chunks(CHUNK)));
         chunks.zip(gr.par_chunks(CHUNK).zip(gi.par_chunks(CHUNK))).for_each(|(((yr, yi), (xr, xi)), (gr, gi))| {
-            pulp::Arch::new().dispatch(|| {
-                for (((yr, yi), (xr, xi)), (gr, gi)) in
-                    yr.iter_mut().zip(yi).zip(xr.iter().zip(xi)).zip(gr.iter().zip(gi))
-                {
-                    let gi = sign * gi;
-                    *yr = xr * gr - xi * gi;
-                    *yi = xr * gi + xi * gr;
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (((yr, yi), (xr, xi)), (gr, gi)) in
+                        yr.iter_mut().zip(yi.iter_mut()).zip(xr.iter().zip(xi)).zip(gr.iter().zip(gi))
+                    {
+                        let gi = sign * gi;
+                        *yr = xr * gr - xi * gi;
+                        *yi = xr * gi + xi * gr;
+                    }
+                },
+            );
         });
     });
     y
@@ -179,7 +186,7 @@ impl CustomOp2 for Add {
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, y: &CpuStorage, yl: &Layout) -> Result<(CpuStorage, Shape)> {
         let mut sum = slice(x, xl)?.to_vec();
-        zip_chunks(&mut sum, slice(y, yl)?, add_chunk);
+        add_to(&mut sum, slice(y, yl)?);
         Ok((CpuStorage::F32(sum), xl.shape().clone()))
     }
 
@@ -198,7 +205,7 @@ impl CustomOp2 for AddRows {
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, bias: &CpuStorage, bl: &Layout) -> Result<(CpuStorage, Shape)> {
         let (mut y, bias) = (slice(x, xl)?.to_vec(), slice(bias, bl)?);
-        y.chunks_exact_mut(bias.len()).for_each(|y| zip_chunks(y, bias, add_chunk));
+        y.chunks_exact_mut(bias.len()).for_each(|y| add_to(y, bias));
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
 
@@ -291,11 +298,12 @@ impl CustomOp1 for Scale {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let mut y = slice(x, layout)?.to_vec();
-        zip_chunks(&mut y, &self.0, |y, factors| {
-            for (y, factor) in y.iter_mut().zip(factors) {
-                *y *= factor;
-            }
-        });
+        zip_with(
+            &mut y,
+            &self.0,
+            #[inline(always)]
+            |y, factor| y * factor,
+        );
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use masf_core::vectorised;
 use rayon::prelude::*;
 
 use super::product::{Matrix, product};
@@ -134,7 +135,7 @@ fn put(out: &mut [f32], part: &[f32], width: usize, start: usize, head: usize) {
 
 /// The softmax of every row, in place.
 fn softmax_rows(values: &mut [f32], width: usize) {
-    pulp::Arch::new().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for row in values.chunks_exact_mut(width) {
@@ -153,7 +154,7 @@ fn softmax_rows(values: &mut [f32], width: usize) {
 
 /// Turns gradients of softmax weights into those of their arguments: `p (g - sum(p g))`.
 fn softmax_backward(grad: &mut [f32], weights: &[f32], width: usize) {
-    pulp::Arch::new().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             for (grad, weights) in grad.chunks_exact_mut(width).zip(weights.chunks_exact(width)) {

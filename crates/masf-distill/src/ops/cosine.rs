@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use masf_core::vectorised;
 use rayon::prelude::*;
 
 use super::linear::{Rows, affine, input_gradient, weight_gradient, with_rows};
@@ -152,7 +153,7 @@ pub(crate) fn position_sums(predictions: &[f32], features: &[f32], statistics: &
     sums.par_chunks_mut(ROWS)
         .zip(predictions.par_chunks(ROWS * channels).zip(features.par_chunks(ROWS * channels)))
         .for_each(|(sums, (z, t))| {
-            pulp::Arch::new().dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     for (sums, (z, t)) in sums.iter_mut().zip(z.chunks_exact(channels).zip(t.chunks_exact(channels))) {
@@ -238,7 +239,7 @@ impl CustomOp2 for HeadLoss {
                     }
                 }
                 let [[raw_target, raw_own], [target, own]] = along;
-                pulp::Arch::new().dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         let channels = statistics.mean.iter().zip(&statistics.deviation);

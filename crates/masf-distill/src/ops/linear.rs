@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor};
 
 use super::norm::{normalise_backward, normalise_rows};
-use super::product::{Operand, add_bias, add_chunk, add_column_sums, change_chunks, multiply, zip_chunks};
+use super::product::{Operand, add_bias, add_column_sums, add_to, change_all, multiply, zip_with};
 use super::simd;
 use super::{kept, slice, tensor, with_slice};
 
@@ -127,34 +127,38 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = slice(x, layout)?;
-        let mut y = vec![0.0; x.len()];
-        zip_chunks(&mut y, x, gelu_chunk);
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
+        Ok((CpuStorage::F32(gelu_of(slice(x, layout)?)), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let mut gx = with_slice(grad, |grad| Ok(grad.to_vec()))?;
         with_slice(x, |x| {
-            zip_chunks(&mut gx, x, slope_chunk);
+            times_slope(&mut gx, x);
             Ok(())
         })?;
         Ok(Some(tensor(gx, x.shape().clone())?))
     }
 }
 
-#[inline(always)]
-fn gelu_chunk(out: &mut [f32], x: &[f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = simd::gelu(*x);
-    }
+fn gelu_of(x: &[f32]) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    zip_with(
+        &mut y,
+        x,
+        #[inline(always)]
+        |_, x| simd::gelu(x),
+    );
+    y
 }
 
-#[inline(always)]
-fn slope_chunk(grad: &mut [f32], x: &[f32]) {
-    for (grad, x) in grad.iter_mut().zip(x) {
-        *grad *= simd::gelu_slope(*x);
-    }
+/// Multiplies gradients by the slope at `x`.
+fn times_slope(grad: &mut [f32], x: &[f32]) {
+    zip_with(
+        grad,
+        x,
+        #[inline(always)]
+        |grad, x| grad * simd::gelu_slope(x),
+    );
 }
 
 /// The residual MLP; see the module's head.
@@ -199,19 +203,20 @@ impl CustomOp3 for Mlp {
         let normal = CpuStorage::F32(normal);
         let mut before = affine(Rows::whole(&normal, rows, width), up)?;
         let after = match self.keep {
-            true => {
-                let mut after = vec![0.0; rows * hidden];
-                zip_chunks(&mut after, &before, gelu_chunk);
-                after
-            }
+            true => gelu_of(&before),
             false => {
-                change_chunks(&mut before, |values| values.iter_mut().for_each(|value| *value = simd::gelu(*value)));
+                #[expect(clippy::redundant_closure, reason = "the function itself would not be inlined")]
+                change_all(
+                    &mut before,
+                    #[inline(always)]
+                    |value| simd::gelu(value),
+                );
                 std::mem::take(&mut before)
             }
         };
         let after = CpuStorage::F32(after);
         let mut y = affine(Rows::whole(&after, rows, hidden), down)?;
-        zip_chunks(&mut y, x, add_chunk);
+        add_to(&mut y, x);
         if self.keep {
             *super::lock(&self.saved) = Some(Saved { normal, inverse, before, after });
         }
@@ -231,14 +236,14 @@ impl CustomOp3 for Mlp {
         with_rows(grad, |grad| {
             let g_down = weight_gradient(Rows::whole(&after, rows, hidden), grad)?;
             let mut g_hidden = with_rows(down, |down| input_gradient(grad, down))?;
-            zip_chunks(&mut g_hidden, &before, slope_chunk);
+            times_slope(&mut g_hidden, &before);
             let g_hidden = CpuStorage::F32(g_hidden);
             let g_hidden = Rows::whole(&g_hidden, rows, hidden);
             let normal_rows = Rows::whole(&normal, rows, width);
             let g_up = weight_gradient(normal_rows, g_hidden)?;
             let mut gx = with_rows(up, |up| input_gradient(g_hidden, up))?;
             normalise_backward(&mut gx, normal_rows.values()?, &inverse, width);
-            zip_chunks(&mut gx, grad.values()?, add_chunk);
+            add_to(&mut gx, grad.values()?);
             Ok((
                 Some(tensor(gx, (rows, width))?),
                 Some(tensor(g_up, (width + 1, hidden))?),

@@ -18,7 +18,7 @@ use candle_core::{CpuStorage, D, DType, Device, Error, Layout, Result, Shape, St
 pub(crate) use attention::AttentionShape;
 pub(crate) use cosine::LevelTargets;
 pub(crate) use packed::PackedLinear;
-pub(crate) use product::zip_chunks;
+pub(crate) use product::zip_with;
 
 /// How operations run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use masf_core::vectorised;
 use rayon::prelude::*;
 
 use super::simd;
@@ -52,10 +53,11 @@ pub(crate) fn normalise_rows(x: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
     let mut inverse = vec![0.0; x.len() / width];
     normal.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width)).zip(inverse.par_chunks_mut(ROWS)).for_each(
         |((normal, x), inverse)| {
-            pulp::Arch::new().dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
-                    for ((normal, x), inverse) in normal.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(inverse)
+                    for ((normal, x), inverse) in
+                        normal.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(inverse.iter_mut())
                     {
                         let mean = simd::sum(x) / width as f32;
                         for (normal, x) in normal.iter_mut().zip(x) {
@@ -78,7 +80,7 @@ pub(crate) fn normalise_rows(x: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
 pub(crate) fn normalise_backward(grad: &mut [f32], normal: &[f32], inverse: &[f32], width: usize) {
     grad.par_chunks_mut(ROWS * width).zip(normal.par_chunks(ROWS * width)).zip(inverse.par_chunks(ROWS)).for_each(
         |((grad, normal), inverse)| {
-            pulp::Arch::new().dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     for ((grad, normal), inverse) in

@@ -1,6 +1,7 @@
 //! Weights packed for the matrix product, for inference: any affine map, and heads, which give distances without ever holding all predictions.
 
 use candle_core::{Error, Result, Tensor};
+use masf_core::vectorised;
 use rayon::prelude::*;
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
@@ -70,7 +71,7 @@ impl PackedLinear {
                 let rows = x.len() / self.input;
                 predictions.resize(rows * output, 0.0);
                 self.rows(x, predictions)?;
-                pulp::Arch::new().dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         for ((distances, position), z) in

@@ -2,10 +2,13 @@
 
 use candle_core::backend::BackendStorage as _;
 use candle_core::{CpuStorage, Error, Layout, Result, Shape};
+use masf_core::vectorised;
 use rayon::prelude::*;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 use rten_tensor::NdTensorView;
 
+/// Values that one task changes.
+const CHUNK: usize = 1 << 14;
 /// Rows that one task of a sum over rows takes; fixed, so that sums do not depend on the number of threads.
 const ROWS_PER_TASK: usize = 64;
 
@@ -61,13 +64,16 @@ pub(crate) fn multiply(a: Operand<'_>, b: Operand<'_>) -> Result<Vec<f32>> {
 /// Adds a bias `[columns]` to every row.
 pub(crate) fn add_bias(values: &mut [f32], bias: &[f32]) {
     values.par_chunks_mut(bias.len() * ROWS_PER_TASK).for_each(|rows| {
-        pulp::Arch::new().dispatch(|| {
-            for row in rows.chunks_exact_mut(bias.len()) {
-                for (value, bias) in row.iter_mut().zip(bias) {
-                    *value += bias;
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact_mut(bias.len()) {
+                    for (value, bias) in row.iter_mut().zip(bias) {
+                        *value += bias;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
@@ -85,14 +91,16 @@ pub(crate) fn add_column_sums(values: &[f32], columns: usize, out: &mut [f32]) {
         .par_chunks(columns * ROWS_PER_TASK)
         .map(|rows| {
             let mut sums = vec![0.0; columns];
-            let add = || {
-                for row in rows.chunks_exact(columns) {
-                    for (sum, value) in sums.iter_mut().zip(row) {
-                        *sum += value;
+            vectorised(
+                #[inline(always)]
+                || {
+                    for row in rows.chunks_exact(columns) {
+                        for (sum, value) in sums.iter_mut().zip(row) {
+                            *sum += value;
+                        }
                     }
-                }
-            };
-            pulp::Arch::new().dispatch(add);
+                },
+            );
             sums
         })
         .collect();
@@ -103,24 +111,36 @@ pub(crate) fn add_column_sums(values: &[f32], columns: usize, out: &mut [f32]) {
     }
 }
 
-/// Applies `change` to corresponding chunks of a mutable and a shared slice, in parallel, compiled for the vector unit.
-pub(crate) fn zip_chunks(out: &mut [f32], other: &[f32], change: impl Fn(&mut [f32], &[f32]) + Sync) {
-    const CHUNK: usize = 1 << 14;
-    out.par_chunks_mut(CHUNK)
-        .zip(other.par_chunks(CHUNK))
-        .for_each(|(out, other)| pulp::Arch::new().dispatch(|| change(out, other)));
+/// Replaces every value by `change` of it and the other one, in parallel, compiled for the vector unit; `change` must be `#[inline(always)]`.
+pub(crate) fn zip_with(out: &mut [f32], other: &[f32], change: impl Fn(f32, f32) -> f32 + Sync) {
+    out.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK)).for_each(|(out, other)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, other) in out.iter_mut().zip(other) {
+                    *out = change(*out, *other);
+                }
+            },
+        );
+    });
 }
 
-/// Adds element by element, a change for [`zip_chunks`].
-#[inline(always)]
-pub(crate) fn add_chunk(out: &mut [f32], other: &[f32]) {
-    for (out, other) in out.iter_mut().zip(other) {
-        *out += other;
-    }
+/// Adds element by element.
+pub(crate) fn add_to(out: &mut [f32], other: &[f32]) {
+    zip_with(
+        out,
+        other,
+        #[inline(always)]
+        |out, other| out + other,
+    );
 }
 
-/// Changes a slice chunk by chunk, as [`zip_chunks`].
-pub(crate) fn change_chunks(out: &mut [f32], change: impl Fn(&mut [f32]) + Sync) {
-    const CHUNK: usize = 1 << 14;
-    out.par_chunks_mut(CHUNK).for_each(|out| pulp::Arch::new().dispatch(|| change(out)));
+/// Replaces every value by `change` of it, as [`zip_with`].
+pub(crate) fn change_all(out: &mut [f32], change: impl Fn(f32) -> f32 + Sync) {
+    out.par_chunks_mut(CHUNK).for_each(|out| {
+        vectorised(
+            #[inline(always)]
+            || out.iter_mut().for_each(|value| *value = change(*value)),
+        );
+    });
 }

@@ -1,4 +1,4 @@
-//! Element-wise arithmetic in loops that [`pulp::Arch::dispatch`] compiles for each instruction set.
+//! Element-wise arithmetic in loops that [`masf_core::vectorised`] compiles for each instruction set.
 //!
 //! Sums run in lanes that are folded in a fixed order, and products are rounded before they are added, so the bits depend on
 //! neither the vector unit nor the number of threads.

@@ -183,6 +183,10 @@ impl PrototypeSearch for CellSearch {
         self.rows.as_deref().unwrap_or(&self.store.rows)
     }
 
+    fn queries_per_task(&self) -> usize {
+        QUERIES_PER_TASK
+    }
+
     fn nearest(&self, queries: &[f32], k: usize) -> Result<Neighbours> {
         check_queries(self, queries, k)?;
         let queries_per_task = queries_per_task(queries.len() / self.dimensions, QUERIES_PER_TASK);

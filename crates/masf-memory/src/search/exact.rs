@@ -59,6 +59,10 @@ impl PrototypeSearch for ExactSearch {
         &self.store.rows
     }
 
+    fn queries_per_task(&self) -> usize {
+        QUERIES_PER_TASK
+    }
+
     fn nearest(&self, queries: &[f32], k: usize) -> Result<Neighbours> {
         check_queries(self, queries, k)?;
         let dimensions = self.dimensions();

@@ -8,7 +8,7 @@
 
 use hnsw_rs::anndists::dist::Distance;
 use hnsw_rs::hnsw::Hnsw;
-use pulp::Arch;
+use masf_core::vectorised;
 use rayon::prelude::*;
 
 use super::{check_prototypes, check_queries, prototype};
@@ -67,7 +67,7 @@ struct SquaredDistance;
 
 impl Distance<f32> for SquaredDistance {
     fn eval(&self, a: &[f32], b: &[f32]) -> f32 {
-        Arch::new().dispatch(
+        vectorised(
             #[inline(always)]
             || squared_distance(a, b),
         )

@@ -41,7 +41,7 @@ pub struct Neighbours {
 
 impl Neighbours {
     /// The neighbours of consecutive parts of the queries, as one.
-    fn join(k: usize, parts: Vec<Self>) -> Self {
+    pub(crate) fn join(k: usize, parts: Vec<Self>) -> Self {
         let mut all = Self { k, ..Self::default() };
         for part in parts {
             all.indices.extend(part.indices);
@@ -69,6 +69,11 @@ pub trait PrototypeSearch: std::fmt::Debug + Send + Sync {
     /// [`MemoryError::Parameter`] if `k` is 0 or above the number of prototypes, [`MemoryError::Dimensions`] or
     /// [`MemoryError::Magnitude`] for queries of another length or not finite.
     fn nearest(&self, queries: &[f32], k: usize) -> Result<Neighbours>;
+
+    /// How many queries a thread is best given at once.
+    fn queries_per_task(&self) -> usize {
+        128
+    }
 }
 
 /// Refuses prototypes that cannot be searched; gives their number.
@@ -104,7 +109,7 @@ pub(crate) fn prototype(search: &dyn PrototypeSearch, index: u32) -> &[f32] {
 
 /// Queries that one task searches for, of `count` in all: so many that a panel of prototypes is used well, at most
 /// `most`, and the same number for every thread.
-fn queries_per_task(count: usize, most: usize) -> usize {
+pub(crate) fn queries_per_task(count: usize, most: usize) -> usize {
     let threads = rayon::current_num_threads().max(1);
     let rounds = count.div_ceil(threads * most).max(1);
     count.div_ceil(threads * rounds).clamp(1, most)

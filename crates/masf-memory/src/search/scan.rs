@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
+use masf_core::vectorised;
 
 use crate::lanes::{squared_distance, squared_norm};
 use crate::panels::{Panels, Tiles, WIDTH};
@@ -278,7 +278,6 @@ impl Store {
         scratch.tiles.pack(scratch.keys.values.chunks_exact(dimensions), dimensions);
         let Scratch { tiles, out, hits, states, keys, .. } = scratch;
         let mut panel = Panels::new(WIDTH, dimensions);
-        let arch = Arch::new();
         for (block, rows) in self.rows.chunks(WIDTH * dimensions).enumerate() {
             plain.keys(rows, keys)?;
             panel.clear();
@@ -289,7 +288,7 @@ impl Store {
             let ids: [u32; WIDTH] = std::array::from_fn(|place| {
                 if place * dimensions < rows.len() { (block * WIDTH + place) as u32 } else { EMPTY }
             });
-            arch.dispatch(
+            vectorised(
                 #[inline(always)]
                 || self.look_at_all(&ids, out, queries, chosen, k, states, hits),
             );
@@ -358,11 +357,10 @@ impl Store {
         let width = self.sieve.dimensions();
         let Scratch { keys, tiles, out, hits, states } = scratch;
         tiles.pack(chosen.iter().map(|query| &keys.values[*query as usize * width..][..width]), width);
-        let arch = Arch::new();
         for panel in panels {
             self.panels.products(panel, tiles, out);
             let ids = &self.ids[panel * WIDTH..(panel + 1) * WIDTH];
-            arch.dispatch(
+            vectorised(
                 #[inline(always)]
                 || self.look_at_all(ids, out, queries, chosen, k, states, hits),
             );

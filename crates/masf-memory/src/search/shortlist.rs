@@ -6,7 +6,7 @@
 //! reduction to principal components would drop. The estimate is one short matrix product; the few prototypes with the
 //! least are compared directly, so that every distance that comes out is the true distance to a prototype, at worst not the nearest.
 
-use pulp::Arch;
+use masf_core::vectorised;
 use rayon::prelude::*;
 
 use super::scan::smallest;
@@ -45,17 +45,17 @@ enum Prototypes {
 /// What estimates are made of.
 #[derive(Clone)]
 struct Keys {
-    mean: Vec<f32>,
     /// `[dimensions, directions]`.
     directions: LinearMap,
+    /// The mean of the prototypes along the directions.
+    origin: Vec<f32>,
     panels: Panels,
 }
 
 /// What a thread needs for searching.
 #[derive(Default)]
 struct Scratch {
-    centred: Vec<f32>,
-    projected: Vec<f32>,
+    keys: Vec<f32>,
     tiles: Tiles,
     out: Vec<f32>,
     /// Estimates and prototypes of every query, least first.
@@ -74,7 +74,7 @@ impl Scratch {
         }
         self.pairs.sort_unstable();
         let range = |index: u32| index as usize * dimensions..(index as usize + 1) * dimensions;
-        Arch::new().dispatch(
+        vectorised(
             #[inline(always)]
             || {
                 for (id, query, place) in &self.pairs {
@@ -127,41 +127,50 @@ impl Keys {
         let mean = mean(rows, dimensions);
         let matrix = leading_directions(rows, &mean, spread(rows, &mean), directions, DIRECTION_ROWS)?;
         let directions = LinearMap::new(matrix, dimensions, directions)?;
-        let mut keys = Self { mean, panels: Panels::new(count, directions.output()), directions };
-        let (mut centred, mut projected) = (Vec::new(), Vec::new());
+        let origin = directions.apply(&mean)?;
+        let mut keys = Self { panels: Panels::new(count, directions.output()), directions, origin };
+        let (mut values, mut centred) = (Vec::new(), vec![0.0; dimensions]);
         for (block, rows) in rows.chunks(ROWS_PER_BLOCK * dimensions).enumerate() {
-            keys.project(rows, &mut centred, &mut projected)?;
-            let pairs = centred.chunks_exact(dimensions).zip(projected.chunks_exact(keys.directions.output()));
-            for (index, (centred, key)) in pairs.enumerate() {
-                let squared = Arch::new().dispatch(|| squared_norm(centred));
+            keys.of(rows, &mut values)?;
+            let pairs = rows.chunks_exact(dimensions).zip(values.chunks_exact(keys.directions.output()));
+            for (index, (row, key)) in pairs.enumerate() {
+                let squared = vectorised(
+                    #[inline(always)]
+                    || {
+                        for (centred, (value, mean)) in centred.iter_mut().zip(row.iter().zip(&mean)) {
+                            *centred = value - mean;
+                        }
+                        squared_norm(&centred)
+                    },
+                );
                 keys.panels.set_with_norm(block * ROWS_PER_BLOCK + index, key, squared);
             }
         }
         Ok(keys)
     }
 
-    /// Rows relative to the mean, and their keys.
-    fn project(&self, rows: &[f32], centred: &mut Vec<f32>, projected: &mut Vec<f32>) -> Result<()> {
-        centred.clear();
-        for row in rows.chunks_exact(self.mean.len()) {
-            centred.extend(row.iter().zip(&self.mean).map(|(value, mean)| value - mean));
+    /// The keys of rows: what they have along the directions, from the mean of the prototypes on.
+    fn of(&self, rows: &[f32], keys: &mut Vec<f32>) -> Result<()> {
+        let width = self.origin.len();
+        keys.resize(rows.len() / self.directions.input() * width, 0.0);
+        self.directions.apply_to(rows, keys)?;
+        for key in keys.chunks_exact_mut(width) {
+            key.iter_mut().zip(&self.origin).for_each(|(value, origin)| *value -= origin);
         }
-        projected.resize(rows.len() / self.mean.len() * self.directions.output(), 0.0);
-        self.directions.apply_to(centred, projected)
+        Ok(())
     }
 
     /// The least estimates of every query of a task.
     fn shortlist(&self, queries: &[f32], length: usize, scratch: &mut Scratch) -> Result<()> {
-        let Scratch { centred, projected, tiles, out, shortlists, .. } = scratch;
-        self.project(queries, centred, projected)?;
+        let Scratch { keys, tiles, out, shortlists, .. } = scratch;
+        self.of(queries, keys)?;
         let width = self.directions.output();
-        tiles.pack(projected.chunks_exact(width), width);
-        shortlists.resize_with(queries.len() / self.mean.len(), Vec::new);
+        tiles.pack(keys.chunks_exact(width), width);
+        shortlists.resize_with(queries.len() / self.directions.input(), Vec::new);
         shortlists.iter_mut().for_each(Vec::clear);
-        let arch = Arch::new();
         for panel in 0..self.panels.len() {
             self.panels.products(panel, tiles, out);
-            arch.dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     for (shortlist, estimates) in shortlists.iter_mut().zip(out.as_chunks::<WIDTH>().0) {
@@ -209,6 +218,10 @@ impl PrototypeSearch for ShortlistSearch {
             Prototypes::Alone(search) => search.prototypes(),
             Prototypes::Keyed(rows, _) => rows,
         }
+    }
+
+    fn queries_per_task(&self) -> usize {
+        QUERIES_PER_TASK
     }
 
     fn nearest(&self, queries: &[f32], k: usize) -> Result<Neighbours> {
