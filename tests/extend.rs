@@ -58,6 +58,23 @@ fn extended_detectors_are_calibrated_anew_and_reload_bit_for_bit() -> Result<()>
     Ok(())
 }
 
+/// The usual case: a good part was called anomalous.
+#[test]
+fn one_image_is_enough_where_others_calibrate() -> Result<()> {
+    let (first, second) = halves()?;
+    let (one, held) = (vec![second[0].clone()], second[1..].to_vec());
+    let mut detector = fit(&quick_config(), first)?;
+    let error = detector.extend(one.clone(), &ExtendOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("further images: 1 can be used; at least 2"), "{error}");
+    let few = ExtendOptions { calibration: held[..1].to_vec(), ..ExtendOptions::default() };
+    let error = detector.extend(one.clone(), &few).unwrap_err().to_string();
+    assert!(error.contains("calibration images: 1 can be used; at least 2"), "{error}");
+    let before = detector.inspect(one[0].clone())?.image_score;
+    detector.extend(one.clone(), &ExtendOptions { calibration: held, ..ExtendOptions::default() })?;
+    assert!(detector.inspect(one[0].clone())?.image_score < before);
+    Ok(())
+}
+
 #[test]
 fn merged_detectors_take_their_thresholds_from_images_that_are_held_out() -> Result<()> {
     let (first, mut second) = halves()?;

@@ -281,7 +281,7 @@ impl DetectorBuilder {
         let turns = if branches.iter().any(|branch| branch.uses_turned()) { config.memory.turns } else { 0 };
         let (extracted, learned, provenance, mut report) = {
             let _span = tracing::info_span!("features", images = images.len()).entered();
-            self.extract(images, preprocess, backbone.as_ref(), turns)?
+            self.extract(images, ("training images", MIN_IMAGES), preprocess, backbone.as_ref(), turns)?
         };
         // `learned` ascends.
         let again: Vec<ImageInput> = again
@@ -334,10 +334,12 @@ impl DetectorBuilder {
         })
     }
 
-    /// Reads the images and computes their features; tells which images could be read.
+    /// Reads the images and computes their features; tells which images could be read. `needed` says what they are for and how many of them
+    /// there must be at least.
     pub(crate) fn extract(
         &self,
         images: Vec<ImageInput>,
+        needed: (&'static str, usize),
         preprocess: Preprocess,
         backbone: &dyn FeatureExtractor,
         turns: usize,
@@ -373,11 +375,10 @@ impl DetectorBuilder {
         for line in report.skipped_summary() {
             tracing::warn!("skipped: {line}");
         }
-        if learned.len() < MIN_IMAGES {
-            let found = learned.len();
-            let problem =
-                format!("{found} can be used; at least {MIN_IMAGES} are needed, and 20 or more are advisable");
-            return Err(Error::data("training images", problem));
+        let ((what, least), found) = (needed, learned.len());
+        if found < least {
+            let problem = format!("{found} can be used; at least {least} needed, and 20 or more are advisable");
+            return Err(Error::data(what, problem));
         }
         let provenance = Provenance {
             masf_version: env!("CARGO_PKG_VERSION").to_owned(),

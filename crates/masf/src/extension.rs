@@ -60,7 +60,8 @@ impl Detector {
     /// then holds for images like those. A threshold set by hand is replaced. On an error the detector stays as it was.
     ///
     /// # Errors
-    /// Branches other than memory banks, fewer than two images, an image that cannot be read (named), or cancellation.
+    /// Branches other than memory banks, no images (without calibration images: fewer than two), fewer than two calibration images, an image
+    /// that cannot be read (named), or cancellation.
     pub fn extend<I>(&mut self, images: I, options: &ExtendOptions) -> Result<()>
     where
         I: IntoIterator<Item: Into<ImageInput>>,
@@ -76,8 +77,10 @@ impl Detector {
         let builder =
             Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
         let turns = self.config.memory.turns;
+        // Without calibration images, each new one is scored by what the others taught.
+        let needed = ("further images", if options.calibration.is_empty() { fit::MIN_IMAGES } else { 1 });
         let (extracted, _, added, _) =
-            builder.extract(images.clone(), self.preprocess, self.backbone.as_ref(), turns)?;
+            builder.extract(images.clone(), needed, self.preprocess, self.backbone.as_ref(), turns)?;
         let (fitted, scores) = if options.calibration.is_empty() {
             let held = self.held_out(&images, options);
             let scores = fit::cross_fit(&branches, &extracted, &held, self.config.threshold.folds, progress)?;
@@ -182,7 +185,8 @@ impl Detector {
         let images = &options.calibration;
         let builder =
             Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
-        let (extracted, ..) = builder.extract(images.clone(), self.preprocess, self.backbone.as_ref(), 0)?;
+        let needed = ("calibration images", fit::MIN_IMAGES);
+        let (extracted, ..) = builder.extract(images.clone(), needed, self.preprocess, self.backbone.as_ref(), 0)?;
         fit::score_all(branches, &extracted, &self.held_out(images, options), options.progress.as_ref())
     }
 
