@@ -105,11 +105,10 @@ pub(crate) fn with_map<R>(pyramid: &FeaturePyramid, level: usize, read: impl FnO
     let map = level.map.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
     with_slice(&map, |values| {
         // A fold without a branch, which compilers vectorise.
-        let is_finite = |chunk: &[f32]| chunk.iter().fold(true, |finite, value| finite & value.is_finite());
         let finite = values.par_chunks(1 << 14).all(|chunk| {
             vectorised(
                 #[inline(always)]
-                || is_finite(chunk),
+                || chunk.iter().fold(true, |finite, value| finite & value.is_finite()),
             )
         });
         Ok(finite.then(|| read(values)))

@@ -2,7 +2,7 @@
 //!
 //! Averaging sums over positions, standardisation and reduction over channels: `R F (sum_i w_i f_i - m) = sum_i w_i (R F f_i) - R F m`. On the
 //! right every feature is mapped once on its own level, where a coarse level has fewer positions than the grid, and what is averaged has
-//! the few dimensions of the bank. The same up to rounding; with 1536 dimensions, two levels and 256 components a fourth of the work.
+//! the few dimensions of the bank. The same up to rounding; with two levels of 512 and 1024 channels and 256 components half of the work.
 
 use crate::coreset::check_rows;
 use crate::patches::Space;
