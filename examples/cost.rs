@@ -11,13 +11,13 @@
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use image::DynamicImage;
 use masf::data::synthetic::{SyntheticConfig, SyntheticSet};
 use masf::{Detector, ImageInput, Progress};
-use masf_examples::{Common, ModelArgs, demo, outln, progress, run};
+use masf_examples::{Common, ModelArgs, demo, outln, progress, quantile, run};
 
 /// Time an inspection and its backbone.
 #[derive(Parser)]
@@ -34,12 +34,12 @@ struct Args {
     common: Common,
 }
 
-/// A model and what it took, in milliseconds.
+/// A model and what it took.
 struct Timed {
     name: String,
     detector: Detector,
-    backbone: Vec<f64>,
-    inspection: Vec<f64>,
+    backbone: Vec<Duration>,
+    inspection: Vec<Duration>,
 }
 
 fn main() -> ExitCode {
@@ -77,8 +77,8 @@ fn main() -> ExitCode {
                 black_box(model.detector.inspect(image.clone())?);
                 let inspection = begun.elapsed();
                 if round > 0 {
-                    model.backbone.push(backbone.as_secs_f64() * 1e3);
-                    model.inspection.push(inspection.as_secs_f64() * 1e3);
+                    model.backbone.push(backbone);
+                    model.inspection.push(inspection);
                 }
             }
             progress.step(u64::from(round > 0));
@@ -87,16 +87,13 @@ fn main() -> ExitCode {
         outln!("| model | backbone | inspection | beyond the backbone |")?;
         outln!("|---|---|---|---|")?;
         for Timed { name, backbone, inspection, .. } in &mut models {
-            let (backbone, inspection) = (median(backbone), median(inspection));
+            let [backbone, inspection] = [backbone, inspection].map(|times| {
+                times.sort_unstable();
+                quantile(times, 0.5).as_secs_f64() * 1e3
+            });
             let more = 100.0 * (inspection / backbone - 1.0);
             outln!("| {name} | {backbone:.2} ms | {inspection:.2} ms | {more:.0} % |")?;
         }
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// The middle one of some values.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

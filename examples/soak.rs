@@ -14,14 +14,14 @@
 //! Exit code 0: memory grew no faster than the limit; 1: it did, or something failed.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
 use image::RgbImage;
 use masf::data::synthetic::{Split, SyntheticConfig, SyntheticSet};
 use masf::{Config, Detector, Progress};
-use masf_examples::{Common, memory, note, outln, progress, run};
+use masf_examples::{Common, memory, note, outln, progress, quantile, run};
 
 /// Inspect procedural images for a long time and watch memory and latency.
 #[derive(Parser)]
@@ -131,12 +131,6 @@ fn pictures(seed: u64) -> Vec<RgbImage> {
     let config = SyntheticConfig { seed, train: 0, test_good: 4, test_per_kind: 1, ..SyntheticConfig::default() };
     // The configuration is within its ranges.
     SyntheticSet::new(config).map(|set| set.iter().map(|picture| picture.image).collect()).unwrap_or_default()
-}
-
-/// The value that so large a share of sorted values does not exceed.
-fn quantile(sorted: &[Duration], share: f64) -> Duration {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// Slope of the least-squares line through points, and its standard error; `None` for fewer than three.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use masf::progress::TerminalProgress;
@@ -101,6 +102,12 @@ impl ModelArgs {
         let options = masf::ReadOptions { weights: self.weights.clone(), device: self.device, ..Default::default() };
         masf::Detector::load_with(&self.model, &masf::default_registry(), options)
     }
+}
+
+/// The value that so large a share of sorted values does not exceed.
+pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// Writes a file whole or not at all; what is no regular file, such as `/dev/stdout`, is written to as it is.

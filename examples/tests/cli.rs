@@ -152,7 +152,8 @@ fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
 #[test]
 fn wrong_usage_is_exit_code_2_and_help_is_there() {
     let names = ["quickstart", "train", "evaluate", "inspect", "ablation", "extend", "watch", "threshold", "tiling"];
-    let others = ["own_backbone", "own_scorer", "spectral", "compare", "descriptors", "rotation", "growth", "soak"];
+    let others =
+        ["own_backbone", "own_scorer", "spectral", "compare", "descriptors", "rotation", "growth", "soak", "cost"];
     for name in names.into_iter().chain(others) {
         let help = run(name, &["--help"]);
         assert!(help.status.success() && text(&help.stdout).contains("Usage"), "{name}");

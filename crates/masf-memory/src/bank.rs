@@ -6,8 +6,6 @@ use candle_core::{Device, Tensor};
 use masf_core::{FeaturePyramid, ScoreMap, Scorer, Scores};
 use rayon::prelude::*;
 
-use crate::coreset::check_rows;
-use crate::early::EarlyReduction;
 use crate::patches::Space;
 use crate::reweight::weighed;
 use crate::search::{Backend, Search, queries_per_task};
@@ -24,8 +22,6 @@ use crate::{Neighbours, PatchEmbedding, PatchMaps, PrototypeSearch, Result};
 #[derive(Debug)]
 pub struct MemoryBank {
     pub(crate) space: Space,
-    /// The reduction of the space as it is applied in scoring.
-    early: Option<EarlyReduction>,
     pub(crate) search: Backend,
     /// How the search was made, so that another one can be made of other prototypes.
     pub(crate) choice: Search,
@@ -38,8 +34,8 @@ impl MemoryBank {
     /// The name of the score map.
     pub const MAP: &'static str = "memory";
 
-    pub(crate) fn new(space: Space, search: Backend, choice: Search, reweight_neighbours: usize) -> Result<Self> {
-        Ok(Self { early: EarlyReduction::of(&space)?, space, search, choice, reweight_neighbours })
+    pub(crate) fn new(space: Space, search: Backend, choice: Search, reweight_neighbours: usize) -> Self {
+        Self { space, search, choice, reweight_neighbours }
     }
 
     /// How descriptors are made.
@@ -53,7 +49,7 @@ impl MemoryBank {
         self.search.get()
     }
 
-    /// Rows of consecutive positions of an image of `maps`, reduced where the bank is, with their part of the image's anchors.
+    /// Rows of consecutive positions of an image, with their part of the image's anchors.
     fn describe(
         &self,
         maps: &PatchMaps,
@@ -64,18 +60,10 @@ impl MemoryBank {
     ) -> Result<()> {
         let first = positions.start;
         let chosen: Vec<usize> = positions.clone().collect();
-        let columns = self.space.columns();
-        rows.resize(chosen.len() * columns.descriptor, 0.0);
+        rows.resize(chosen.len() * self.embedding().dimensions(), 0.0);
         maps.describe(image, &chosen, rows)?;
-        match &self.early {
-            Some(early) => early.finish(rows, first)?,
-            None => {
-                if let Some(standardiser) = &self.space.standardiser {
-                    standardiser.apply(rows);
-                }
-                check_rows("the descriptor at position", rows, columns.descriptor, first)?;
-            }
-        }
+        self.space.enter_descriptors(rows, first)?;
+        let columns = self.space.columns();
         if columns.anchor > 0 {
             let anchors =
                 anchors[positions.start * columns.anchor..positions.end * columns.anchor].chunks_exact(columns.anchor);
@@ -129,10 +117,7 @@ impl MemoryBank {
 
 impl Scorer for MemoryBank {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
-        let mut maps = self.embedding().open(pyramid)?;
-        if let Some(early) = &self.early {
-            maps = early.reduce(&maps)?;
-        }
+        let maps = self.embedding().open(pyramid)?;
         let (height, width) = maps.grid();
         let batch = maps.batch_size();
         let mut distances = Vec::with_capacity(batch * height * width);

@@ -13,7 +13,7 @@ use masf_core::{FeaturePyramid, LevelSpec, vectorised};
 use rayon::prelude::*;
 
 use crate::params::check_neighbourhood;
-use crate::{LinearMap, MemoryError, Result};
+use crate::{MemoryError, Result};
 
 /// Which levels make up a descriptor, and over which neighbourhood they are averaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl PatchEmbedding {
             map.check_finite()?;
             levels.push(map);
         }
-        Ok(PatchMaps { levels, grid, batch: pyramid.batch_size(), dimensions: self.dimensions(), summed: false })
+        Ok(PatchMaps { levels, grid, batch: pyramid.batch_size(), dimensions: self.dimensions() })
     }
 }
 
@@ -199,30 +199,9 @@ pub struct PatchMaps {
     grid: (usize, usize),
     batch: usize,
     dimensions: usize,
-    /// Whether a descriptor is the sum over the levels, not one after another.
-    summed: bool,
 }
 
 impl PatchMaps {
-    /// Maps whose descriptors are those of these maps times a matrix that has the rows of `levels` one level after another: every
-    /// feature is mapped where it is, before features are averaged.
-    pub(crate) fn mapped(&self, levels: &[LinearMap]) -> Result<Self> {
-        let dimensions = levels.first().map_or(0, LinearMap::output);
-        let map = |(level, map): (&LevelMap, &LinearMap)| {
-            let (height, width) = level.size;
-            let values = level.with_values(|values| map.apply(values))??;
-            Ok(LevelMap {
-                spec: LevelSpec { channels: dimensions, ..level.spec },
-                map: Tensor::from_vec(values, (self.batch, height, width, dimensions), &Device::Cpu)?,
-                size: level.size,
-                rows: level.rows.clone(),
-                columns: level.columns.clone(),
-            })
-        };
-        let levels = self.levels.iter().zip(levels).map(map).collect::<Result<_>>()?;
-        Ok(Self { levels, grid: self.grid, batch: self.batch, dimensions, summed: true })
-    }
-
     /// `(height, width)` of the grid of positions.
     pub fn grid(&self) -> (usize, usize) {
         self.grid
@@ -256,7 +235,6 @@ impl PatchMaps {
             let expected = format!("{} x {}", positions.len(), self.dimensions);
             return Err(MemoryError::parameter("length of out", out.len(), expected));
         }
-        out.fill(0.0);
         let mut offset = 0;
         for level in &self.levels {
             let channels = level.spec.channels;
@@ -275,16 +253,17 @@ impl PatchMaps {
                     },
                 );
             })?;
-            offset += if self.summed { 0 } else { channels };
+            offset += channels;
         }
         Ok(())
     }
 }
 
-/// Adds the sum over the taps of a position, for every channel.
+/// The sum over the taps of a position, for every channel.
 #[inline(always)]
 fn weighted_sum(values: &[f32], width: usize, rows: &Taps, columns: &Taps, out: &mut [f32]) {
     let channels = out.len();
+    out.fill(0.0);
     for (y, row_weight) in rows.weights.iter().enumerate() {
         let start = ((rows.start + y) * width + columns.start) * channels;
         let line = &values[start..start + columns.weights.len() * channels];

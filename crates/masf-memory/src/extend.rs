@@ -73,7 +73,7 @@ impl MemoryBank {
         let params = fit.params();
         let rows = patches.reduce(params, Some(0), progress)?;
         let search = Backend::build(rows, self.space.columns(), self.choice, params.seed, None)?;
-        Ok(Self::new(self.space.clone(), search, self.choice, self.reweight_neighbours)?)
+        Ok(Self { space: self.space.clone(), search, ..*self })
     }
 
     /// Whether the parameters describe patches as this bank does.

@@ -40,6 +40,6 @@ impl Fit for MemoryBankFit {
         let (space, patches) = Space::learn(params, candidates?)?;
         let rows = patches.reduce(params, None, progress)?;
         let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
-        Ok(MemoryBank::new(space, search, params.search, params.reweight_neighbours)?)
+        Ok(MemoryBank::new(space, search, params.search, params.reweight_neighbours))
     }
 }

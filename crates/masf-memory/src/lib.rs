@@ -6,7 +6,6 @@ mod artifact;
 mod bank;
 mod candidates;
 mod coreset;
-mod early;
 mod embedding;
 mod error;
 mod extend;

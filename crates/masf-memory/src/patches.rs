@@ -5,7 +5,7 @@ use rand::Rng;
 
 use crate::anchors::{column_variances, factors};
 use crate::candidates::{Candidates, projected};
-use crate::coreset::{check_magnitude, greedy_k_centre};
+use crate::coreset::{check_magnitude, check_rows, greedy_k_centre};
 use crate::search::Columns;
 use crate::standardise::Standardiser;
 use crate::{LinearMap, MemoryBankParams, PatchEmbedding, Result, SpectralAnchors};
@@ -107,6 +107,21 @@ impl Space {
         let rows = reduction.apply(&rows)?;
         check_magnitude("reduced descriptor", &rows, reduction.output())?;
         Ok(rows)
+    }
+
+    /// Brings a few raw descriptors, counted from `first` on, into the space, on this thread; without their anchors.
+    pub(crate) fn enter_descriptors(&self, rows: &mut Vec<f32>, first: usize) -> Result<()> {
+        let dimensions = self.embedding.dimensions();
+        if let Some(standardiser) = &self.standardiser {
+            standardiser.apply(rows);
+        }
+        if let Some(reduction) = &self.reduction {
+            check_rows("the descriptor at position", rows, dimensions, first)?;
+            let mut reduced = vec![0.0; rows.len() / dimensions * reduction.output()];
+            reduction.apply_to(rows, &mut reduced)?;
+            *rows = reduced;
+        }
+        check_rows("the descriptor at position", rows, self.columns().descriptor, first)
     }
 }
 

@@ -6,9 +6,11 @@
 use std::sync::Mutex;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor};
+use masf_core::vectorised;
+use rayon::prelude::*;
 
 use super::norm::{normalise_backward, normalise_rows};
-use super::product::{Operand, add_bias, add_column_sums, add_to, change_all, multiply, zip_with};
+use super::product::{CHUNK, Operand, add_bias, add_column_sums, add_to, multiply, zip_with};
 use super::simd;
 use super::{kept, slice, tensor, with_slice};
 
@@ -141,14 +143,18 @@ impl CustomOp1 for Gelu {
 }
 
 fn gelu_of(x: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    zip_with(
-        &mut y,
-        x,
-        #[inline(always)]
-        |_, x| simd::gelu(x),
-    );
+    let mut y = x.to_vec();
+    gelu_in_place(&mut y);
     y
+}
+
+fn gelu_in_place(values: &mut [f32]) {
+    values.par_chunks_mut(CHUNK).for_each(|values| {
+        vectorised(
+            #[inline(always)]
+            || values.iter_mut().for_each(|value| *value = simd::gelu(*value)),
+        );
+    });
 }
 
 /// Multiplies gradients by the slope at `x`.
@@ -205,12 +211,7 @@ impl CustomOp3 for Mlp {
         let after = match self.keep {
             true => gelu_of(&before),
             false => {
-                #[expect(clippy::redundant_closure, reason = "the function itself would not be inlined")]
-                change_all(
-                    &mut before,
-                    #[inline(always)]
-                    |value| simd::gelu(value),
-                );
+                gelu_in_place(&mut before);
                 std::mem::take(&mut before)
             }
         };

@@ -8,7 +8,7 @@ use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 use rten_tensor::NdTensorView;
 
 /// Values that one task changes.
-const CHUNK: usize = 1 << 14;
+pub(crate) const CHUNK: usize = 1 << 14;
 /// Rows that one task of a sum over rows takes; fixed, so that sums do not depend on the number of threads.
 const ROWS_PER_TASK: usize = 64;
 
@@ -133,14 +133,4 @@ pub(crate) fn add_to(out: &mut [f32], other: &[f32]) {
         #[inline(always)]
         |out, other| out + other,
     );
-}
-
-/// Replaces every value by `change` of it, as [`zip_with`].
-pub(crate) fn change_all(out: &mut [f32], change: impl Fn(f32) -> f32 + Sync) {
-    out.par_chunks_mut(CHUNK).for_each(|out| {
-        vectorised(
-            #[inline(always)]
-            || out.iter_mut().for_each(|value| *value = change(*value)),
-        );
-    });
 }
