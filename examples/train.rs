@@ -69,10 +69,10 @@ struct Args {
     /// Passes of the student, or of a trained baseline, over the images [default: as many as its `passes` images make up]
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
-    /// Where the training of the student keeps checkpoints
+    /// Where the trainings of the student keep checkpoints
     #[arg(long, value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
-    /// Go on from the checkpoint in this folder, and keep further ones there (or in --checkpoint-dir)
+    /// Go on from the checkpoints in this folder, and keep further ones there (or in --checkpoint-dir)
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
     /// Leave out images that cannot be read, and list them, instead of stopping at the first

@@ -144,7 +144,7 @@ impl Args {
         let name = format!("{category}-{}-{:016x}", config.seed, hasher.finish());
         let folder = self.out.join("students").join(name);
         let checkpoints = Checkpoints::new(&folder);
-        if checkpoints.exist() { checkpoints.resume_from(folder) } else { checkpoints }
+        if folder.is_dir() { checkpoints.resume_from(folder) } else { checkpoints }
     }
 
     /// The figures of a row on a category: from its file if that has this configuration, otherwise measured now.

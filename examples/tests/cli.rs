@@ -119,14 +119,23 @@ fn a_student_is_trained_and_goes_on_from_its_checkpoint() {
     let folder = fixture.path("checkpoints");
     let trained = fixture.train(&["--branches", "memory,distill", "--epochs", "2", "--checkpoint-dir", path(&folder)]);
     assert!(trained.status.success(), "{}", text(&trained.stderr));
-    assert!(folder.join("student.checkpoint").exists());
     let model = fs::read(fixture.path("model.masf")).expect("a model");
-    let resumed = fixture.train(&["--branches", "memory,distill", "--epochs", "2", "--resume", path(&folder)]);
-    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
-    assert!(fs::read(fixture.path("model.masf")).expect("a model") == model);
+    let resume = || fixture.train(&["--branches", "memory,distill", "--epochs", "2", "--resume", path(&folder)]);
+    // After both trainings, and after the one for the thresholds alone.
+    for second_began in [true, false] {
+        if !second_began {
+            fs::remove_file(folder.join("student.checkpoint")).expect("the checkpoint of the second training");
+        }
+        let resumed = resume();
+        assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+        assert!(fs::read(fixture.path("model.masf")).expect("a model") == model);
+    }
     let other = fixture.train(&["--branches", "distill", "--epochs", "3", "--resume", path(&folder)]);
     assert_eq!(other.status.code(), Some(1));
     assert!(text(&other.stderr).contains("does not fit"), "{}", text(&other.stderr));
+    fs::remove_file(folder.join("calibration.checkpoint")).expect("the checkpoint of the first training");
+    let missing = resume();
+    assert!(!missing.status.success() && text(&missing.stderr).contains("calibration.checkpoint"));
     let wrong = fixture.train(&["--branches", "samb"]);
     assert!(!wrong.status.success() && text(&wrong.stderr).contains("samb"));
 }

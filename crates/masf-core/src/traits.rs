@@ -76,8 +76,8 @@ pub trait Fit {
     /// Too few items, values that are not finite, or [`Error::Cancelled`].
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Self::Scorer>;
 
-    /// Whether learning takes so long that it should be done once: scores of unseen images, from which thresholds are set, then
-    /// come from images that are held out for good, not from fitting again on parts of the images.
+    /// Whether learning takes so long that it should not be done for every fold: scores of unseen images, from which thresholds are set,
+    /// then come from one part of the images alone, after learning from the rest.
     fn is_expensive(&self) -> bool {
         false
     }

@@ -17,8 +17,6 @@ use crate::network::parameters;
 use crate::trainer::Trainer;
 use crate::{DistillError, Result, StudentParams};
 
-/// The name of the file in the folder of checkpoints.
-const FILE: &str = "student.checkpoint";
 /// The metadata key of the JSON document.
 const KEY: &str = "masf-checkpoint";
 /// Largest file that is read.
@@ -29,6 +27,8 @@ const MOST_BYTES: u64 = 8 << 30;
 pub struct Checkpoints {
     /// The folder; made if it does not exist.
     pub folder: PathBuf,
+    /// The name of the training: its file is `NAME.checkpoint`. Several trainings of one run have a name each.
+    pub name: String,
     /// Passes over the images between two checkpoints, at least 1. One more is written when training ends or is cancelled.
     pub every_epochs: usize,
     /// The folder whose checkpoint, which must then exist, training goes on from.
@@ -38,7 +38,14 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// Checkpoints in a folder after every 5 epochs.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), every_epochs: 5, resume: None }
+        Self { folder: folder.into(), name: "student".into(), every_epochs: 5, resume: None }
+    }
+
+    /// Sets the name of the training, `student` by default.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
     }
 
     /// Sets the folder whose checkpoint training goes on from.
@@ -48,13 +55,19 @@ impl Checkpoints {
         self
     }
 
-    /// Whether the folder holds a checkpoint.
-    pub fn exist(&self) -> bool {
-        self.path().is_file()
+    /// Leaves the folder to go on from out if it holds no checkpoint of this name: training then starts at its beginning.
+    #[must_use]
+    pub fn resume_if_present(mut self) -> Self {
+        self.resume = self.resume.take().filter(|folder| self.path_in(folder).is_file());
+        self
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.join(FILE)
+        self.path_in(&self.folder)
+    }
+
+    pub(crate) fn path_in(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.checkpoint", self.name))
     }
 }
 
@@ -126,35 +139,34 @@ pub(crate) fn save(trainer: &Trainer<'_>, checkpoints: &Checkpoints) -> Result<(
 }
 
 /// Brings a training to the state of the checkpoint.
-pub(crate) fn load(trainer: &mut Trainer<'_>, folder: &Path) -> Result<()> {
-    let path = folder.join(FILE);
+pub(crate) fn load(trainer: &mut Trainer<'_>, path: &Path) -> Result<()> {
     let mut content = Vec::new();
-    let refused = |source| Error::io(&path, source);
-    let file = std::fs::File::open(&path).map_err(refused)?;
+    let refused = |source| Error::io(path, source);
+    let file = std::fs::File::open(path).map_err(refused)?;
     file.take(MOST_BYTES).read_to_end(&mut content).map_err(refused)?;
-    let damaged = |error: safetensors::SafeTensorError| unfit(&path, error.to_string());
+    let damaged = |error: safetensors::SafeTensorError| unfit(path, error.to_string());
     let (_, metadata) = SafeTensors::read_metadata(&content).map_err(damaged)?;
     let document = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY));
     let mut document: Document = document
         .ok_or_else(|| "it is no checkpoint of a student".to_owned())
         .and_then(|text| serde_json::from_str(text).map_err(|error| error.to_string()))
-        .map_err(|problem| unfit(&path, problem))?;
+        .map_err(|problem| unfit(path, problem))?;
     document.params.seed = document.seed;
     let expected = Document { step: document.step, ..Document::of(trainer) };
     if document != expected || document.step > document.steps {
-        return Err(unfit(&path, difference(&document, &expected)));
+        return Err(unfit(path, difference(&document, &expected)));
     }
     let tensors = SafeTensors::deserialize(&content).map_err(damaged)?;
     let values = |name: String, count: usize| -> Result<Vec<f32>> {
         let view = tensors.tensor(&name).map_err(damaged)?;
         if view.dtype() != Dtype::F32 || view.data().len() != count * 4 {
-            return Err(unfit(&path, format!("`{name}` has {} bytes instead of {}", view.data().len(), count * 4)));
+            return Err(unfit(path, format!("`{name}` has {} bytes instead of {}", view.data().len(), count * 4)));
         }
         let values: Vec<f32> =
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         match values.iter().all(|value| value.is_finite()) {
             true => Ok(values),
-            false => Err(unfit(&path, format!("`{name}` holds values that are not finite"))),
+            false => Err(unfit(path, format!("`{name}` holds values that are not finite"))),
         }
     };
     for (level, statistics) in trainer.grid.levels.iter().zip(&trainer.statistics) {
@@ -162,7 +174,7 @@ pub(crate) fn load(trainer: &mut Trainer<'_>, folder: &Path) -> Result<()> {
         let same = values(format!("statistics.mean{stride}"), count)? == statistics.mean
             && values(format!("statistics.deviation{stride}"), count)? == statistics.deviation;
         if !same {
-            return Err(unfit(&path, "it was learned from other images or features".into()));
+            return Err(unfit(path, "it was learned from other images or features".into()));
         }
     }
     for (index, spec) in parameters(&trainer.params, &trainer.grid).iter().enumerate() {

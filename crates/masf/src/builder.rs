@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
 use masf_data::{DataError, Dataset, ImageInput, Limits, LoadOptions, Loader, Preprocess, Size};
-use masf_distill::{Checkpoints, MaskedStudentFit};
+use masf_distill::Checkpoints;
 use masf_fusion::{MapPrecision, Weights};
 
 use crate::detector::{BATCH, build_views};
-use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES, OnTurned};
+use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES, OnTurned, StudentBranch};
 use crate::provenance::ImageDigest;
 use crate::{Branch, ByteSize, Config, Detector, Method, Preset, Provenance};
 
@@ -160,7 +160,8 @@ impl DetectorBuilder {
         self
     }
 
-    /// Sets where the training of the student keeps checkpoints, and whether it goes on from one; without effect if the configuration's
+    /// Sets where the trainings of the student, for the thresholds and on all images, keep checkpoints (`calibration.checkpoint`, and
+    /// `student.checkpoint` or another [`name`](Checkpoints::name)), and whether they go on from them; without effect if the configuration's
     /// `branches` do not name `distill`.
     #[must_use]
     pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {
@@ -255,7 +256,10 @@ impl DetectorBuilder {
                                     branches.push(Box::new(OnTurned(params.check()?)));
                                 }
                             }
-                            Branch::Distill => branches.push(Box::new(self.student()?)),
+                            Branch::Distill => {
+                                let params = self.config.student_params();
+                                branches.push(Box::new(StudentBranch::new(params, self.checkpoints.as_ref())?));
+                            }
                         }
                     }
                 }
@@ -323,15 +327,6 @@ impl DetectorBuilder {
             provenance,
         };
         Ok((detector, report))
-    }
-
-    /// The learner of the student.
-    fn student(&self) -> Result<MaskedStudentFit> {
-        let fit = self.config.student_params().check()?;
-        Ok(match &self.checkpoints {
-            Some(checkpoints) => fit.with_checkpoints(checkpoints.clone())?,
-            None => fit,
-        })
     }
 
     /// Reads the images and computes their features; tells which images could be read. `needed` says what they are for and how many of them

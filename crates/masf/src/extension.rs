@@ -13,7 +13,7 @@ use masf_data::{ImageInput, Limits};
 use masf_fusion::Weights;
 use masf_memory::{MemoryBank, MemoryBankFit};
 
-use crate::fit::{self, CrossFitted, FitBranch, HeldOut};
+use crate::fit::{self, CrossFitted, FitBranch, HeldOut, Purpose};
 use crate::provenance::joined;
 use crate::{Detector, Provenance};
 
@@ -42,7 +42,7 @@ struct Extend<'a> {
 }
 
 impl FitBranch for Extend<'_> {
-    fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+    fn fit_branch(&self, _: Purpose, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
         Ok(Box::new(self.bank.extend(&self.fit, source, progress)?))
     }
 
@@ -84,9 +84,9 @@ impl Detector {
         let (fitted, scores) = if options.calibration.is_empty() {
             let held = self.held_out(&images, options);
             let scores = fit::cross_fit(&branches, &extracted, &held, self.config.threshold.folds, progress)?;
-            (extracted.fit_all(&branches, |_| true, progress)?, scores)
+            (extracted.fit_all(Purpose::Detector, &branches, |_| true, progress)?, scores)
         } else {
-            let fitted = extracted.fit_all(&branches, |_| true, progress)?;
+            let fitted = extracted.fit_all(Purpose::Detector, &branches, |_| true, progress)?;
             let scores = self.score_calibration(&fitted, options)?;
             (fitted, scores)
         };

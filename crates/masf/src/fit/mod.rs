@@ -5,13 +5,13 @@
 //! 2. Cross-fitting: the images are split into folds (like images together), and each fold is scored by branches that were
 //!    fitted on the other folds. These are scores of normal images that the scorer has not seen.
 //!    Where there are test-time views, they are scored with it; where weights are learned, so are synthetic defects on a bounded
-//!    number of these images. Where a branch takes long to learn, one fold is held out for good instead: that branch learns
-//!    from the others once, and stays as it is.
+//!    number of these images. Where a branch takes long to learn, only one fold is scored, by branches fitted on the others.
 //! 3. The fusion learns its scales, weights and gate from them, and the thresholds are their conformal quantiles.
-//! 4. The branches are fitted on all images, but for those that took long.
+//! 4. The branches are fitted on all images.
 
 mod folds;
 mod held_out;
+mod student;
 mod turned;
 
 use candle_core::Tensor;
@@ -24,17 +24,32 @@ use masf_fusion::{CalibratedFusion, DefectMaps, FusionValidParams, Threshold, co
 use crate::pipeline::{self, ViewScores};
 use folds::Signatures;
 pub(crate) use held_out::{DefectScores, HeldOut};
+pub(crate) use student::StudentBranch;
 use turned::{Joined, Turned};
 
 /// The least number of images to fit on: one to learn from, one to score.
 pub(crate) const MIN_IMAGES: usize = 2;
 
+/// What a fitted branch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To score images that it did not learn from.
+    Calibration,
+    /// To be part of the detector.
+    Detector,
+}
+
 /// A [`Fit`] of any scorer.
 pub(crate) trait FitBranch: Send + Sync {
-    fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>>;
+    fn fit_branch(
+        &self,
+        purpose: Purpose,
+        source: &dyn PyramidSource,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn Scorer>>;
 
     /// As [`Fit::is_expensive`].
-    fn fits_once(&self) -> bool {
+    fn takes_long(&self) -> bool {
         false
     }
 
@@ -45,11 +60,11 @@ pub(crate) trait FitBranch: Send + Sync {
 }
 
 impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
-    fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+    fn fit_branch(&self, _: Purpose, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
         Ok(Box::new(self.fit(source, progress)?))
     }
 
-    fn fits_once(&self) -> bool {
+    fn takes_long(&self) -> bool {
         self.is_expensive()
     }
 }
@@ -58,12 +73,17 @@ impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
 pub(crate) struct OnTurned<F>(pub(crate) F);
 
 impl<F: FitBranch> FitBranch for OnTurned<F> {
-    fn fit_branch(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
-        self.0.fit_branch(source, progress)
+    fn fit_branch(
+        &self,
+        purpose: Purpose,
+        source: &dyn PyramidSource,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn Scorer>> {
+        self.0.fit_branch(purpose, source, progress)
     }
 
-    fn fits_once(&self) -> bool {
-        self.0.fits_once()
+    fn takes_long(&self) -> bool {
+        self.0.takes_long()
     }
 
     fn uses_turned(&self) -> bool {
@@ -124,28 +144,20 @@ impl Extracted {
     /// Fits every branch on the images of a selection, and on their turned versions where it uses them.
     pub(crate) fn fit_all(
         &self,
+        purpose: Purpose,
         branches: &[Box<dyn FitBranch + '_>],
         selected: impl Fn(usize) -> bool,
         progress: &dyn Progress,
     ) -> Result<Vec<Box<dyn Scorer>>> {
-        branches.iter().map(|branch| self.fit(branch.as_ref(), &selected, progress)).collect()
-    }
-
-    /// Fits one branch, as [`fit_all`](Self::fit_all).
-    fn fit(
-        &self,
-        branch: &(dyn FitBranch + '_),
-        selected: impl Fn(usize) -> bool,
-        progress: &dyn Progress,
-    ) -> Result<Box<dyn Scorer>> {
         let upright = Subset::new(&self.cache, (0..self.cache.len()).filter(|image| selected(*image)).collect())?;
-        match &self.turned {
+        let fit = |branch: &Box<dyn FitBranch + '_>| match &self.turned {
             Some((cache, image_of)) if branch.uses_turned() => {
                 let own = (0..cache.len()).filter(|item| selected(image_of[*item])).collect();
-                branch.fit_branch(&Joined(&upright, Subset::new(cache, own)?), progress)
+                branch.fit_branch(purpose, &Joined(&upright, Subset::new(cache, own)?), progress)
             }
-            _ => branch.fit_branch(&upright, progress),
-        }
+            _ => branch.fit_branch(purpose, &upright, progress),
+        };
+        branches.iter().map(fit).collect()
     }
 }
 
@@ -158,7 +170,8 @@ pub(crate) struct CrossFitted {
     pub(crate) defects: Vec<DefectScores>,
 }
 
-/// The branches, and the scores of normal images and of synthetic defects on them by branches that did not learn from them.
+/// The branches, fitted on all images, and the scores of normal images and of synthetic defects on them by branches that did not learn
+/// from them.
 pub(crate) fn fit_and_score(
     branches: &[Box<dyn FitBranch + '_>],
     extracted: &Extracted,
@@ -166,34 +179,27 @@ pub(crate) fn fit_and_score(
     folds: usize,
     progress: &dyn Progress,
 ) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
-    if branches.iter().any(|branch| branch.fits_once()) {
-        return hold_out(branches, extracted, held, folds, progress);
-    }
-    let scores = cross_fit(branches, extracted, held, folds, progress)?;
-    Ok((extracted.fit_all(branches, |_| true, progress)?, scores))
+    let scores = match branches.iter().any(|branch| branch.takes_long()) {
+        true => hold_out(branches, extracted, held, folds, progress)?,
+        false => cross_fit(branches, extracted, held, folds, progress)?,
+    };
+    Ok((extracted.fit_all(Purpose::Detector, branches, |_| true, progress)?, scores))
 }
 
-/// One fold is scored by branches fitted on the others; branches that are fast to learn are then fitted on all images.
+/// As [`cross_fit`], of one fold alone.
 fn hold_out(
     branches: &[Box<dyn FitBranch + '_>],
     extracted: &Extracted,
     held: &HeldOut<'_>,
     folds: usize,
     progress: &dyn Progress,
-) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
+) -> Result<CrossFitted> {
     let count = extracted.cache.len();
     // Two scores are the least that a threshold can be set from.
     let fold_of = extracted.signatures.mixed_folds(folds.min(count / 2).max(2), held.seed);
-    let mut fitted = extracted.fit_all(branches, |image| fold_of[image] != 0, progress)?;
+    let fitted = extracted.fit_all(Purpose::Calibration, branches, |image| fold_of[image] != 0, progress)?;
     let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == 0).collect();
-    let all = (0, held_out.len());
-    let scores = score(&fitted, extracted, held, &held_out, all, "calibration", progress)?;
-    for (branch, fitted) in branches.iter().zip(&mut fitted) {
-        if !branch.fits_once() {
-            *fitted = extracted.fit(branch.as_ref(), |_| true, progress)?;
-        }
-    }
-    Ok((fitted, scores))
+    score(&fitted, extracted, held, &held_out, (0, held_out.len()), "calibration", progress)
 }
 
 /// The scores of normal images, and of synthetic defects on them, by branches that did not learn from them.
@@ -212,7 +218,7 @@ pub(crate) fn cross_fit(
     let mut done = 0;
     for fold in 0..folds {
         let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == fold).collect();
-        let fitted = extracted.fit_all(branches, |image| fold_of[image] != fold, progress)?;
+        let fitted = extracted.fit_all(Purpose::Calibration, branches, |image| fold_of[image] != fold, progress)?;
         let stage = format!("calibration {}/{folds}", fold + 1);
         let scores = score(&fitted, extracted, held, &held_out, (done, count), &stage, progress)?;
         done += held_out.len();
