@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use masf::data::Dataset;
-use masf::{Detector, Result, Size};
+use masf::data::{Dataset, Label};
+use masf::{Detector, ExtendOptions, Result, Silent, Size};
 use masf_tests::{dataset, quick_config};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -38,12 +38,36 @@ fn work_is_told_in_spans() -> Result<()> {
         let mut config = quick_config();
         config.input.size = Size::square(64);
         let detector = Detector::builder().config(config).fit_folder(dataset())?;
-        detector.inspect(&Dataset::test(dataset())?.samples[0].path)?;
+        let test = Dataset::test(dataset())?.samples;
+        detector.inspect(&test[0].path)?;
+        detector.evaluate(&test, &Silent)?;
+        let folder = tempfile::tempdir().expect("a folder");
+        detector.save(folder.path().join("model.masf"))?;
+        let mut loaded = Detector::load(folder.path().join("model.masf"))?;
+        let good: Vec<_> =
+            test.iter().filter(|sample| sample.label == Label::Good).map(|sample| sample.path.clone()).collect();
+        let options = ExtendOptions { calibration: good.iter().map(Into::into).collect(), ..ExtendOptions::default() };
+        loaded.extend(&good, &options)?;
+        loaded.merge(&detector, &options)?;
         Ok(())
     })?;
     let names = names.0.lock().expect("a lock");
     let mut rest = names.iter();
-    for name in ["fit", "features", "learn", "calibrate", "inspect", "backbone", "score", "fuse"] {
+    for name in [
+        "fit",
+        "features",
+        "learn",
+        "calibrate",
+        "inspect",
+        "backbone",
+        "score",
+        "fuse",
+        "evaluate",
+        "save",
+        "load",
+        "extend",
+        "merge",
+    ] {
         assert!(rest.any(|other| *other == name), "{name} is not in its place in {names:?}");
     }
     Ok(())

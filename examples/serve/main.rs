@@ -13,8 +13,9 @@
 //! | `GET /health` | 200 and a line of JSON as soon as the model is loaded |
 //! | `GET /metrics` | counters and times in the form of Prometheus |
 //!
-//! Nothing that a client sends takes more than a fixed amount of memory: bodies, pixels, uploads at a time and inspections at a time are
-//! limited, and an upload has to be there in time. There is no encryption and no login: put a proxy before it that has them.
+//! The file itself is the body, not a form that holds it. Bodies, pixels, uploads at a time and inspections at a time are limited, and
+//! a body has to be there in time. The number of connections and the time that the head of a request may take are not limited, and
+//! there is no encryption and no login: put a proxy before it that sees to these.
 
 mod metrics;
 
@@ -208,10 +209,15 @@ impl App {
         if length.is_some_and(|length| length > self.max_body as u64) {
             return Err(too_large());
         }
+        let form = is_form(request.headers());
         match tokio::time::timeout(self.upload_time, Bytes::from_request(request, &())).await {
             Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "slow", "the body did not come in time")),
             Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
             Ok(Err(error)) => Err(Refusal::new(StatusCode::BAD_REQUEST, "refused", error.body_text())),
+            Ok(Ok(_)) if form => {
+                let reason = "the body is a form; send the file itself as the body (curl --data-binary @FILE)";
+                Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", reason))
+            }
             Ok(Ok(bytes)) => Ok(bytes),
         }
     }
@@ -235,6 +241,10 @@ impl App {
             return Ok(([(header::CONTENT_TYPE, "image/png")], heat_map()?).into_response());
         }
         let mut answer = as_json("image", &found);
+        // The body has no path.
+        if let Some(keys) = answer.as_object_mut() {
+            keys.remove("path");
+        }
         if wanted == Wanted::JsonWithHeatMap {
             let text = base64::engine::general_purpose::STANDARD.encode(heat_map()?);
             answer["heatmap"] = format!("data:image/png;base64,{text}").into();
@@ -246,6 +256,11 @@ impl App {
 /// A body of JSON.
 fn as_text(value: &serde_json::Value) -> impl IntoResponse + use<> {
     ([(header::CONTENT_TYPE, "application/json")], value.to_string())
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/form-data"))
 }
 
 fn wanted(request: &Request) -> Wanted {

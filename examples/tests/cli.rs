@@ -72,6 +72,10 @@ fn train_evaluate_and_inspect() {
         .map(|kind| fs::read_dir(kind.expect("a kind").path()).expect("images").count());
     assert_eq!(page.matches("<li id=\"image-").count(), images.sum::<usize>());
     assert!(page.contains("Histogram") && page.contains("PRO") && page.contains("data:image/jpeg;base64,"));
+    let weights = masf::backbone::Weights::embedded("masf-nano").expect("weights").expect("a known name");
+    for told in ["6 (2 good, 4 defective)", weights.sha256()] {
+        assert!(page.contains(told), "the page does not tell {told}");
+    }
     for outside in ["src=\"http", "href=\"http", "url(", "@import"] {
         assert!(!page.contains(outside), "the page asks for {outside}");
     }

@@ -113,7 +113,7 @@ fn images_get_verdicts_and_others_reasons() {
 
     let (status, _, body) = server.post("/inspect", "", &image);
     let found = json(&body);
-    assert!(status == 200 && found["heatmap"].is_null(), "{found}");
+    assert!(status == 200 && found.get("heatmap").is_none() && found.get("path").is_none(), "{found}");
     let detector = Detector::load(server.folder.path().join("model.masf")).expect("a model");
     let expected = detector.inspect(server.folder.path().join("data/test/scratch/000.png")).expect("an inspection");
     assert_eq!(found["image_score"], serde_json::json!(expected.image_score));
@@ -139,6 +139,13 @@ fn images_get_verdicts_and_others_reasons() {
         assert!(status == 422 && error.contains(reason), "{status} {error}");
     }
 
+    // As `curl -F file=@x.png` sends it.
+    let head = b"--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x.png\"\r\n\r\n";
+    let form = [head.as_slice(), &image, b"\r\n--x--\r\n"].concat();
+    let (status, _, body) = server.post("/inspect", "Content-Type: multipart/form-data; boundary=x\r\n", &form);
+    let error = json(&body)["error"].as_str().expect("a reason").to_owned();
+    assert!(status == 422 && error.contains("--data-binary @FILE"), "{status} {error}");
+
     // Too large: said to be, or found out on the way.
     let (status, _, body) = server.ask("POST /inspect", "Content-Length: 99999999999\r\n", b"some");
     assert!(status == 413 && json(&body)["error"].as_str().is_some_and(|error| error.contains("1 MiB")));
@@ -149,7 +156,7 @@ fn images_get_verdicts_and_others_reasons() {
     assert_eq!(server.ask("GET /nothing", "", b"").0, 404);
 
     assert_eq!(server.metric("masf_requests_total{outcome=\"inspected\"}"), 3.0);
-    assert_eq!(server.metric("masf_requests_total{outcome=\"refused\"}"), 4.0);
+    assert_eq!(server.metric("masf_requests_total{outcome=\"refused\"}"), 5.0);
     assert_eq!(server.metric("masf_requests_total{outcome=\"too_large\"}"), 2.0);
     assert_eq!(server.metric("masf_request_seconds_count"), 3.0);
     assert!(

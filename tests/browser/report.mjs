@@ -54,6 +54,17 @@ await tried("report", { width: 1280, height: 900 }, process.argv[3], async ({ pa
     check(place[0] < place[2] && place[1] > 0, "and it is in view");
   }
 
+  // The filter for uncertain verdicts.
+  const unsure = await page.evaluate(() => [...document.querySelectorAll(".gallery > li")].filter((c) => Number(c.dataset.uncertainty) >= 0.75).length);
+  if (unsure > 0) {
+    await page.selectOption("#filter", "uncertain");
+    const tagged = await page.locator(".gallery > li:not([hidden]):has(.tag.unsure)").count();
+    check(await visible() === unsure && tagged === unsure, `the filter shows the ${unsure} uncertain ones`);
+    await page.selectOption("#filter", "all");
+  } else {
+    console.log("skip the filter for uncertain verdicts: there are none");
+  }
+
   // Order.
   const order = async (value) => {
     await page.selectOption("#order", value);
@@ -139,7 +150,7 @@ await tried("report", { width: 1280, height: 900 }, process.argv[3], async ({ pa
   await page.waitForTimeout(300);
   await shot("dark-gallery");
 
-  // A phone: nothing runs out of the page sideways.
+  // A phone: nothing runs out of the page sideways, and tables fit into their boxes.
   await page.emulateMedia({ colorScheme: "light" });
   for (const width of [320, 390]) {
     await page.setViewportSize({ width, height: 800 });
@@ -147,12 +158,17 @@ await tried("report", { width: 1280, height: 900 }, process.argv[3], async ({ pa
     const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
     check(overflow <= 0, `${width} pixels are wide enough (${overflow})`);
   }
+  const wide = await page.evaluate(() => [...document.querySelectorAll(".scroll")].filter((box) => box.scrollWidth > box.clientWidth)
+    .map((box) => `${box.getAttribute("aria-label")}: ${box.scrollWidth} in ${box.clientWidth}`));
+  check(wide.length === 0, `tables fit ${wide}`);
+  const broken = await page.evaluate(() => [...document.querySelectorAll(".name .whole")].filter((e) => e.getClientRects().length > 1).length);
+  check(broken === 0, `extensions are whole (${broken} are not)`);
   await page.evaluate(() => scrollTo(0, 0));
   await shot("phone");
   await page.evaluate(() => document.querySelector("#images").scrollIntoView());
   await page.waitForTimeout(300);
   await shot("phone-gallery");
-  const small = await page.evaluate(() => [...document.querySelectorAll(".controls select, .layer input")].slice(0, 6).some((e) => e.getBoundingClientRect().height < 24));
+  const small = await page.evaluate(() => [...document.querySelectorAll(".controls select, .controls input, .layer input")].slice(0, 6).some((e) => e.getBoundingClientRect().height < 24));
   check(!small, "controls are large enough for fingers");
 
   // Paper.

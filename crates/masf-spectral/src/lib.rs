@@ -61,7 +61,11 @@ pub use spectrum::{Axes, Extent, Spectrum};
 pub use transform::{dft, fft, fft2, ifft, ifft2, irfft, irfft2, rfft, rfft2};
 pub use window::{Sampling, Window};
 
-/// Compiles and runs the example of the README.
+/// The examples of the README and of the book, compiled and run as tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod book {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/spectral.md")]
+    struct Spectral;
+}

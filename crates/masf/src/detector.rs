@@ -244,7 +244,9 @@ impl Detector {
     /// # Errors
     /// The file system's.
     pub fn save_with(&self, path: impl AsRef<Path>, options: SaveOptions) -> Result<()> {
-        artifact::save(self, path.as_ref(), options)
+        let path = path.as_ref();
+        let _span = tracing::info_span!("save", path = %path.display()).entered();
+        artifact::save(self, path, options)
     }
 
     /// Loads a model; it scores every image bit for bit like the one that was saved.
@@ -261,6 +263,7 @@ impl Detector {
     /// As [`load`](Self::load).
     pub fn load_with(path: impl AsRef<Path>, registry: &Registry, options: ReadOptions) -> Result<Self> {
         let path = path.as_ref();
+        let _span = tracing::info_span!("load", path = %path.display()).entered();
         let read = || Self::read_with(&ModelFile::open(path, options)?.root()?, registry);
         read().map_err(|error| crate::error::in_file(path, error))
     }

@@ -56,9 +56,8 @@ pub struct Evaluation {
     /// Every kind of image: `good` and the kinds of defects.
     pub kinds: BTreeMap<String, KindEvaluation>,
     /// The score of every image, in the order of the samples.
-    #[serde(skip)]
     pub scores: Vec<SampleScore>,
-    /// Curves to draw.
+    /// Curves to draw; not serialised.
     #[serde(skip)]
     pub curves: Curves,
     /// The threshold of the largest F1 score.

@@ -67,6 +67,7 @@ impl Detector {
         I: IntoIterator<Item: Into<ImageInput>>,
     {
         let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
+        let _span = tracing::info_span!("extend", images = images.len()).entered();
         let progress = options.progress.as_ref();
         let banks = self.banks()?;
         let fits = self.bank_fits(banks.len())?;
@@ -105,6 +106,7 @@ impl Detector {
     /// No calibration images, detectors that differ (what differs is named), branches other than memory banks, an image
     /// that cannot be read, or cancellation.
     pub fn merge(&mut self, other: &Self, options: &ExtendOptions) -> Result<()> {
+        let _span = tracing::info_span!("merge").entered();
         if options.calibration.len() < fit::MIN_IMAGES {
             let expected = "at least 2 normal images that neither detector learned from: the thresholds of the two do \
                             not hold for the whole";

@@ -52,7 +52,7 @@
 //! # Logging
 //!
 //! Events and spans go through `tracing`; without a subscriber they cost next to nothing. Spans at level INFO: `fit` with `features`, `learn` and
-//! `calibrate` inside, `inspect`, `evaluate`; at DEBUG inside of an inspection: `backbone`, `score`, `fuse`. Warnings: images that are skipped, and
+//! `calibrate` inside, `inspect`, `evaluate`, `extend`, `merge`, `save`, `load`; at DEBUG inside of an inspection: `backbone`, `score`, `fuse`. Warnings: images that are skipped, and
 //! scores that no longer look like those of the calibration.
 //!
 //! # How it works
@@ -129,4 +129,8 @@ mod book {
     struct Readme;
     #[doc = include_str!("../../../docs/guide/library.md")]
     struct Library;
+    #[doc = include_str!("../../../docs/guide/own-parts.md")]
+    struct OwnParts;
+    #[doc = include_str!("../../../docs/model-file.md")]
+    struct ModelFile;
 }

@@ -1,11 +1,14 @@
 //! The page of a report.
 
+use std::collections::BTreeMap;
+
 use masf_core::Result;
+use masf_core::artifact::{SaveOptions, fingerprint};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::gallery::{Entry, Gallery};
 use super::plots::{Curve, histogram};
-use crate::evaluation::SampleScore;
+use crate::evaluation::{KindEvaluation, SampleScore};
 use crate::{Detector, Evaluation, heatmap};
 
 pub(super) const STYLE: &str = include_str!("style.css");
@@ -53,11 +56,11 @@ pub(super) fn render(title: &str, detector: &Detector, evaluation: &Evaluation, 
                     }
                     section #kinds { h2 { "Kinds" } (kinds(evaluation, !cards.is_empty())) }
                     @if !cards.is_empty() {
-                        section #images { (images(&cards, evaluation, gallery.has_masks())) }
+                        section #images { (images(&cards, &evaluation.kinds, gallery.has_masks())) }
                     }
                     section #provenance {
                         h2 { "Configuration and provenance" }
-                        (provenance(detector))
+                        (provenance(detector, evaluation))
                         details { summary { "All settings" } pre tabindex="0" { (configuration) } }
                     }
                 }
@@ -185,7 +188,7 @@ fn kinds(evaluation: &Evaluation, linked: bool) -> Markup {
     }
 }
 
-fn images(cards: &[&Entry], evaluation: &Evaluation, masks: bool) -> Markup {
+fn images(cards: &[&Entry], kinds: &BTreeMap<String, KindEvaluation>, masks: bool) -> Markup {
     let wrong: Vec<(usize, &&Entry)> =
         cards.iter().enumerate().filter(|(_, entry)| entry.is_anomalous != entry.defective).collect();
     html! {
@@ -224,7 +227,7 @@ fn images(cards: &[&Entry], evaluation: &Evaluation, masks: bool) -> Markup {
                     option value="missed" { "missed defects" }
                     option value="false-alarm" { "false alarms" }
                     option value="uncertain" { "uncertain" }
-                    @for kind in evaluation.kinds.keys() { option value=(format!("kind:{kind}")) { (kind) } }
+                    @for kind in kinds.keys() { option value=(format!("kind:{kind}")) { (kind) } }
                 }
             }
             label { "All pictures: image, heat map" @if masks { ", mask" } br;
@@ -281,7 +284,7 @@ fn card(place: usize, entry: &Entry) -> Markup {
             label.layer { (layers.1)
                 input type="range" min="0" max=(layers.0) step="0.1" value="1" aria-label=(format!("{}: {}", entry.name, layers.1));
             }
-            p.name { a href=(format!("#{id}")) { (entry.name) } }
+            p.name { a href=(format!("#{id}")) { (file_name(&entry.name)) } }
             p.verdict {
                 span class=(if right { "right" } else { "wrong" }) {
                     (verdict) @if !right { (if entry.defective { ", but defective" } else { ", but good" }) }
@@ -302,21 +305,93 @@ fn card(place: usize, entry: &Entry) -> Markup {
     }
 }
 
-fn provenance(detector: &Detector) -> Markup {
+/// A name that breaks after its folder rather than in its extension.
+fn file_name(name: &str) -> Markup {
+    let (folder, file) = name.split_at(name.rfind('/').map_or(0, |slash| slash + 1));
+    let (stem, extension) = file.split_at(file.rfind('.').filter(|dot| file.len() - dot <= 5).unwrap_or(file.len()));
+    html! { (folder) wbr; (stem) span.whole { (extension) } }
+}
+
+fn provenance(detector: &Detector, evaluation: &Evaluation) -> Markup {
     let provenance = detector.provenance();
-    let rows = [
+    let defective = evaluation.scores.iter().filter(|score| score.defective).count();
+    let good = evaluation.scores.len() - defective;
+    let mut rows = vec![
         ("written by", format!("masf {}", provenance.masf_version)),
         ("backbone", detector.backbone().name().to_owned()),
+    ];
+    rows.extend(weights_sha256(detector).map(|sha256| ("SHA-256 of its weights", sha256)));
+    rows.extend([
         ("input size", detector.config().input.size.to_string()),
         ("training images", format!("{} ({} left out)", provenance.images, provenance.skipped)),
         ("SHA-256 of the training images", provenance.images_sha256.clone()),
+        ("test images", format!("{} ({good} good, {defective} defective)", evaluation.images)),
         ("seed", detector.config().seed.to_string()),
         ("threshold", detector.threshold().to_string()),
         ("pixel threshold", detector.pixel_threshold().to_string()),
-    ];
+    ]);
     html! {
         div.scroll tabindex="0" role="region" aria-label="Table of the provenance" {
             table.facts { tbody { @for (name, value) in rows { tr { th scope="row" { (name) } td { (value) } } } } }
         }
+    }
+}
+
+/// The checksum of the backbone's weights, as a model file that refers to them records it; `None` for backbones without such weights.
+fn weights_sha256(detector: &Detector) -> Option<String> {
+    let document = fingerprint(detector.backbone(), SaveOptions { reference_weights: true }).ok()?;
+    let document: serde_json::Value = serde_json::from_str(&document).ok()?;
+    Some(document.pointer("/sections//data/weights_sha256")?.as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, uncertainty: f32) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            kind: "good".to_owned(),
+            defective: false,
+            is_anomalous: false,
+            normalised_score: 0.4,
+            image_score: 1.0,
+            uncertainty,
+            regions: Vec::new(),
+            size: (1, 1),
+            image: String::new(),
+            heat: String::new(),
+            mask: None,
+        }
+    }
+
+    #[test]
+    fn uncertain_verdicts_are_flagged_and_found_by_the_filter() {
+        let tagged = |uncertainty| {
+            let card = card(0, &entry("good/000.png", uncertainty)).into_string();
+            let flagged = card.contains("data-flags=\"uncertain\"");
+            assert_eq!(card.contains("<span class=\"tag unsure\">uncertain</span>"), flagged, "{card}");
+            flagged
+        };
+        assert!(tagged(0.9) && tagged(UNSURE) && !tagged(0.1));
+        let [sure, unsure] = [entry("good/000.png", 0.1), entry("good/001.png", 0.9)];
+        let page = images(&[&sure, &unsure], &BTreeMap::new(), false).into_string();
+        assert!(page.contains("<option value=\"uncertain\">"), "{page}");
+        assert_eq!(page.matches("data-flags=\"uncertain\"").count(), 1, "{page}");
+    }
+
+    #[test]
+    fn wrong_verdicts_can_be_uncertain_too() {
+        let missed = Entry { defective: true, ..entry("crack/000.png", 0.9) };
+        let card = card(0, &missed).into_string();
+        assert!(card.contains("data-flags=\"missed uncertain\"") && card.contains("normal, but defective"), "{card}");
+    }
+
+    #[test]
+    fn names_break_after_the_folder() {
+        let shown = |name| file_name(name).into_string();
+        assert_eq!(shown("crack/000.png"), "crack/<wbr>000<span class=\"whole\">.png</span>");
+        assert_eq!(shown("a.b/plain"), "a.b/<wbr>plain<span class=\"whole\"></span>");
+        assert_eq!(shown("v1.of-the-left-side"), "<wbr>v1.of-the-left-side<span class=\"whole\"></span>");
     }
 }

@@ -1,19 +1,21 @@
 //! The configuration: everything that a fit depends on besides the images and the weights.
 
+mod baselines;
+mod learners;
+mod size_text;
+
 use std::path::Path;
 
 use masf_backbone::Precision;
-use masf_baselines::{
-    AdtrFit, AdtrParams, CfaFit, CfaParams, IsstadFit, IsstadParams, PadimFit, PadimParams, PatchCoreFit,
-    PatchCoreParams, RdppFit, RdppParams,
-};
-use masf_core::Normalisation;
-use masf_core::{DeviceChoice, Error, Result};
+use masf_baselines::{AdtrParams, CfaParams, IsstadParams, RdppParams};
+use masf_core::{DeviceChoice, Error, Normalisation, Result};
 use masf_data::{Preprocess, Resize, Size};
 use masf_distill::StudentParams;
-use masf_fusion::{FusionParams, ImageScore};
+use masf_fusion::FusionParams;
 use masf_memory::{MemoryBankParams, Reduction, Search, Standardisation};
 use masf_tta::ViewParams;
+
+pub use baselines::{PadimConfig, PatchCoreConfig};
 
 use crate::{ByteSize, Method};
 
@@ -130,12 +132,12 @@ pub struct InputConfig {
     #[serde(with = "size_text")]
     pub size: Size,
     /// Resize to this size first and keep the centre; nothing is cut off by default.
-    #[serde(with = "optional_size_text", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "size_text::optional", skip_serializing_if = "Option::is_none")]
     pub crop_from: Option<Size>,
     /// How many bits of 16-bit images the camera fills, 8 to 16.
     pub significant_bits: u8,
     /// The backbone sees tiles of this size instead of the whole `size`; whole images by default.
-    #[serde(with = "optional_size_text", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "size_text::optional", skip_serializing_if = "Option::is_none")]
     pub tile: Option<Size>,
     /// Least overlap of neighbouring tiles in pixels, below both sides of a tile.
     pub tile_overlap: u32,
@@ -251,47 +253,6 @@ impl Default for MemoryConfig {
             turns: 0,
             turned_images: 1000,
         }
-    }
-}
-
-/// The method `patchcore`; levels, seed and memory budget are those of the whole configuration.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PatchCoreConfig {
-    /// Side of the square over which features are averaged around a position, odd.
-    pub neighbourhood: usize,
-    /// Most patch descriptors that are sampled from the training images; fewer where the memory budget is tighter.
-    pub candidates: usize,
-    /// Dimensions of the random projection in which the coreset is chosen; 0 is none.
-    pub projection: usize,
-    /// Size of the coreset.
-    pub prototypes: usize,
-    /// Neighbours that weigh the image score; 0 takes the largest value of the map.
-    pub reweight_neighbours: usize,
-}
-
-impl Default for PatchCoreConfig {
-    fn default() -> Self {
-        let PatchCoreParams { neighbourhood, candidates, projection, prototypes, reweight_neighbours, .. } =
-            PatchCoreParams::default();
-        Self { neighbourhood, candidates, projection, prototypes, reweight_neighbours }
-    }
-}
-
-/// The method `padim`; levels, seed and memory budget are those of the whole configuration.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PadimConfig {
-    /// Channels that are kept, drawn at random from those of all levels.
-    pub dimensions: usize,
-    /// What is added to the diagonal of every covariance.
-    pub regularisation: f64,
-}
-
-impl Default for PadimConfig {
-    fn default() -> Self {
-        let PadimParams { dimensions, regularisation, .. } = PadimParams::default();
-        Self { dimensions, regularisation }
     }
 }
 
@@ -439,164 +400,15 @@ impl Config {
     }
 }
 
-impl Config {
-    /// The part of the memory budget for the cache of extracted features.
-    pub(crate) fn cache_budget(&self) -> usize {
-        self.memory_budget.0 / 4
-    }
-
-    /// The settings of the student.
-    pub(crate) fn student_params(&self) -> StudentParams {
-        StudentParams { seed: self.seed, ..self.distill.clone() }
-    }
-
-    /// The part of the memory budget for learning.
-    fn learning_budget(&self) -> usize {
-        self.memory_budget.0 - self.cache_budget()
-    }
-
-    /// The settings of the fusion; the baselines take the largest value of the map, as published.
-    pub(crate) fn fusion_params(&self) -> FusionParams {
-        let mut params = self.fusion.clone();
-        if self.method != Method::Masf {
-            params.image_score = ImageScore::Max;
-        }
-        params
-    }
-
-    /// The learner of the method `patchcore`.
-    pub(crate) fn patchcore(&self) -> Result<PatchCoreFit> {
-        let PatchCoreConfig { neighbourhood, candidates, projection, prototypes, reweight_neighbours } = self.patchcore;
-        let params = PatchCoreParams {
-            levels: self.backbone.strides.clone(),
-            neighbourhood,
-            candidates,
-            projection,
-            prototypes,
-            reweight_neighbours,
-            memory_budget: self.learning_budget(),
-            seed: self.seed,
-        };
-        Ok(params.check()?)
-    }
-
-    /// The learner of the method `padim`.
-    pub(crate) fn padim(&self) -> Result<PadimFit> {
-        let PadimConfig { dimensions, regularisation } = self.padim;
-        let params = PadimParams {
-            levels: self.backbone.strides.clone(),
-            dimensions,
-            regularisation,
-            memory_budget: self.learning_budget(),
-            seed: self.seed,
-        };
-        Ok(params.check()?)
-    }
-
-    /// The learner of the method `cfa`.
-    pub(crate) fn cfa(&self) -> Result<CfaFit> {
-        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
-        Ok(CfaParams { levels, seed, ..self.cfa.clone() }.check()?)
-    }
-
-    /// The learner of the method `rdpp`.
-    pub(crate) fn rdpp(&self) -> Result<RdppFit> {
-        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
-        Ok(RdppParams { levels, seed, ..self.rdpp.clone() }.check()?)
-    }
-
-    /// The learner of the method `adtr`.
-    pub(crate) fn adtr(&self) -> Result<AdtrFit> {
-        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
-        Ok(AdtrParams { levels, seed, ..self.adtr.clone() }.check()?)
-    }
-
-    /// The learner of the method `isstad`.
-    pub(crate) fn isstad(&self) -> Result<IsstadFit> {
-        let (levels, seed) = (self.backbone.strides.clone(), self.seed);
-        Ok(IsstadParams { levels, seed, ..self.isstad.clone() }.check()?)
-    }
-
-    /// The settings of the memory banks: one over all strides, or one for each.
-    pub(crate) fn memory_banks(&self) -> Vec<MemoryBankParams> {
-        let strides = &self.backbone.strides;
-        if self.memory.per_level {
-            strides.iter().map(|stride| self.memory_params(vec![*stride])).collect()
-        } else {
-            vec![self.memory_params(strides.clone())]
-        }
-    }
-
-    /// The settings of a memory bank over some levels.
-    fn memory_params(&self, levels: Vec<usize>) -> MemoryBankParams {
-        let memory = &self.memory;
-        MemoryBankParams {
-            levels,
-            neighbourhood: memory.neighbourhood,
-            standardise: memory.standardise,
-            reduction: memory.reduction,
-            candidates: memory.candidates,
-            memory_budget: self.learning_budget(),
-            projection: memory.projection,
-            prototypes: memory.prototypes,
-            search: memory.search,
-            anchor_channels: memory.anchor_channels,
-            anchor_weight: memory.anchor_weight,
-            seed: self.seed,
-            ..MemoryBankParams::default()
-        }
-    }
-}
-
-/// `"640x256"`.
-mod size_text {
-    use super::Size;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(size: &Size, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(size)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
-        match SizeText::deserialize(deserializer)? {
-            SizeText::Side(side) => Ok(Size::square(side)),
-            SizeText::Text(text) => text.parse().map_err(D::Error::custom),
-        }
-    }
-
-    #[derive(serde::Deserialize)]
-    #[serde(untagged, expecting = "an image size such as 256 or \"640x256\"")]
-    enum SizeText {
-        Side(u32),
-        Text(String),
-    }
-}
-
-mod optional_size_text {
-    use super::{Size, size_text};
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(size: &Option<Size>, serializer: S) -> Result<S::Ok, S::Error> {
-        match size {
-            Some(size) => size_text::serialize(size, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Size>, D::Error> {
-        #[derive(Deserialize)]
-        struct Wrapped(#[serde(with = "size_text")] Size);
-        Ok(Option::<Wrapped>::deserialize(deserializer)?.map(|wrapped| wrapped.0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use masf_fusion::ImageScore;
+
     use super::*;
 
     #[test]
     fn the_documented_file_lists_every_option_with_its_default() {
-        let documented = include_str!("../../../docs/masf.toml");
+        let documented = include_str!("../../../../docs/masf.toml");
         let config = Config::from_toml(documented).unwrap();
         assert_eq!(config, Config::default());
         // Every key is there, not just those that differ.

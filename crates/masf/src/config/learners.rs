@@ -1,0 +1,64 @@
+//! What the settings of masf's own parts come to.
+
+use masf_distill::StudentParams;
+use masf_fusion::{FusionParams, ImageScore};
+use masf_memory::MemoryBankParams;
+
+use super::Config;
+use crate::Method;
+
+impl Config {
+    /// The part of the memory budget for the cache of extracted features.
+    pub(crate) fn cache_budget(&self) -> usize {
+        self.memory_budget.0 / 4
+    }
+
+    /// The settings of the student.
+    pub(crate) fn student_params(&self) -> StudentParams {
+        StudentParams { seed: self.seed, ..self.distill.clone() }
+    }
+
+    /// The part of the memory budget for learning.
+    pub(super) fn learning_budget(&self) -> usize {
+        self.memory_budget.0 - self.cache_budget()
+    }
+
+    /// The settings of the fusion; the baselines take the largest value of the map, as published.
+    pub(crate) fn fusion_params(&self) -> FusionParams {
+        let mut params = self.fusion.clone();
+        if self.method != Method::Masf {
+            params.image_score = ImageScore::Max;
+        }
+        params
+    }
+
+    /// The settings of the memory banks: one over all strides, or one for each.
+    pub(crate) fn memory_banks(&self) -> Vec<MemoryBankParams> {
+        let strides = &self.backbone.strides;
+        if self.memory.per_level {
+            strides.iter().map(|stride| self.memory_params(vec![*stride])).collect()
+        } else {
+            vec![self.memory_params(strides.clone())]
+        }
+    }
+
+    /// The settings of a memory bank over some levels.
+    fn memory_params(&self, levels: Vec<usize>) -> MemoryBankParams {
+        let memory = &self.memory;
+        MemoryBankParams {
+            levels,
+            neighbourhood: memory.neighbourhood,
+            standardise: memory.standardise,
+            reduction: memory.reduction,
+            candidates: memory.candidates,
+            memory_budget: self.learning_budget(),
+            projection: memory.projection,
+            prototypes: memory.prototypes,
+            search: memory.search,
+            anchor_channels: memory.anchor_channels,
+            anchor_weight: memory.anchor_weight,
+            seed: self.seed,
+            ..MemoryBankParams::default()
+        }
+    }
+}
