@@ -150,14 +150,14 @@ impl Extracted {
         progress: &dyn Progress,
     ) -> Result<Vec<Box<dyn Scorer>>> {
         let upright = Subset::new(&self.cache, (0..self.cache.len()).filter(|image| selected(*image)).collect())?;
-        let fit = |branch: &Box<dyn FitBranch + '_>| match &self.turned {
+        let fit = |branch: &(dyn FitBranch + '_)| match &self.turned {
             Some((cache, image_of)) if branch.uses_turned() => {
                 let own = (0..cache.len()).filter(|item| selected(image_of[*item])).collect();
                 branch.fit_branch(purpose, &Joined(&upright, Subset::new(cache, own)?), progress)
             }
             _ => branch.fit_branch(purpose, &upright, progress),
         };
-        branches.iter().map(fit).collect()
+        branches.iter().map(|branch| fit(branch.as_ref())).collect()
     }
 }
 
