@@ -137,9 +137,9 @@ fn a_student_is_trained_and_goes_on_from_its_checkpoint() {
     let other = fixture.train(&["--branches", "distill", "--epochs", "3", "--resume", path(&folder)]);
     assert_eq!(other.status.code(), Some(1));
     assert!(text(&other.stderr).contains("does not fit"), "{}", text(&other.stderr));
-    fs::remove_file(folder.join("calibration.checkpoint")).expect("the checkpoint of the first training");
+    fs::remove_file(folder.join("student-calibration.checkpoint")).expect("the checkpoint of the first training");
     let missing = resume();
-    assert!(!missing.status.success() && text(&missing.stderr).contains("calibration.checkpoint"));
+    assert!(!missing.status.success() && text(&missing.stderr).contains("student-calibration.checkpoint"));
     let wrong = fixture.train(&["--branches", "samb"]);
     assert!(!wrong.status.success() && text(&wrong.stderr).contains("samb"));
 }

@@ -291,6 +291,10 @@ fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
         assert_eq!(error.fault(), Fault::Argument);
         assert!(error.to_string().contains("does not fit"), "{error}");
     }
+    // Each name has its own file; a training that has none begins at its start.
+    let named = checkpoints.named("other").resume_from(folder.path()).resume_if_present();
+    assert_eq!(bytes(&params.check()?.with_checkpoints(named)?.fit(&images, &Silent)?), whole);
+    assert!(folder.path().join("other.checkpoint").is_file());
     let others = Images((60..65).map(|seed| image(seed, 6)).collect::<Result<_>>()?);
     assert!(resumed.fit(&others, &Silent).unwrap_err().to_string().contains("other images"));
     std::fs::write(folder.path().join("student.checkpoint"), b"nothing").unwrap();

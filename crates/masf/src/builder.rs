@@ -160,8 +160,8 @@ impl DetectorBuilder {
         self
     }
 
-    /// Sets where the trainings of the student, for the thresholds and on all images, keep checkpoints (`calibration.checkpoint`, and
-    /// `student.checkpoint` or another [`name`](Checkpoints::name)), and whether they go on from them; without effect if the configuration's
+    /// Sets where the trainings of the student, for the thresholds and on all images, keep checkpoints (`student-calibration.checkpoint` and
+    /// `student.checkpoint`, or another [`name`](Checkpoints::name)), and whether they go on from them; without effect if the configuration's
     /// `branches` do not name `distill`.
     #[must_use]
     pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {

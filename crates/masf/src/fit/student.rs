@@ -5,9 +5,6 @@ use masf_distill::{Checkpoints, MaskedStudentFit, StudentParams};
 
 use super::{FitBranch, Purpose};
 
-/// The name of the checkpoint of the training for the thresholds; that of the detector's own is the default, `student`.
-const CALIBRATION: &str = "calibration";
-
 /// Learns a student from a part of the images for the thresholds, then from all of them.
 pub(crate) struct StudentBranch {
     calibration: MaskedStudentFit,
@@ -21,8 +18,9 @@ impl StudentBranch {
         let Some(checkpoints) = checkpoints else {
             return Ok(Self { calibration: fit.clone(), detector: fit });
         };
+        let calibration = checkpoints.clone().named(format!("{}-calibration", checkpoints.name));
         Ok(Self {
-            calibration: fit.clone().with_checkpoints(checkpoints.clone().named(CALIBRATION))?,
+            calibration: fit.clone().with_checkpoints(calibration)?,
             detector: fit.with_checkpoints(checkpoints.clone().resume_if_present())?,
         })
     }
