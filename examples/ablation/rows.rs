@@ -93,10 +93,10 @@ pub(crate) const ROWS: &[Row] = &[
         change: |config| config.memory.turns = 4,
     },
     Row {
-        name: "equal-weights",
-        what: "branches and scales weigh alike (UGHF without learned precision)",
+        name: "learned-weights",
+        what: "branches and scales weighed by synthetic defects (UGHF's precision; off by default)",
         trains_again: false,
-        change: |config| config.fusion.weights = Weights::Equal,
+        change: |config| config.fusion.weights = Weights::Learned,
     },
     Row {
         name: "gate",

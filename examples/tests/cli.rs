@@ -289,7 +289,7 @@ fn the_ablation_measures_its_rows_once() {
     assert_eq!(text(&again.stdout), text(&first.stdout));
     let wrong = run("ablation", &[&fixed[..], &["--rows", "no-such-row"]].concat());
     assert_eq!(wrong.status.code(), Some(1));
-    assert!(text(&wrong.stderr).contains("no-such-row") && text(&wrong.stderr).contains("equal-weights"));
+    assert!(text(&wrong.stderr).contains("no-such-row") && text(&wrong.stderr).contains("learned-weights"));
 }
 
 #[cfg(unix)]

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use masf_core::Error;
-use masf_fusion::Weights;
 
 use crate::{Branch, Config};
 
@@ -17,7 +16,7 @@ pub enum Preset {
     /// The default configuration.
     #[default]
     Balanced,
-    /// Both branches, with weights learned from synthetic defects.
+    /// Both branches: memory bank and student.
     Accurate,
 }
 
@@ -53,8 +52,8 @@ impl FromStr for Preset {
 impl Config {
     /// The configuration of a preset.
     ///
-    /// `balanced` is [`Config::default`]. Its only branch is the memory bank as yet, so `fast` is the same; `accurate` adds the student
-    /// and learns how much each score map counts. What it gains and costs: `docs/benchmarks.md`.
+    /// `balanced` is [`Config::default`]. Its only branch is the memory bank as yet, so `fast` is the same; `accurate` adds the student.
+    /// What it gains and costs: `docs/fusion.md`.
     ///
     /// ```
     /// use masf::{Config, Preset};
@@ -72,10 +71,7 @@ impl Config {
         match preset {
             Preset::Fast => config.branches = vec![Branch::Memory],
             Preset::Balanced => {}
-            Preset::Accurate => {
-                config.branches = vec![Branch::Memory, Branch::Distill];
-                config.fusion.weights = Weights::Learned;
-            }
+            Preset::Accurate => config.branches = vec![Branch::Memory, Branch::Distill],
         }
         config
     }
