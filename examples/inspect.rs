@@ -16,7 +16,7 @@ use clap::Parser;
 use masf::data::ImageFile;
 use masf::{Detector, Inspection, Progress};
 use masf_examples::{
-    Common, ModelArgs, as_json, describe, note, outln, output_is_closed, png, progress, run, write_atomically,
+    Common, ModelArgs, as_json_of, describe, note, outln, output_is_closed, png, progress, run, write_atomically,
 };
 use serde_json::json;
 
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
                     .map_err(anyhow::Error::from)
                     .and_then(|inspection| report(&args, file, &inspection).map(|()| inspection));
                 match outcome {
-                    Ok(inspection) => rows.push(as_json(&file.path.to_string_lossy(), &inspection)),
+                    Ok(inspection) => rows.push(as_json_of(&file.path, &inspection)),
                     Err(error) => {
                         failures += 1;
                         note!("error: {}", describe(&error));

@@ -20,7 +20,7 @@ use clap::Parser;
 use masf::data::layout::EXTENSIONS;
 use masf::{Detector, Progress};
 use masf_examples::demo::{self, OptionalModel};
-use masf_examples::{Common, as_json, note, png, progress, run, write_atomically};
+use masf_examples::{Common, as_json_of, note, png, progress, run, write_atomically};
 use serde_json::json;
 
 /// Inspect the images that appear in a folder.
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
                         if let Some(folder) = &heatmaps {
                             draw(&path, &found, folder)?;
                         }
-                        as_json(&path.to_string_lossy(), &found)
+                        as_json_of(&path, &found)
                     }
                     // The rest may be on its way.
                     Err(_) if file.since.elapsed() < patience => continue,

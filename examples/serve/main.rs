@@ -240,11 +240,7 @@ impl App {
         if wanted == Wanted::Png {
             return Ok(([(header::CONTENT_TYPE, "image/png")], heat_map()?).into_response());
         }
-        let mut answer = as_json("image", &found);
-        // The body has no path.
-        if let Some(keys) = answer.as_object_mut() {
-            keys.remove("path");
-        }
+        let mut answer = as_json(&found);
         if wanted == Wanted::JsonWithHeatMap {
             let text = base64::engine::general_purpose::STANDARD.encode(heat_map()?);
             answer["heatmap"] = format!("data:image/png;base64,{text}").into();

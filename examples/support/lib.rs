@@ -5,7 +5,7 @@ pub mod demo;
 pub mod memory;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,7 +114,7 @@ pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
 ///
 /// # Errors
 /// The file system's, with the path.
-pub fn write_atomically(path: &std::path::Path, content: &[u8]) -> anyhow::Result<()> {
+pub fn write_atomically(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let special = std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
     let written = if special {
         std::fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(content))
@@ -170,10 +170,9 @@ macro_rules! note {
     ($($text:tt)*) => { $crate::print_note(format_args!($($text)*)) };
 }
 
-/// An inspection as JSON, all but its maps; `name` is the image's.
-pub fn as_json(name: &str, inspection: &masf::Inspection) -> serde_json::Value {
+/// An inspection as JSON, all but its maps.
+pub fn as_json(inspection: &masf::Inspection) -> serde_json::Value {
     serde_json::json!({
-        "path": name,
         "image_score": inspection.image_score,
         "normalised_score": inspection.normalised_score,
         "threshold": inspection.threshold.value,
@@ -181,6 +180,13 @@ pub fn as_json(name: &str, inspection: &masf::Inspection) -> serde_json::Value {
         "uncertainty": inspection.uncertainty,
         "regions": inspection.regions,
     })
+}
+
+/// As [`as_json`], with the path of the image.
+pub fn as_json_of(path: &Path, inspection: &masf::Inspection) -> serde_json::Value {
+    let mut found = as_json(inspection);
+    found["path"] = path.to_string_lossy().into();
+    found
 }
 
 /// A picture as the content of a PNG file.

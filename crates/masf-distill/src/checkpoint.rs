@@ -58,15 +58,22 @@ impl Checkpoints {
     /// Leaves the folder to go on from out if it holds no checkpoint of this name: training then starts at its beginning.
     #[must_use]
     pub fn resume_if_present(mut self) -> Self {
-        self.resume = self.resume.take().filter(|folder| self.path_in(folder).is_file());
+        if !self.resumed().is_some_and(|path| path.is_file()) {
+            self.resume = None;
+        }
         self
+    }
+
+    /// The file that training goes on from.
+    pub(crate) fn resumed(&self) -> Option<PathBuf> {
+        self.resume.as_deref().map(|folder| self.path_in(folder))
     }
 
     fn path(&self) -> PathBuf {
         self.path_in(&self.folder)
     }
 
-    pub(crate) fn path_in(&self, folder: &Path) -> PathBuf {
+    fn path_in(&self, folder: &Path) -> PathBuf {
         folder.join(format!("{}.checkpoint", self.name))
     }
 }

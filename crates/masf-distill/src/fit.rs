@@ -51,8 +51,7 @@ impl MaskedStudentFit {
         let grid = Grid::of(&source.batch(&[0])?);
         let statistics: Vec<_> = ChannelStatistics::learn(source, &grid, progress)?.into_iter().map(Arc::new).collect();
         let mut trainer = Trainer::new(self.params.clone(), source, grid, statistics)?;
-        let resumed = |checkpoints: &Checkpoints| Some(checkpoints.path_in(checkpoints.resume.as_ref()?));
-        match self.checkpoints.as_ref().and_then(resumed) {
+        match self.checkpoints.as_ref().and_then(Checkpoints::resumed) {
             Some(path) => checkpoint::load(&mut trainer, &path)?,
             None if self.params.linear_start => start::linear(&mut trainer, source, progress)?,
             None => {}

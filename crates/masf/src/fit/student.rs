@@ -33,10 +33,11 @@ impl FitBranch for StudentBranch {
         source: &dyn PyramidSource,
         progress: &dyn Progress,
     ) -> Result<Box<dyn Scorer>> {
-        match purpose {
-            Purpose::Calibration => self.calibration.fit_branch(purpose, source, progress),
-            Purpose::Detector => self.detector.fit_branch(purpose, source, progress),
-        }
+        let fit = match purpose {
+            Purpose::Calibration => &self.calibration,
+            Purpose::Detector => &self.detector,
+        };
+        fit.fit_branch(purpose, source, progress)
     }
 
     fn takes_long(&self) -> bool {
