@@ -7,7 +7,7 @@ use masf::{Config, Detector, Fault, Silent};
 
 use crate::assert_says;
 use crate::forge::container;
-use crate::measure::{MIB, alone, bounded};
+use crate::measure::{MIB, bounded, turn};
 
 /// Header, data, and what the message must say.
 fn lies() -> Vec<(&'static str, Vec<u8>, &'static str)> {
@@ -52,6 +52,7 @@ fn lies() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 
 #[test]
 fn both_readers_refuse_every_lie_about_tensors() {
+    let _turn = turn();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("lie.safetensors");
     let config = Config::from_toml("backbone.name = 'resnet18'").expect("a configuration");
@@ -68,18 +69,18 @@ fn both_readers_refuse_every_lie_about_tensors() {
 
 #[test]
 fn tensors_of_nothing_and_of_unknown_types_are_no_weights() {
+    let _turn = turn();
     let header = r#"{"a":{"dtype":"F32","shape":[0,9007199254740993],"data_offsets":[0,0]},
         "b":{"dtype":"BOOL","shape":[1],"data_offsets":[0,1]}}"#;
     let bytes = container(header, &[1]);
-    alone(|| {
-        let weights = Weights::from_bytes(&bytes, "nothing").expect("it is a container");
-        let names: Vec<_> = weights.tensors().map(|(name, tensor)| (name.to_owned(), tensor.elem_count())).collect();
-        assert_eq!(names, [("a".to_owned(), 0)]);
-    });
+    let weights = Weights::from_bytes(&bytes, "nothing").expect("it is a container");
+    let names: Vec<_> = weights.tensors().map(|(name, tensor)| (name.to_owned(), tensor.elem_count())).collect();
+    assert_eq!(names, [("a".to_owned(), 0)]);
 }
 
 #[test]
 fn a_file_that_is_larger_than_the_limit_is_not_read() {
+    let _turn = turn();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("sparse.masf");
     let file = fs::File::create(&path).expect("a file");

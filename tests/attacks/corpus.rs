@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::measure::{MIB, bounded};
+use crate::measure::{MIB, bounded, turn};
 
 #[path = "../../fuzz/bodies/config.rs"]
 mod config;
@@ -17,6 +17,7 @@ mod weights;
 
 /// Gives every file of a folder to a function, also cut short.
 fn replay(target: &str, run: fn(&[u8])) {
+    let _turn = turn();
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds")).join(target);
     let mut count = 0;
     for entry in std::fs::read_dir(&folder).expect("the seeds") {

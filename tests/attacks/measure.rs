@@ -1,13 +1,13 @@
 //! How much memory and time a piece of work takes.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
-/// Work is measured one at a time; every test of this program goes through here.
+/// The tests of this program run one at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// The system's allocator, which also counts. What is asked for counts, whether it is touched or not.
@@ -53,26 +53,24 @@ pub(crate) const MIB: usize = 1 << 20;
 /// No attack takes a noticeable part of this; what does not end takes more.
 const TIME: Duration = Duration::from_secs(20);
 
-/// Does the work alone.
-pub(crate) fn alone<T>(work: impl FnOnce() -> T) -> T {
-    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    work()
+/// Every test begins by waiting for its turn and keeps it to its end: what another test allocates would be counted as well.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Does the work alone and asserts that it asked for no more than `bytes` at any moment, beyond what was there before, and that it came
-/// to an end.
+/// Does the work and asserts that it asked for no more than `bytes` at any moment, beyond what was there before, and that it came to an
+/// end.
 pub(crate) fn bounded<T>(name: &str, bytes: usize, work: impl FnOnce() -> T) -> T {
-    alone(|| {
-        let (before, started) = (live(), Instant::now());
-        PEAK.store(before, Ordering::Relaxed);
-        let result = work();
-        let used = PEAK.load(Ordering::Relaxed).saturating_sub(before);
-        let took = started.elapsed();
-        if std::env::var_os("MASF_SHOW_ATTACKS").is_some() {
-            eprintln!("{name}: {used} bytes, {took:?}");
-        }
-        assert!(used <= bytes, "{name}: {used} bytes were asked for; the bound is {bytes}");
-        assert!(took <= TIME, "{name} took {took:?}");
-        result
-    })
+    assert!(TURN.try_lock().is_err(), "{name}: the test has not waited for its turn");
+    let (before, started) = (live(), Instant::now());
+    PEAK.store(before, Ordering::Relaxed);
+    let result = work();
+    let used = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    let took = started.elapsed();
+    if std::env::var_os("MASF_SHOW_ATTACKS").is_some() {
+        eprintln!("{name}: {used} bytes, {took:?}");
+    }
+    assert!(used <= bytes, "{name}: {used} bytes were asked for; the bound is {bytes}");
+    assert!(took <= TIME, "{name} took {took:?}");
+    result
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::assert_says;
 use crate::forge::{Model, Stored, load};
-use crate::measure::{MIB, alone, bounded};
+use crate::measure::{MIB, bounded, turn};
 
 /// What all models here have in common: they are small.
 const SMALL: &str = "
@@ -70,7 +70,7 @@ fn small(kind: &str) -> Config {
 }
 
 fn models() -> Vec<(&'static str, Model)> {
-    KINDS.map(|(name, kind)| (name, alone(|| Model::fitted(small(kind), 4)).expect("it can be fitted"))).to_vec()
+    KINDS.map(|(name, kind)| (name, Model::fitted(small(kind), 4).expect("it can be fitted"))).to_vec()
 }
 
 /// The pointers of all values of a document, inner ones too.
@@ -140,6 +140,7 @@ fn picture() -> RgbImage {
 
 #[test]
 fn no_setting_of_a_model_file_can_break_its_reader() {
+    let _turn = turn();
     let picture = picture();
     let mut broken = Vec::new();
     let (mut tried, mut accepted) = (0, Vec::new());
@@ -181,6 +182,7 @@ fn no_setting_of_a_model_file_can_break_its_reader() {
 
 #[test]
 fn no_tensor_of_a_model_file_can_break_its_reader() {
+    let _turn = turn();
     let picture = picture();
     let mut broken = Vec::new();
     for (kind, model) in models() {
@@ -242,7 +244,8 @@ fn forged_tensors(stored: &Stored) -> Vec<(&'static str, Option<Stored>)> {
 
 #[test]
 fn what_is_wrong_is_named() -> Result<()> {
-    let model = alone(|| Model::fitted(quick_config(), 4))?;
+    let _turn = turn();
+    let model = Model::fitted(quick_config(), 4)?;
     let refusal =
         |forged: &Model| bounded("a refusal", 96 * MIB, || forged.load().err()).map(|error| error.to_string());
     let changed = |place: &str, value: Value| {
@@ -303,9 +306,10 @@ fn what_is_wrong_is_named() -> Result<()> {
 
 #[test]
 fn versions_and_checksums() -> Result<()> {
-    let model = alone(|| Model::fitted(quick_config(), 2))?;
+    let _turn = turn();
+    let model = Model::fitted(quick_config(), 2)?;
     let refusal = |bytes: &[u8]| bounded("a refusal", 96 * MIB, || load(bytes).expect_err("it lies")).to_string();
-    alone(|| model.load())?;
+    model.load()?;
     let sha256 = model.checksum();
     assert_says(&refusal(&model.bytes_with(2, &sha256)), &["version 2 is newer", "update"]);
     assert_says(&refusal(&model.bytes_with(u64::from(u32::MAX), &sha256)), &["4294967295", "update"]);
@@ -322,7 +326,8 @@ fn versions_and_checksums() -> Result<()> {
 
 #[test]
 fn cut_at_every_section() -> Result<()> {
-    let bytes = alone(|| Model::fitted(quick_config(), 2))?.bytes();
+    let _turn = turn();
+    let bytes = Model::fitted(quick_config(), 2)?.bytes();
     let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     let text: Value = serde_json::from_slice(&bytes[8..8 + header]).expect("a header");
     let mut cuts = vec![0, 1, 7, 8, 9, 8 + header / 2, 8 + header - 1, 8 + header, bytes.len() - 1];
