@@ -32,12 +32,12 @@ fn eight_threads_share_a_detector() -> Result<()> {
     const THREADS: usize = 8;
     let barrier = Barrier::new(THREADS);
     std::thread::scope(|scope| {
-        for thread in 0..THREADS {
+        let spawn = |thread: usize| {
             let (detector, images, expected, barrier) = (&detector, &images, &expected, &barrier);
             scope.spawn(move || {
                 barrier.wait();
                 // Half of them one by one, from another place each; half of them all at once.
-                if thread % 2 == 0 {
+                if thread.is_multiple_of(2) {
                     for step in 0..images.len() {
                         let index = (step + thread) % images.len();
                         let found = detector.inspect(&images[index]).expect("it can be inspected");
@@ -49,8 +49,10 @@ fn eight_threads_share_a_detector() -> Result<()> {
                         assert!(bits(&found) == expected[index], "thread {thread}, image {index} of a batch");
                     }
                 }
-            });
-        }
+            })
+        };
+        let threads: Vec<_> = (0..THREADS).map(spawn).collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no thread panics"));
     });
     Ok(())
 }
