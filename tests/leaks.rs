@@ -15,6 +15,20 @@ static ALLOCATOR: measure::Counting = measure::Counting;
 /// What the pools of threads may keep, whatever is done. One map of the smallest model is 16 KiB, and 96 images are inspected.
 const NOISE: usize = 64 << 10;
 
+/// The bytes that some work leaves behind every time: a pool grows once, when two threads first need something at the same moment, a leak always.
+fn growth(work: impl Fn()) -> usize {
+    let mut least = usize::MAX;
+    for _ in 0..3 {
+        let before = measure::live();
+        work();
+        least = least.min(measure::live().saturating_sub(before));
+        if least <= NOISE {
+            break;
+        }
+    }
+    least
+}
+
 /// Inspects images of four sizes, and bytes that are none; asks for a batch too.
 fn round(detector: &Detector, folder: &std::path::Path) {
     let image = |(width, height): (u32, u32)| {
@@ -53,18 +67,16 @@ fn inspections_give_back_what_they_take() -> Result<()> {
 
         let detector = Detector::load(&path)?;
         (0..3).for_each(|_| round(&detector, folder.path()));
-        let before = measure::live();
-        (0..8).for_each(|_| round(&detector, folder.path()));
-        let grown = measure::live().saturating_sub(before);
+        let grown = growth(|| (0..8).for_each(|_| round(&detector, folder.path())));
         assert!(grown <= NOISE, "{name}: 96 inspections left {grown} bytes behind");
 
         drop(detector);
-        let before = measure::live();
-        for _ in 0..4 {
-            let detector = Detector::load(&path)?;
-            round(&detector, folder.path());
-        }
-        let grown = measure::live().saturating_sub(before);
+        let grown = growth(|| {
+            for _ in 0..4 {
+                let detector = Detector::load(&path).expect("it was loaded before");
+                round(&detector, folder.path());
+            }
+        });
         assert!(grown <= NOISE, "{name}: 4 detectors that are gone left {grown} bytes behind");
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The traits of the parts.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::{
     AnomalyMap, Artifact, CalibratedMap, Error, FeaturePyramid, LevelSpec, Progress, RealignedScores, Result, Scores,
@@ -52,6 +52,29 @@ impl Normalisation {
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
     /// RGB to `[-1, 1]`.
     pub const SYMMETRIC: Self = Self { mean: [0.5; 3], std: [0.5; 3] };
+
+    /// The brightness of normalised images: `[B, 3, H, W]` to `[B, H, W]`, `f32`, in `[0, 1]`, on the CPU; the luma of ITU-R BT.601.
+    ///
+    /// # Errors
+    /// Images of another shape.
+    pub fn luminance(&self, images: &Tensor) -> Result<Tensor> {
+        const WEIGHTS: [f32; 3] = [0.299, 0.587, 0.114];
+        let &[batch, 3, height, width] = images.dims() else {
+            return Err(Error::data("images", format!("shape {:?}; expected [B, 3, H, W]", images.dims())));
+        };
+        let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let plane = (height * width).max(1);
+        let mut luminance = vec![0f32; batch * height * width];
+        for (out, image) in luminance.chunks_exact_mut(plane).zip(values.chunks_exact(3 * plane)) {
+            for (channel, values) in image.chunks_exact(plane).enumerate() {
+                let (weight, mean, std) = (WEIGHTS[channel], self.mean[channel], self.std[channel]);
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out += weight * (value * std + mean);
+                }
+            }
+        }
+        Ok(Tensor::from_vec(luminance, (batch, height, width), &Device::Cpu)?)
+    }
 }
 
 /// A fitted model of normality: scores the positions of a pyramid.
@@ -149,6 +172,21 @@ pub trait Fusion: Artifact {
     /// # Errors
     /// No maps, or maps of different batch sizes.
     fn fuse(&self, maps: &[CalibratedMap], size: (usize, usize)) -> Result<AnomalyMap>;
+
+    /// Fits fused maps `[B, H, W]` to what can be seen: `luminance`, `[B, H, W]`, is that of the images ([`Normalisation::luminance`]). Image scores are
+    /// those of the maps before. Changes nothing unless it is implemented.
+    ///
+    /// # Errors
+    /// Tensors of different shapes.
+    fn refine(&self, maps: Tensor, luminance: &Tensor) -> Result<Tensor> {
+        let _ = luminance;
+        Ok(maps)
+    }
+
+    /// Whether [`refine`](Self::refine) does anything; where it does not, nobody need make the luminance.
+    fn refines(&self) -> bool {
+        false
+    }
 }
 
 /// Slightly different views of an image: what is defective scores high in all of them.

@@ -33,8 +33,8 @@ use candle_core::{DType, Device, Tensor};
 pub enum ImageInput {
     /// A file, read when it is needed.
     Path(PathBuf),
-    /// An upright image.
-    Image(DynamicImage),
+    /// An upright image, shared: clones do not copy its pixels.
+    Image(Arc<DynamicImage>),
     /// The content of a file, decoded when it is needed; see [`encoded`](Self::encoded).
     Encoded {
         /// What errors call it.
@@ -171,7 +171,7 @@ impl ImageInput {
     pub fn decode(&self, limits: &Limits) -> Result<DynamicImage> {
         match self {
             Self::Path(path) => crate::read_image(path, limits),
-            Self::Image(image) => Ok(image.clone()),
+            Self::Image(image) => Ok(DynamicImage::clone(image)),
             Self::Encoded { name, bytes } => decode_image(name, bytes, limits),
         }
     }
@@ -204,7 +204,7 @@ fn checked(what: &'static str, size: Size, channels: u64, length: usize) -> Resu
 
 fn from_raw(size: Size, image: Option<impl Into<DynamicImage>>) -> Result<ImageInput> {
     let image = image.ok_or_else(|| DataError::argument("image size", size, "one that fits into memory"))?;
-    Ok(ImageInput::Image(image.into()))
+    Ok(image.into().into())
 }
 
 impl TryFrom<&Tensor> for ImageInput {
@@ -242,13 +242,13 @@ impl From<&str> for ImageInput {
 
 impl From<DynamicImage> for ImageInput {
     fn from(image: DynamicImage) -> Self {
-        Self::Image(image)
+        Self::Image(Arc::new(image))
     }
 }
 
 impl From<RgbImage> for ImageInput {
     fn from(image: RgbImage) -> Self {
-        Self::Image(image.into())
+        DynamicImage::from(image).into()
     }
 }
 
@@ -266,31 +266,31 @@ impl From<&String> for ImageInput {
 
 impl From<&DynamicImage> for ImageInput {
     fn from(image: &DynamicImage) -> Self {
-        Self::Image(image.clone())
+        image.clone().into()
     }
 }
 
 impl From<&RgbImage> for ImageInput {
     fn from(image: &RgbImage) -> Self {
-        Self::Image(image.clone().into())
+        image.clone().into()
     }
 }
 
 impl From<RgbaImage> for ImageInput {
     fn from(image: RgbaImage) -> Self {
-        Self::Image(image.into())
+        DynamicImage::from(image).into()
     }
 }
 
 impl From<GrayImage> for ImageInput {
     fn from(image: GrayImage) -> Self {
-        Self::Image(image.into())
+        DynamicImage::from(image).into()
     }
 }
 
 impl From<ImageBuffer<Luma<u16>, Vec<u16>>> for ImageInput {
     fn from(image: ImageBuffer<Luma<u16>, Vec<u16>>) -> Self {
-        Self::Image(image.into())
+        DynamicImage::from(image).into()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::gate::{GateUnits, Layer, blend};
 use crate::params::{FusionParams, FusionValidParams, ImageScore};
 use crate::position::PositionScales;
 use crate::smoothing::Smoother;
-use crate::{Calibration, FusionError, MapPrecision};
+use crate::{Calibration, Detail, FusionError, MapPrecision};
 
 impl FusionValidParams {
     /// Learns the scales of all score maps from the scores of held-out normal images.
@@ -66,6 +66,9 @@ struct Section {
     precisions: Option<Vec<MapPrecision>>,
     #[serde(default)]
     units: Option<Vec<GateUnits>>,
+    /// That of the parameters; `None` in files of before, whose thresholds were set without detail.
+    #[serde(default)]
+    detail: Option<Detail>,
 }
 
 /// The fused result for one image.
@@ -274,6 +277,14 @@ impl Fusion for CalibratedFusion {
             map,
         })
     }
+
+    fn refine(&self, maps: Tensor, luminance: &Tensor) -> Result<Tensor> {
+        if self.refines() { self.params.detail.add(&maps, luminance) } else { Ok(maps) }
+    }
+
+    fn refines(&self) -> bool {
+        self.params.detail.is_on()
+    }
 }
 
 /// The names of the tensors of a calibration that depends on the position.
@@ -292,6 +303,7 @@ impl Artifact for CalibratedFusion {
             calibrations: self.calibrations.clone(),
             precisions: self.precisions.clone(),
             units: self.units.clone(),
+            detail: Some(self.params.detail),
         })?;
         for (index, calibration) in self.calibrations.iter().enumerate() {
             if let Some(PositionScales { size, centre, factor }) = calibration.positions() {
@@ -304,7 +316,8 @@ impl Artifact for CalibratedFusion {
     }
 
     fn read(reader: &ArtifactReader<'_>) -> Result<Self> {
-        let Section { params, mut calibrations, precisions, units } = reader.section()?;
+        let Section { mut params, mut calibrations, precisions, units, detail } = reader.section()?;
+        params.detail = detail.unwrap_or(Detail::OFF);
         let invalid = |error: FusionError| reader.invalid(error.to_string());
         params.clone().check().map_err(invalid)?;
         if calibrations.is_empty() {

@@ -7,6 +7,7 @@
 //!    precision in telling synthetic defects from normal images ([`Weights`], [`MapPrecision`]), and learns the units of the
 //!    [`Gate`], which lowers the weight of a branch where it varies over test-time views or stands alone. Uncertainty maps come
 //!    from the same variance and disagreement.
+//!    [`Detail`] of the image then sharpens maps; image scores stay.
 //! 3. [`conformal_threshold`] turns the image scores of normal images into a [`Threshold`] for a stated false-alarm rate;
 //!    [`kolmogorov_smirnov`] tells whether later scores still look like those.
 //!
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod calibration;
+mod detail;
 mod drift;
 mod error;
 mod fusion;
@@ -30,6 +32,7 @@ mod smoothing;
 mod threshold;
 
 pub use calibration::Calibration;
+pub use detail::Detail;
 pub use drift::{KolmogorovSmirnov, kolmogorov_smirnov};
 pub use error::FusionError;
 pub use fusion::CalibratedFusion;

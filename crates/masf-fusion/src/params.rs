@@ -1,6 +1,6 @@
 //! The settings of the fusion and their check.
 
-use crate::FusionError;
+use crate::{Detail, FusionError};
 
 /// How the score of an image is read from its anomaly map.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -79,6 +79,8 @@ pub struct FusionParams {
     pub synthetic_defects: usize,
     /// Where branches lose weight for lack of agreement.
     pub gate: Gate,
+    /// How strongly maps follow what the image shows; image scores do not depend on it.
+    pub detail: Detail,
 }
 
 impl Default for FusionParams {
@@ -91,6 +93,7 @@ impl Default for FusionParams {
             weights: Weights::Equal,
             synthetic_defects: 100,
             gate: Gate::default(),
+            detail: Detail::default(),
         }
     }
 }
@@ -128,6 +131,7 @@ impl FusionParams {
                 return wrong(name, value, "0 to 100");
             }
         }
+        self.detail.check()?;
         Ok(FusionValidParams(self))
     }
 }
@@ -154,6 +158,8 @@ mod tests {
             (FusionParams { synthetic_defects: 7, ..default.clone() }, "synthetic_defects"),
             (gate(-1.0, 0.0), "gate.views"),
             (gate(0.0, f64::NAN), "gate.disagreement"),
+            (FusionParams { detail: Detail { gain: f64::NAN, radius: 8 }, ..default.clone() }, "detail.gain"),
+            (FusionParams { detail: Detail { gain: 1.0, radius: 0 }, ..default.clone() }, "detail.radius"),
         ];
         for (params, name) in wrong {
             assert!(params.check().unwrap_err().to_string().contains(name));

@@ -280,8 +280,10 @@ impl DetectorBuilder {
             Weights::Learned => config.fusion.synthetic_defects,
             _ => 0,
         };
-        // The images are read again for views and synthetic defects only.
-        let again = if views.is_some() || defects > 0 { images.clone() } else { Vec::new() };
+        let fusion_params = config.fusion_params().check()?;
+        // The images are read again for views, synthetic defects and the detail of maps only.
+        let reads_again = views.is_some() || defects > 0 || fusion_params.params().detail.is_on();
+        let again = if reads_again { images.clone() } else { Vec::new() };
         let turns = if branches.iter().any(|branch| branch.uses_turned()) { config.memory.turns } else { 0 };
         let (extracted, learned, provenance, mut report) = {
             let _span = tracing::info_span!("features", images = images.len()).entered();
@@ -295,7 +297,6 @@ impl DetectorBuilder {
             .map(|(_, image)| image)
             .collect();
 
-        let size = (preprocess.size().height as usize, preprocess.size().width as usize);
         let held = HeldOut {
             images: &again,
             preprocess,
@@ -310,9 +311,10 @@ impl DetectorBuilder {
             fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())?
         };
         let _span = tracing::info_span!("calibrate").entered();
-        let fusion = fit::fit_fusion(&config.fusion_params().check()?, &scores, size)?;
+        let fusion = fit::fit_fusion(&fusion_params, &scores, held.size())?;
         report.precisions = fusion.precisions().unwrap_or_default().to_vec();
-        let thresholds = fit::thresholds(&fusion, &scores.normals, size, config.threshold.false_alarm_rate)?;
+        let thresholds =
+            fit::thresholds(&fusion, &scores, &held, config.threshold.false_alarm_rate, progress.as_ref())?;
         report.spilled = extracted.cache.spilled();
         let detector = Detector {
             config,

@@ -93,7 +93,8 @@ impl Detector {
         };
         drop(branches);
         let provenance = joined(&self.provenance, &added);
-        self.recalibrate(fitted, &scores, provenance)
+        let scored = if options.calibration.is_empty() { &images } else { &options.calibration };
+        self.recalibrate(fitted, &scores, (scored, options), provenance)
     }
 
     /// Takes in what another detector has learned, for example at another site.
@@ -121,7 +122,7 @@ impl Detector {
         }
         let scores = self.score_calibration(&merged, options)?;
         let provenance = joined(&self.provenance, &other.provenance);
-        self.recalibrate(merged, &scores, provenance)
+        self.recalibrate(merged, &scores, (&options.calibration, options), provenance)
     }
 
     /// The branches, which must be memory banks.
@@ -192,16 +193,18 @@ impl Detector {
         fit::score_all(branches, &extracted, &self.held_out(images, options), options.progress.as_ref())
     }
 
-    /// Takes new branches, and sets from their scores all that depends on scores.
+    /// Takes new branches, and sets from their scores of `images` all that depends on scores.
     fn recalibrate(
         &mut self,
         branches: Vec<Box<dyn Scorer>>,
         scores: &CrossFitted,
+        (images, options): (&[ImageInput], &ExtendOptions),
         provenance: Provenance,
     ) -> Result<()> {
-        let size = (self.preprocess.size().height as usize, self.preprocess.size().width as usize);
-        let fusion = fit::fit_fusion(&self.config.fusion_params().check()?, scores, size)?;
-        let thresholds = fit::thresholds(&fusion, &scores.normals, size, self.config.threshold.false_alarm_rate)?;
+        let held = self.held_out(images, options);
+        let fusion = fit::fit_fusion(&self.config.fusion_params().check()?, scores, held.size())?;
+        let rate = self.config.threshold.false_alarm_rate;
+        let thresholds = fit::thresholds(&fusion, scores, &held, rate, options.progress.as_ref())?;
         self.branches = branches;
         self.fusion = Box::new(fusion);
         self.image_threshold = thresholds.image;

@@ -69,9 +69,17 @@ pub(crate) fn calibrate(fusion: &dyn Fusion, scores: &ViewScores) -> Result<Vec<
     average.finish()
 }
 
-/// Anomaly maps of the size of the model's input, from raw scores.
-pub(crate) fn fuse(fusion: &dyn Fusion, scores: &ViewScores, size: (usize, usize)) -> Result<AnomalyMap> {
-    let fused = fusion.fuse(&calibrate(fusion, scores)?, size)?;
+/// Anomaly maps of the size of the model's input, from the raw scores of images; `luminance` makes theirs, where the fusion wants it.
+pub(crate) fn fuse(
+    fusion: &dyn Fusion,
+    scores: &ViewScores,
+    size: (usize, usize),
+    luminance: impl FnOnce() -> Result<Tensor>,
+) -> Result<AnomalyMap> {
+    let mut fused = fusion.fuse(&calibrate(fusion, scores)?, size)?;
+    if fusion.refines() {
+        fused.map = fusion.refine(fused.map, &luminance()?)?;
+    }
     Ok(match &scores.first.image {
         Some(image_score) => AnomalyMap { image_score: image_score.clone(), ..fused },
         None => fused,
@@ -96,5 +104,5 @@ pub(crate) fn run(
         score_views(backbone, branches, views, images, &pyramid)?
     };
     let _span = tracing::debug_span!("fuse", images = count).entered();
-    fuse(fusion, &scores, pyramid.input_size())
+    fuse(fusion, &scores, pyramid.input_size(), || backbone.normalisation().luminance(images))
 }

@@ -1,7 +1,7 @@
 //! What the settings of masf's own parts come to.
 
 use masf_distill::StudentParams;
-use masf_fusion::{FusionParams, ImageScore};
+use masf_fusion::{Detail, FusionParams, ImageScore};
 use masf_memory::MemoryBankParams;
 
 use super::Config;
@@ -23,11 +23,12 @@ impl Config {
         self.memory_budget.0 - self.cache_budget()
     }
 
-    /// The settings of the fusion; the baselines take the largest value of the map, as published.
+    /// The settings of the fusion; the baselines take the largest value of the map, and the map as it is, as published.
     pub(crate) fn fusion_params(&self) -> FusionParams {
         let mut params = self.fusion.clone();
         if self.method != Method::Masf {
             params.image_score = ImageScore::Max;
+            params.detail = Detail::OFF;
         }
         params
     }

@@ -1,5 +1,6 @@
-//! What is scored of held-out images beside their cached features: their views, and synthetic defects on them.
+//! What is needed of held-out images beside their cached features: their views, synthetic defects on them, and their luminance.
 
+use candle_core::Tensor;
 use image::RgbImage;
 use masf_core::{Error, FeatureExtractor, Result, Scorer, Views};
 use masf_data::anomaly::{Anomalies, AnomalyParams};
@@ -64,6 +65,18 @@ impl HeldOut<'_> {
             scored.push(DefectScores { scores, mask: made.mask.into_pixels() });
         }
         Ok(scored)
+    }
+
+    /// The luminance of an image as the network sees it, `[1, H, W]`.
+    pub(crate) fn luminance(&self, index: usize) -> Result<Tensor> {
+        let image = self.preprocess.tensor_of_view(&self.read(index)?)?.unsqueeze(0)?;
+        self.backbone.normalisation().luminance(&image)
+    }
+
+    /// Height and width of what the network sees.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let size = self.preprocess.size();
+        (size.height as usize, size.width as usize)
     }
 
     /// An image as the network sees it, before normalisation.

@@ -6,7 +6,8 @@
 //!    fitted on the other folds. These are scores of normal images that the scorer has not seen.
 //!    Where there are test-time views, they are scored with it; where weights are learned, so are synthetic defects on a bounded
 //!    number of these images. Where a branch takes long to learn, only one fold is scored, by branches fitted on the others.
-//! 3. The fusion learns its scales, weights and gate from them, and the thresholds are their conformal quantiles.
+//! 3. The fusion learns its scales, weights and gate from them, and the thresholds are their conformal quantiles. Where maps follow the
+//!    detail of their images, these are read once more.
 //! 4. The branches are fitted on all images.
 
 mod folds;
@@ -16,10 +17,11 @@ mod turned;
 
 use candle_core::Tensor;
 use masf_core::{
-    AnomalyMap, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
-    Scorer, Scores, Subset,
+    FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result, Scorer, Scores,
+    Subset,
 };
 use masf_fusion::{CalibratedFusion, DefectMaps, FusionValidParams, Threshold, conformal_threshold};
+use rayon::prelude::*;
 
 use crate::pipeline::{self, ViewScores};
 use folds::Signatures;
@@ -164,7 +166,9 @@ impl Extracted {
 /// Scores by branches that did not learn from the images.
 #[derive(Default)]
 pub(crate) struct CrossFitted {
-    /// One for each normal image, in order.
+    /// The normal images that were scored, by their numbers among all.
+    pub(crate) images: Vec<usize>,
+    /// The scores of each.
     pub(crate) normals: Vec<ViewScores>,
     /// Those of synthetic defects; none where a single map has nothing to be weighed against.
     pub(crate) defects: Vec<DefectScores>,
@@ -227,7 +231,8 @@ pub(crate) fn cross_fit(
             normals[image] = Some(found);
         }
     }
-    Ok(CrossFitted { normals: normals.into_iter().flatten().collect(), defects })
+    let (images, normals) = normals.into_iter().enumerate().filter_map(|(image, found)| Some((image, found?))).unzip();
+    Ok(CrossFitted { images, normals, defects })
 }
 
 /// As [`cross_fit`], of images that none of the branches learned from.
@@ -261,6 +266,7 @@ fn score(
         if found.first.maps.len() > 1 {
             scores.defects.extend(held.score_defects(branches, image, (done + place, total))?);
         }
+        scores.images.push(image);
         scores.normals.push(found);
         progress.step(1);
     }
@@ -299,17 +305,28 @@ pub(crate) struct Thresholds {
 /// The same conformal quantile of image scores and of map maxima.
 pub(crate) fn thresholds(
     fusion: &dyn Fusion,
-    normals: &[ViewScores],
-    size: (usize, usize),
+    scores: &CrossFitted,
+    held: &HeldOut<'_>,
     false_alarm_rate: f64,
+    progress: &dyn Progress,
 ) -> Result<Thresholds> {
-    let mut images = Vec::with_capacity(normals.len());
-    let mut maxima = Vec::with_capacity(normals.len());
-    for scores in normals {
-        let AnomalyMap { map, image_score, .. } = pipeline::fuse(fusion, scores, size)?;
-        images.extend(image_score.to_vec1::<f32>()?);
-        maxima.push(map.flatten_all()?.max(0)?.to_scalar::<f32>()?);
-    }
+    let height_and_width = held.size();
+    progress.start("thresholds", scores.normals.len() as u64);
+    let summits = scores
+        .images
+        .par_iter()
+        .zip(&scores.normals)
+        .map(|(image, scores)| {
+            progress.check()?;
+            let fused = pipeline::fuse(fusion, scores, height_and_width, || held.luminance(*image))?;
+            let summit = fused.map.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            progress.step(1);
+            Ok((fused.image_score.to_vec1::<f32>()?, summit))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    progress.finish();
+    let (images, maxima): (Vec<Vec<f32>>, Vec<f32>) = summits.into_iter().unzip();
+    let mut images = images.concat();
     images.sort_unstable_by(f32::total_cmp);
     Ok(Thresholds {
         image: conformal_threshold(&images, false_alarm_rate)?,

@@ -1,0 +1,234 @@
+//! Detail of the image in its anomaly map.
+//!
+//! A map is made from features at strides of 8 pixels and more, and smoothed: it tells roughly where a defect lies, while the image
+//! shows where it ends. In every window of the image the map `m` is explained by the luminance `I` as a line of slope
+//! `a = cov(I, m) / (var(I) + flat)`, as in the guided filter (K. He, J. Sun, X. Tang, "Guided image filtering", 2013). Where dark pixels score high,
+//! dark pixels are raised and bright ones lowered:
+//!
+//! `m' = m + gain * mean(a) * (I - mean(I))`
+//!
+//! with the means over the window around each pixel, cut at the border. The guided filter's own output, `mean(a) I + mean(b)`, would spread the
+//! scores along the outlines of the part; the map itself plus the detail does not.
+
+use candle_core::{Device, Tensor};
+use masf_core::{Error, Result};
+
+use crate::FusionError;
+
+/// Windows whose luminance, in `[0, 1]`, varies less than this count as flat: a deviation of 14 of 255.
+const FLAT: f64 = 0.003;
+
+/// How strongly an anomaly map follows what the image shows; a gain of 0 turns it off.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Detail {
+    /// How much of the detail is added, 0 to 10.
+    pub gain: f64,
+    /// The window reaches so many pixels of the model's input to each side, 1 to 1000.
+    pub radius: usize,
+}
+
+impl Default for Detail {
+    /// A window as wide as a cell of stride 16.
+    fn default() -> Self {
+        Self { gain: 2.0, radius: 8 }
+    }
+}
+
+impl Detail {
+    /// None.
+    pub const OFF: Self = Self { gain: 0.0, radius: 8 };
+
+    /// Whether it does anything.
+    pub fn is_on(&self) -> bool {
+        self.gain > 0.0
+    }
+
+    pub(crate) fn check(&self) -> Result<(), FusionError> {
+        let wrong = |name, value: String, expected| Err(FusionError::Parameter { name, value, expected });
+        if !(0.0..=10.0).contains(&self.gain) {
+            return wrong("fusion.detail.gain", self.gain.to_string(), "0 to 10");
+        }
+        if !(1..=1000).contains(&self.radius) {
+            return wrong("fusion.detail.radius", self.radius.to_string(), "1 to 1000 pixels");
+        }
+        Ok(())
+    }
+
+    /// Adds the detail that `luminance` in `[0, 1]` shows to maps; both `[B, H, W]`, `f32`.
+    pub(crate) fn add(&self, maps: &Tensor, luminance: &Tensor) -> Result<Tensor> {
+        let (batch, height, width) = maps.dims3()?;
+        if luminance.dims() != maps.dims() {
+            let problem = format!("shape {:?}; expected {:?}, that of the maps", luminance.dims(), maps.dims());
+            return Err(Error::data("luminance", problem));
+        }
+        let vector = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>();
+        let (mut values, luminance) = (vector(maps)?, vector(luminance)?);
+        let plane = (height * width).max(1);
+        for (map, luminance) in values.chunks_exact_mut(plane).zip(luminance.chunks_exact(plane)) {
+            self.add_to(map, luminance, width);
+        }
+        Ok(Tensor::from_vec(values, (batch, height, width), maps.device())?)
+    }
+
+    /// The same for one map in rows of `width`.
+    fn add_to(&self, map: &mut [f32], luminance: &[f32], width: usize) {
+        let moments = window_means(map.len(), width, self.radius, |pixel| {
+            let (light, score) = (f64::from(luminance[pixel]), f64::from(map[pixel]));
+            [light, light * light, score, light * score]
+        });
+        let slope = |[light, square, score, product]: [f64; 4]| {
+            (product - light * score) / ((square - light * light).max(0.0) + FLAT)
+        };
+        let slopes: Vec<f64> = moments.iter().map(|moments| slope(*moments)).collect();
+        let means = window_means(map.len(), width, self.radius, |pixel| [slopes[pixel]]);
+        for (((score, light), moments), [slope]) in map.iter_mut().zip(luminance).zip(&moments).zip(means) {
+            let detail = self.gain * slope * (f64::from(*light) - moments[0]);
+            *score = (f64::from(*score) + detail).clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
+        }
+    }
+}
+
+/// The means of `values(pixel)` over the window around every pixel of an image in rows of `width`, in time that does not depend on the radius.
+fn window_means<const N: usize>(
+    pixels: usize,
+    width: usize,
+    radius: usize,
+    values: impl Fn(usize) -> [f64; N],
+) -> Vec<[f64; N]> {
+    let height = pixels.checked_div(width).unwrap_or(0);
+    let mut means = Vec::with_capacity(pixels);
+    // The sums of each column over the rows of the window, moved down row by row; in each row, their sum moved right.
+    let mut columns = vec![[0f64; N]; width];
+    for row in 0..radius.min(height) {
+        add_row(&mut columns, row, 1.0, &values);
+    }
+    for row in 0..height {
+        if row + radius < height {
+            add_row(&mut columns, row + radius, 1.0, &values);
+        }
+        if row > radius {
+            add_row(&mut columns, row - radius - 1, -1.0, &values);
+        }
+        let rows = (row + radius).min(height - 1) - row.saturating_sub(radius) + 1;
+        let mut sum = [0f64; N];
+        columns.iter().take(radius).for_each(|column| add(&mut sum, column, 1.0));
+        for column in 0..width {
+            if let Some(entering) = columns.get(column + radius) {
+                add(&mut sum, entering, 1.0);
+            }
+            if column > radius {
+                add(&mut sum, &columns[column - radius - 1], -1.0);
+            }
+            let wide = (column + radius).min(width - 1) - column.saturating_sub(radius) + 1;
+            let share = 1.0 / (rows * wide) as f64;
+            means.push(sum.map(|sum| sum * share));
+        }
+    }
+    means
+}
+
+/// Adds a row's values to the sums of the columns, or takes them away again.
+fn add_row<const N: usize>(columns: &mut [[f64; N]], row: usize, sign: f64, values: impl Fn(usize) -> [f64; N]) {
+    let first = row * columns.len();
+    for (column, sums) in columns.iter_mut().enumerate() {
+        add(sums, &values(first + column), sign);
+    }
+}
+
+fn add<const N: usize>(sums: &mut [f64; N], values: &[f64; N], sign: f64) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += sign * value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(length: usize, seed: u64) -> Vec<f32> {
+        (0..length as u64).map(|i| ((i * 7919 + seed * 104_729 + i * i % 83) % 1009) as f32 / 1009.0).collect()
+    }
+
+    /// The formula of the module, window by window.
+    fn slow(detail: Detail, map: &[f32], luminance: &[f32], (height, width): (usize, usize)) -> Vec<f64> {
+        let around = |pixel: usize| {
+            let (row, column, radius) = (pixel / width, pixel % width, detail.radius);
+            let rows = row.saturating_sub(radius)..=(row + radius).min(height - 1);
+            let columns = column.saturating_sub(radius)..=(column + radius).min(width - 1);
+            rows.flat_map(move |row| columns.clone().map(move |column| row * width + column)).collect::<Vec<_>>()
+        };
+        let mean = |window: &[usize], value: &dyn Fn(usize) -> f64| {
+            window.iter().map(|pixel| value(*pixel)).sum::<f64>() / window.len() as f64
+        };
+        let light = |pixel: usize| f64::from(luminance[pixel]);
+        let score = |pixel: usize| f64::from(map[pixel]);
+        let slope = |pixel: usize| {
+            let window = around(pixel);
+            let (l, s) = (mean(&window, &light), mean(&window, &score));
+            let covariance = mean(&window, &|pixel| (light(pixel) - l) * (score(pixel) - s));
+            covariance / (mean(&window, &|pixel| (light(pixel) - l).powi(2)) + FLAT)
+        };
+        let slopes: Vec<f64> = (0..map.len()).map(slope).collect();
+        let refined = |pixel: usize| {
+            let window = around(pixel);
+            score(pixel) + detail.gain * mean(&window, &|pixel| slopes[pixel]) * (light(pixel) - mean(&window, &light))
+        };
+        (0..map.len()).map(refined).collect()
+    }
+
+    #[test]
+    fn equals_the_formula_window_by_window() {
+        for (size, radius) in [((13, 17), 3), ((1, 1), 8), ((5, 2), 1), ((9, 30), 40), ((24, 8), 7)] {
+            let detail = Detail { gain: 1.5, radius };
+            let (map, luminance) = (pattern(size.0 * size.1, 1), pattern(size.0 * size.1, 2));
+            let mut found = map.clone();
+            detail.add_to(&mut found, &luminance, size.1);
+            for (found, expected) in found.iter().zip(slow(detail, &map, &luminance, size)) {
+                assert!(
+                    (f64::from(*found) - expected).abs() < 1e-5,
+                    "{size:?}, {radius}: {found}, expected {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_blurred_map_gets_the_outline_of_a_dark_spot() -> Result<()> {
+        let distance = |pixel: usize| ((pixel / 32) as f64 - 16.0).hypot((pixel % 32) as f64 - 16.0);
+        let tensor = |value: &dyn Fn(usize) -> f32| {
+            Tensor::from_vec((0..1024).map(value).collect::<Vec<_>>(), (1, 32, 32), &Device::Cpu)
+        };
+        let luminance = tensor(&|pixel| if distance(pixel) < 4.0 { 0.2 } else { 0.8 })?;
+        let blurred = tensor(&|pixel| (-distance(pixel).powi(2) / 72.0).exp() as f32)?;
+        let refined = Detail::default().add(&blurred, &luminance)?.flatten_all()?.to_vec1::<f32>()?;
+        let blurred = blurred.flatten_all()?.to_vec1::<f32>()?;
+        // One pixel to each side of the outline.
+        let step = |map: &[f32]| map[16 * 32 + 13] - map[16 * 32 + 11];
+        assert!(step(&refined) > 3.0 * step(&blurred), "{} and {}", step(&refined), step(&blurred));
+        Ok(())
+    }
+
+    #[test]
+    fn flat_images_and_flat_maps_stay_as_they_are() -> Result<()> {
+        let values = Tensor::from_vec(pattern(600, 5), (1, 20, 30), &Device::Cpu)?;
+        let flat = values.ones_like()?;
+        for (map, luminance) in [(&values, &flat), (&flat, &values)] {
+            let refined = Detail::default().add(map, luminance)?;
+            let largest = (&refined - map)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            assert!(largest < 1e-6, "{largest}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn huge_scores_stay_finite_and_other_shapes_are_refused() -> Result<()> {
+        let map = Tensor::from_vec(vec![f32::MAX, f32::MIN, f32::MAX, 0.0], (1, 2, 2), &Device::Cpu)?;
+        let luminance = Tensor::from_vec(vec![1f32, 0.0, 1.0, 0.5], (1, 2, 2), &Device::Cpu)?;
+        let refined = Detail::default().add(&map, &luminance)?.flatten_all()?.to_vec1::<f32>()?;
+        assert!(refined.iter().all(|value| value.is_finite()), "{refined:?}");
+        let error = Detail::default().add(&map, &luminance.reshape((1, 1, 4))?).unwrap_err().to_string();
+        assert!(error.contains("luminance"), "{error}");
+        Ok(())
+    }
+}
