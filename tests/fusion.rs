@@ -9,8 +9,8 @@ use masf::core::{
 use masf::data::Dataset;
 use masf::data::synthetic::{SyntheticConfig, SyntheticSet};
 use masf::{
-    Config, Detector, DetectorBuilder, Gate, ImageInput, Inspection, MemoryBankParams, Progress, ReadOptions, Result,
-    Silent, Size, Weights,
+    Config, Detail, Detector, DetectorBuilder, Gate, ImageInput, Inspection, MemoryBankParams, Progress, ReadOptions,
+    Result, Silent, Size, Weights,
 };
 use masf_tests::{dataset, quick_config, training_images};
 
@@ -99,6 +99,23 @@ fn views_change_scores_a_little_and_their_absence_not_at_all() -> Result<()> {
         assert!(with.uncertainty_map.iter().any(|deviation| *deviation > 0.0));
         let change = (&with.anomaly_map - &plain.anomaly_map).mapv(f32::abs).mean().unwrap_or(f32::NAN);
         assert!(change > 0.0 && change < 1.0, "{change}");
+    }
+    Ok(())
+}
+
+#[test]
+fn detail_changes_maps_and_the_threshold_of_pixels_alone() -> Result<()> {
+    let mut config = quick_config();
+    let with = fitted(config.clone())?;
+    config.fusion.detail = Detail::OFF;
+    let without = fitted(config)?;
+    assert_eq!(with.threshold(), without.threshold());
+    assert_ne!(with.pixel_threshold(), without.pixel_threshold());
+    for image in test_images()? {
+        let [with, without] = [with.inspect(&image)?, without.inspect(&image)?];
+        assert_eq!(with.image_score.to_bits(), without.image_score.to_bits());
+        assert_eq!(with.uncertainty_map, without.uncertainty_map);
+        assert_ne!(with.anomaly_map, without.anomaly_map);
     }
     Ok(())
 }

@@ -346,3 +346,18 @@ fn cut_at_every_section() -> Result<()> {
     }
     Ok(())
 }
+
+/// Thresholds of such a model come from maps without detail, so that its maps must stay without.
+#[test]
+fn a_model_of_before_detail_keeps_its_maps() -> Result<()> {
+    let mut older = Model::fitted(small(""), 4)?;
+    let image = RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 3) as u8, (y * 4) as u8, (x * y) as u8]));
+    let present = older.load()?.inspect(image.clone())?;
+    let section = older.sections["fusion"]["data"].as_object_mut().expect("a section");
+    assert!(section.remove("detail").is_some());
+    assert!(section["params"].as_object_mut().expect("parameters").remove("detail").is_some());
+    let found = older.load()?.inspect(image)?;
+    assert_eq!(found.image_score.to_bits(), present.image_score.to_bits());
+    assert_ne!(found.anomaly_map, present.anomaly_map);
+    Ok(())
+}

@@ -205,3 +205,29 @@ pub trait Views: Send + Sync {
     /// A view that there is not, or maps whose grid does not follow from the input size.
     fn realign(&self, view: usize, scores: Scores, input_size: (usize, usize)) -> Result<RealignedScores>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn luminance_is_that_of_the_image_before_it_was_normalised() -> Result<()> {
+        // Red, green, blue, white and a mixture, as Pillow's conversion to `L` weighs them.
+        let pixels = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0; 3], [0.2, 0.4, 0.6f32]];
+        let expected = [0.299, 0.587, 0.114, 1.0, 0.363];
+        for normalisation in [Normalisation::IMAGENET, Normalisation::SYMMETRIC] {
+            let Normalisation { mean, std } = normalisation;
+            let plane = |channel: usize| pixels.map(|pixel| (pixel[channel] - mean[channel]) / std[channel]);
+            let image = [plane(0), plane(1), plane(2)].concat();
+            let images = Tensor::from_vec([image.clone(), image].concat(), (2, 3, 1, 5), &Device::Cpu)?;
+            let luminance = normalisation.luminance(&images)?;
+            assert_eq!(luminance.dims(), [2, 1, 5]);
+            for (found, expected) in luminance.flatten_all()?.to_vec1::<f32>()?.iter().zip(expected.repeat(2)) {
+                assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}");
+            }
+        }
+        let wrong = Tensor::zeros((1, 1, 4, 4), DType::F32, &Device::Cpu)?;
+        assert!(Normalisation::IMAGENET.luminance(&wrong).unwrap_err().to_string().contains("[B, 3, H, W]"));
+        Ok(())
+    }
+}
