@@ -11,7 +11,7 @@
 //! scores along the outlines of the part; the map itself plus the detail does not.
 
 use candle_core::{Device, Tensor};
-use masf_core::{Error, Result};
+use masf_core::{Error, Result, vectorised};
 
 use crate::FusionError;
 
@@ -73,73 +73,100 @@ impl Detail {
 
     /// The same for one map in rows of `width`.
     fn add_to(&self, map: &mut [f32], luminance: &[f32], width: usize) {
-        let moments = window_means(map.len(), width, self.radius, |pixel| {
-            let (light, score) = (f64::from(luminance[pixel]), f64::from(map[pixel]));
-            [light, light * light, score, light * score]
-        });
-        let slope = |[light, square, score, product]: [f64; 4]| {
-            (product - light * score) / ((square - light * light).max(0.0) + FLAT)
-        };
-        let slopes: Vec<f64> = moments.iter().map(|moments| slope(*moments)).collect();
-        let means = window_means(map.len(), width, self.radius, |pixel| [slopes[pixel]]);
-        for (((score, light), moments), [slope]) in map.iter_mut().zip(luminance).zip(&moments).zip(means) {
-            let detail = self.gain * slope * (f64::from(*light) - moments[0]);
-            *score = (f64::from(*score) + detail).clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
-        }
+        let mut lights = vec![0f64; map.len()];
+        let mut slopes = vec![0f64; map.len()];
+        vectorised(
+            #[inline(always)]
+            || {
+                let scores = &*map;
+                let values = |pixel: usize| {
+                    let (light, score) = (f64::from(luminance[pixel]), f64::from(scores[pixel]));
+                    [light, light * light, score, light * score]
+                };
+                window_means((scores.len(), width), self.radius, values, |pixel, [light, square, score, product]| {
+                    lights[pixel] = light;
+                    slopes[pixel] = (product - light * score) / ((square - light * light).max(0.0) + FLAT);
+                });
+            },
+        );
+        vectorised(
+            #[inline(always)]
+            || {
+                window_means(
+                    (map.len(), width),
+                    self.radius,
+                    |pixel| [slopes[pixel]],
+                    |pixel, [slope]| {
+                        let detail = self.gain * slope * (f64::from(luminance[pixel]) - lights[pixel]);
+                        let refined = f64::from(map[pixel]) + detail;
+                        map[pixel] = refined.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
+                    },
+                );
+            },
+        );
     }
 }
 
-/// The means of `values(pixel)` over the window around every pixel of an image in rows of `width`, in time that does not depend on the radius.
+/// Gives `take` the mean of `values(pixel)` over the window around every pixel of an image of so many pixels in rows of `width`, pixel by pixel, in time
+/// that does not depend on the radius.
+#[inline(always)]
 fn window_means<const N: usize>(
-    pixels: usize,
-    width: usize,
+    (pixels, width): (usize, usize),
     radius: usize,
     values: impl Fn(usize) -> [f64; N],
-) -> Vec<[f64; N]> {
+    mut take: impl FnMut(usize, [f64; N]),
+) {
     let height = pixels.checked_div(width).unwrap_or(0);
-    let mut means = Vec::with_capacity(pixels);
-    // The sums of each column over the rows of the window, moved down row by row; in each row, their sum moved right.
-    let mut columns = vec![[0f64; N]; width];
+    let reach = |at: usize, length: usize| (at + radius).min(length - 1) - at.saturating_sub(radius) + 1;
+    let shares: Vec<f64> = (0..width).map(|column| 1.0 / reach(column, width) as f64).collect();
+    // The sums of each column over the rows of the window, moved down row by row, with zeros to both sides; in each row, their sum moved right.
+    let mut columns = vec![[0f64; N]; radius + 1 + width + radius];
     for row in 0..radius.min(height) {
-        add_row(&mut columns, row, 1.0, &values);
+        change_columns(&mut columns[radius + 1..][..width], |sums, column| add(sums, &values(row * width + column)));
     }
     for row in 0..height {
-        if row + radius < height {
-            add_row(&mut columns, row + radius, 1.0, &values);
+        let inner = &mut columns[radius + 1..][..width];
+        let entering = (row + radius) * width;
+        match (row + radius < height, row.checked_sub(radius + 1).map(|leaving| leaving * width)) {
+            (true, Some(leaving)) => change_columns(inner, |sums, column| {
+                add(sums, &difference(&values(entering + column), &values(leaving + column)));
+            }),
+            (true, None) => change_columns(inner, |sums, column| add(sums, &values(entering + column))),
+            (false, Some(leaving)) => change_columns(inner, |sums, column| {
+                *sums = difference(sums, &values(leaving + column));
+            }),
+            (false, None) => {}
         }
-        if row > radius {
-            add_row(&mut columns, row - radius - 1, -1.0, &values);
-        }
-        let rows = (row + radius).min(height - 1) - row.saturating_sub(radius) + 1;
+        let rows = 1.0 / reach(row, height) as f64;
         let mut sum = [0f64; N];
-        columns.iter().take(radius).for_each(|column| add(&mut sum, column, 1.0));
-        for column in 0..width {
-            if let Some(entering) = columns.get(column + radius) {
-                add(&mut sum, entering, 1.0);
-            }
-            if column > radius {
-                add(&mut sum, &columns[column - radius - 1], -1.0);
-            }
-            let wide = (column + radius).min(width - 1) - column.saturating_sub(radius) + 1;
-            let share = 1.0 / (rows * wide) as f64;
-            means.push(sum.map(|sum| sum * share));
+        for column in &columns[..2 * radius + 1] {
+            add(&mut sum, column);
+        }
+        let steps = columns[2 * radius + 1..].iter().zip(&columns).zip(&shares).enumerate();
+        for (column, ((entering, leaving), share)) in steps {
+            add(&mut sum, &difference(entering, leaving));
+            take(row * width + column, sum.map(|sum| sum * (rows * share)));
         }
     }
-    means
 }
 
-/// Adds a row's values to the sums of the columns, or takes them away again.
-fn add_row<const N: usize>(columns: &mut [[f64; N]], row: usize, sign: f64, values: impl Fn(usize) -> [f64; N]) {
-    let first = row * columns.len();
+#[inline(always)]
+fn change_columns<const N: usize>(columns: &mut [[f64; N]], change: impl Fn(&mut [f64; N], usize)) {
     for (column, sums) in columns.iter_mut().enumerate() {
-        add(sums, &values(first + column), sign);
+        change(sums, column);
     }
 }
 
-fn add<const N: usize>(sums: &mut [f64; N], values: &[f64; N], sign: f64) {
+#[inline(always)]
+fn add<const N: usize>(sums: &mut [f64; N], values: &[f64; N]) {
     for (sum, value) in sums.iter_mut().zip(values) {
-        *sum += sign * value;
+        *sum += value;
     }
+}
+
+#[inline(always)]
+fn difference<const N: usize>(a: &[f64; N], b: &[f64; N]) -> [f64; N] {
+    std::array::from_fn(|index| a[index] - b[index])
 }
 
 #[cfg(test)]
