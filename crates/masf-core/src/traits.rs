@@ -173,19 +173,14 @@ pub trait Fusion: Artifact {
     /// No maps, or maps of different batch sizes.
     fn fuse(&self, maps: &[CalibratedMap], size: (usize, usize)) -> Result<AnomalyMap>;
 
-    /// Fits fused maps `[B, H, W]` to what can be seen: `luminance`, `[B, H, W]`, is that of the images ([`Normalisation::luminance`]). Image scores are
-    /// those of the maps before. Changes nothing unless it is implemented.
+    /// Fits fused maps `[B, H, W]` to what can be seen. `luminance` makes that of the images, `[B, H, W]` ([`Normalisation::luminance`]), which may mean
+    /// reading them. Image scores are those of the maps before. Changes nothing unless it is implemented.
     ///
     /// # Errors
-    /// Tensors of different shapes.
-    fn refine(&self, maps: Tensor, luminance: &Tensor) -> Result<Tensor> {
+    /// Those of `luminance`, and tensors of different shapes.
+    fn refine(&self, maps: Tensor, luminance: &dyn Fn() -> Result<Tensor>) -> Result<Tensor> {
         let _ = luminance;
         Ok(maps)
-    }
-
-    /// Whether [`refine`](Self::refine) does anything; where it does not, nobody need make the luminance.
-    fn refines(&self) -> bool {
-        false
     }
 }
 

@@ -1,5 +1,7 @@
 //! One anomaly map and one image score from several calibrated maps.
 
+use std::cmp::Ordering;
+
 use candle_core::{D, DType, Device, Tensor};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, CalibratedMap, Error, Fusion, Result, ScoreMap, Scores,
@@ -189,11 +191,10 @@ impl CalibratedFusion {
             }
             ImageScore::TopFraction(share) => {
                 let mut pairs: Vec<(f32, f32)> = scores.into_iter().zip(deviations).collect();
-                let count = top_count(pairs.len(), share);
-                pairs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+                let top = largest(&mut pairs, share, |a, b| b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)));
                 let mean = |part: fn(&(f32, f32)) -> f32| {
-                    let sum: f64 = pairs[..count].iter().map(|pair| f64::from(part(pair))).sum();
-                    (sum / count as f64) as f32
+                    let sum: f64 = top.iter().map(|pair| f64::from(part(pair))).sum();
+                    (sum / top.len() as f64) as f32
                 };
                 Ok((mean(|pair| pair.0), mean(|pair| pair.1)))
             }
@@ -205,9 +206,8 @@ impl CalibratedFusion {
         match self.params.image_score {
             ImageScore::Max => pixels.iter().copied().fold(f32::NEG_INFINITY, f32::max),
             ImageScore::TopFraction(share) => {
-                let mut sorted = pixels.to_vec();
-                sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-                let top = &sorted[..top_count(sorted.len(), share)];
+                let mut pixels = pixels.to_vec();
+                let top = largest(&mut pixels, share, |a, b| b.total_cmp(a));
                 (top.iter().map(|value| f64::from(*value)).sum::<f64>() / top.len().max(1) as f64) as f32
             }
         }
@@ -231,9 +231,15 @@ fn equal_weights(names: &[&str]) -> Vec<f64> {
     counts.into_iter().map(|count| 1.0 / (branches * count as f64)).collect()
 }
 
-/// How many of `length` pixels a share is: at least one, if there are any.
-fn top_count(length: usize, share: f64) -> usize {
-    ((length as f64 * share).round() as usize).max(1).min(length)
+/// The largest `share` of values, at least one if there are any, in descending order: what is summed up in it does not depend on how they were found.
+fn largest<T>(values: &mut [T], share: f64, descending: impl Fn(&T, &T) -> Ordering) -> &[T] {
+    let count = ((values.len() as f64 * share).round() as usize).max(1).min(values.len());
+    if count < values.len() {
+        values.select_nth_unstable_by(count, &descending);
+    }
+    let top = &mut values[..count];
+    top.sort_unstable_by(descending);
+    top
 }
 
 fn values(map: &Tensor) -> Result<Vec<f32>> {
@@ -278,12 +284,8 @@ impl Fusion for CalibratedFusion {
         })
     }
 
-    fn refine(&self, maps: Tensor, luminance: &Tensor) -> Result<Tensor> {
-        if self.refines() { self.params.detail.add(&maps, luminance) } else { Ok(maps) }
-    }
-
-    fn refines(&self) -> bool {
-        self.params.detail.is_on()
+    fn refine(&self, maps: Tensor, luminance: &dyn Fn() -> Result<Tensor>) -> Result<Tensor> {
+        if self.params.detail.is_on() { self.params.detail.add(&maps, &luminance()?) } else { Ok(maps) }
     }
 }
 

@@ -74,12 +74,10 @@ pub(crate) fn fuse(
     fusion: &dyn Fusion,
     scores: &ViewScores,
     size: (usize, usize),
-    luminance: impl FnOnce() -> Result<Tensor>,
+    luminance: &dyn Fn() -> Result<Tensor>,
 ) -> Result<AnomalyMap> {
     let mut fused = fusion.fuse(&calibrate(fusion, scores)?, size)?;
-    if fusion.refines() {
-        fused.map = fusion.refine(fused.map, &luminance()?)?;
-    }
+    fused.map = fusion.refine(fused.map, luminance)?;
     Ok(match &scores.first.image {
         Some(image_score) => AnomalyMap { image_score: image_score.clone(), ..fused },
         None => fused,
@@ -104,5 +102,5 @@ pub(crate) fn run(
         score_views(backbone, branches, views, images, &pyramid)?
     };
     let _span = tracing::debug_span!("fuse", images = count).entered();
-    fuse(fusion, &scores, pyramid.input_size(), || backbone.normalisation().luminance(images))
+    fuse(fusion, &scores, pyramid.input_size(), &|| backbone.normalisation().luminance(images))
 }

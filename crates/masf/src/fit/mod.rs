@@ -310,7 +310,6 @@ pub(crate) fn thresholds(
     false_alarm_rate: f64,
     progress: &dyn Progress,
 ) -> Result<Thresholds> {
-    let height_and_width = held.size();
     progress.start("thresholds", scores.normals.len() as u64);
     let summits = scores
         .images
@@ -318,7 +317,7 @@ pub(crate) fn thresholds(
         .zip(&scores.normals)
         .map(|(image, scores)| {
             progress.check()?;
-            let fused = pipeline::fuse(fusion, scores, height_and_width, || held.luminance(*image))?;
+            let fused = pipeline::fuse(fusion, scores, held.size(), &|| held.luminance(*image))?;
             let summit = fused.map.flatten_all()?.max(0)?.to_scalar::<f32>()?;
             progress.step(1);
             Ok((fused.image_score.to_vec1::<f32>()?, summit))
