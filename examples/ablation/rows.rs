@@ -1,6 +1,6 @@
 //! The rows of the ablation: what each changes in the full configuration. Parts that are off by default have rows that turn them on.
 
-use masf::{Branch, Config, Gate, Method, PositionAware, Preset, Weights};
+use masf::{Branch, Config, Detail, Gate, Method, PositionAware, Preset, Weights};
 
 /// A row: the full configuration with one part off or another one on, or a baseline.
 pub(crate) struct Row {
@@ -109,6 +109,12 @@ pub(crate) const ROWS: &[Row] = &[
         what: "four test-time views by phase noise (TTSA; off by default)",
         trains_again: false,
         change: |config| config.views.noise = 4,
+    },
+    Row {
+        name: "no-detail",
+        what: "anomaly maps without the detail of the image",
+        trains_again: false,
+        change: |config| config.fusion.detail = Detail::OFF,
     },
     Row {
         name: "positions",
