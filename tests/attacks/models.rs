@@ -350,6 +350,7 @@ fn cut_at_every_section() -> Result<()> {
 /// Thresholds of such a model come from maps without detail, so that its maps must stay without.
 #[test]
 fn a_model_of_before_detail_keeps_its_maps() -> Result<()> {
+    let _turn = turn();
     let mut older = Model::fitted(small(""), 4)?;
     let image = RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 3) as u8, (y * 4) as u8, (x * y) as u8]));
     let present = older.load()?.inspect(image.clone())?;

@@ -10,10 +10,11 @@
 //! with the means over the window around each pixel, cut at the border. The guided filter's own output, `mean(a) I + mean(b)`, would spread the
 //! scores along the outlines of the part; the map itself plus the detail does not.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use masf_core::{Error, Result, vectorised};
 
 use crate::FusionError;
+use crate::fusion::values;
 
 /// Windows whose luminance, in `[0, 1]`, varies less than this count as flat: a deviation of 14 of 255.
 const FLAT: f64 = 0.003;
@@ -62,13 +63,12 @@ impl Detail {
             let problem = format!("shape {:?}; expected {:?}, that of the maps", luminance.dims(), maps.dims());
             return Err(Error::data("luminance", problem));
         }
-        let vector = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>();
-        let (mut values, luminance) = (vector(maps)?, vector(luminance)?);
+        let (mut refined, luminance) = (values(maps)?, values(luminance)?);
         let plane = (height * width).max(1);
-        for (map, luminance) in values.chunks_exact_mut(plane).zip(luminance.chunks_exact(plane)) {
+        for (map, luminance) in refined.chunks_exact_mut(plane).zip(luminance.chunks_exact(plane)) {
             self.add_to(map, luminance, width);
         }
-        Ok(Tensor::from_vec(values, (batch, height, width), maps.device())?)
+        Ok(Tensor::from_vec(refined, (batch, height, width), maps.device())?)
     }
 
     /// The same for one map in rows of `width`.
@@ -171,6 +171,8 @@ fn difference<const N: usize>(a: &[f64; N], b: &[f64; N]) -> [f64; N] {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     fn pattern(length: usize, seed: u64) -> Vec<f32> {

@@ -242,7 +242,7 @@ fn largest<T>(values: &mut [T], share: f64, descending: impl Fn(&T, &T) -> Order
     top
 }
 
-fn values(map: &Tensor) -> Result<Vec<f32>> {
+pub(crate) fn values(map: &Tensor) -> Result<Vec<f32>> {
     Ok(map.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?)
 }
 

@@ -37,8 +37,7 @@ impl HeldOut<'_> {
         let Some(views) = self.views else {
             return Ok(ViewScores { first: pipeline::score(branches, pyramid)?, others: Vec::new() });
         };
-        let image = self.preprocess.tensor_of_view(&self.read(index)?)?.unsqueeze(0)?;
-        pipeline::score_views(self.backbone, branches, Some(views), &image, pyramid)
+        pipeline::score_views(self.backbone, branches, Some(views), &self.tensor(&self.read(index)?)?, pyramid)
     }
 
     /// Scores the synthetic defects that fall to a held-out image, which is number `place` of `total` that are scored;
@@ -59,7 +58,7 @@ impl HeldOut<'_> {
         for number in numbers {
             let source = self.read((index + 1 + number) % self.images.len())?;
             let made = anomalies.make(number, &normal, &source)?;
-            let image = self.preprocess.tensor_of_view(&made.image)?.unsqueeze(0)?;
+            let image = self.tensor(&made.image)?;
             let pyramid = self.backbone.extract(&image.to_device(&self.backbone.device())?)?;
             let scores = pipeline::score_views(self.backbone, branches, self.views, &image, &pyramid)?;
             scored.push(DefectScores { scores, mask: made.mask.into_pixels() });
@@ -69,8 +68,7 @@ impl HeldOut<'_> {
 
     /// The luminance of an image as the network sees it, `[1, H, W]`.
     pub(crate) fn luminance(&self, index: usize) -> Result<Tensor> {
-        let image = self.preprocess.tensor_of_view(&self.read(index)?)?.unsqueeze(0)?;
-        self.backbone.normalisation().luminance(&image)
+        self.backbone.normalisation().luminance(&self.tensor(&self.read(index)?)?)
     }
 
     /// Height and width of what the network sees.
@@ -85,6 +83,11 @@ impl HeldOut<'_> {
             return Err(Error::argument("image", index, format!("less than {}", self.images.len())));
         };
         Ok(self.preprocess.view(&image.decode(&self.limits)?)?)
+    }
+
+    /// The same, normalised: `[1, 3, H, W]`.
+    fn tensor(&self, view: &RgbImage) -> Result<Tensor> {
+        Ok(self.preprocess.tensor_of_view(view)?.unsqueeze(0)?)
     }
 }
 
