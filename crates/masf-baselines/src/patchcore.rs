@@ -5,7 +5,7 @@
 //! prototype. The image score is the largest value of the map, or the paper's re-weighted one (equation 7).
 
 use masf_core::{
-    Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Fit, Progress, PyramidSource, Scorer, Scores,
+    Artifact, ArtifactReader, ArtifactWriter, CrossFit, FeaturePyramid, Fit, Progress, PyramidSource, Scorer, Scores,
 };
 use masf_memory::{MemoryBank, MemoryBankFit, MemoryBankParams, Reduction, Standardisation};
 
@@ -94,6 +94,29 @@ impl Fit for PatchCoreFit {
 
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<PatchCore> {
         Ok(PatchCore { bank: self.0.fit(source, progress)? })
+    }
+
+    fn cross_fit<'a>(
+        &'a self,
+        source: &'a dyn PyramidSource,
+        fold_of: &[usize],
+        progress: &dyn Progress,
+    ) -> masf_core::Result<Option<Box<dyn CrossFit<PatchCore> + 'a>>> {
+        let banks = self.0.cross_fit(source, fold_of, progress)?;
+        Ok(banks.map(|banks| Box::new(Banks(banks)) as Box<dyn CrossFit<PatchCore>>))
+    }
+}
+
+/// PatchCore of folds: their banks.
+struct Banks<'a>(Box<dyn CrossFit<MemoryBank> + 'a>);
+
+impl CrossFit<PatchCore> for Banks<'_> {
+    fn without(&self, fold: usize, progress: &dyn Progress) -> masf_core::Result<PatchCore> {
+        Ok(PatchCore { bank: self.0.without(fold, progress)? })
+    }
+
+    fn whole(self: Box<Self>, progress: &dyn Progress) -> masf_core::Result<PatchCore> {
+        Ok(PatchCore { bank: self.0.whole(progress)? })
     }
 }
 

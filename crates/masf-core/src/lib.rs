@@ -34,5 +34,5 @@ pub use pyramid::{FeatureLevel, FeaturePyramid, LevelSpec};
 pub use replace::replace_file;
 pub use scores::{AnomalyMap, CalibratedMap, RealignedScores, ScoreMap, Scores};
 pub use seed::random_stream;
-pub use traits::{FeatureExtractor, Fit, Fusion, Normalisation, PyramidSource, Scorer, Subset, Views};
+pub use traits::{CrossFit, FeatureExtractor, Fit, Fusion, Normalisation, PyramidSource, Scorer, Subset, Views};
 pub use vector::vectorised;

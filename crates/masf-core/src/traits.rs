@@ -104,6 +104,36 @@ pub trait Fit {
     fn is_expensive(&self) -> bool {
         false
     }
+
+    /// Learning from all items, and fold by fold from all items but those of a fold, where that is cheaper than [`fit`](Self::fit) for each;
+    /// `None`, the default, where it is not. `fold_of` has the fold of every item, counted from 0.
+    ///
+    /// # Errors
+    /// Those of [`fit`](Self::fit), and [`Error::Argument`] where `fold_of` has another length than the source.
+    fn cross_fit<'a>(
+        &'a self,
+        source: &'a dyn PyramidSource,
+        fold_of: &[usize],
+        progress: &dyn Progress,
+    ) -> Result<Option<Box<dyn CrossFit<Self::Scorer> + 'a>>> {
+        let _ = (source, fold_of, progress);
+        Ok(None)
+    }
+}
+
+/// What was learned from all items, and can be had without the items of any fold; made by [`Fit::cross_fit`].
+pub trait CrossFit<S> {
+    /// Learned from all items but those of a fold.
+    ///
+    /// # Errors
+    /// No items left, or those of [`Fit::fit`].
+    fn without(&self, fold: usize, progress: &dyn Progress) -> Result<S>;
+
+    /// Learned from all items: what [`Fit::fit`] gives, bit for bit.
+    ///
+    /// # Errors
+    /// Those of [`Fit::fit`].
+    fn whole(self: Box<Self>, progress: &dyn Progress) -> Result<S>;
 }
 
 /// Pyramids of single images that can be read again and again, in any order.

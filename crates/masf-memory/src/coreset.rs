@@ -48,7 +48,7 @@ pub fn greedy_k_centre(
     progress: &dyn Progress,
 ) -> masf_core::Result<Coreset> {
     let total = check(points, dimensions, count, first)?;
-    let mut search = LazyGreedy::new(points, dimensions, total, count.min(total));
+    let mut search = LazyGreedy::new(points, dimensions, vec![f32::INFINITY; total], count.min(total));
     search.add(first);
     let mut farthest = search.farthest();
     while search.centres.len() < count && farthest.0 > 0.0 {
@@ -103,7 +103,7 @@ pub(crate) fn check_rows(what: &'static str, rows: &[f32], dimensions: usize, fi
     Ok(())
 }
 
-struct LazyGreedy<'a> {
+pub(crate) struct LazyGreedy<'a> {
     points: &'a [f32],
     dimensions: usize,
     /// For each point, the squared distance to the nearest of the first `seen` centres.
@@ -121,11 +121,12 @@ struct LazyGreedy<'a> {
 }
 
 impl<'a> LazyGreedy<'a> {
-    fn new(points: &'a [f32], dimensions: usize, total: usize, count: usize) -> Self {
+    fn new(points: &'a [f32], dimensions: usize, bounds: Vec<f32>, count: usize) -> Self {
+        let total = bounds.len();
         Self {
             points,
             dimensions,
-            bounds: vec![f32::INFINITY; total],
+            bounds,
             seen: vec![0; total],
             active: Vec::new(),
             threshold: f32::INFINITY,
@@ -133,6 +134,29 @@ impl<'a> LazyGreedy<'a> {
             rows: Vec::with_capacity(count * dimensions),
             scratch: Vec::with_capacity(total),
         }
+    }
+
+    /// Goes on after centres that were chosen before: `bounds` has the squared distance of every point to the nearest of them, infinity where there
+    /// are none, and less than zero for points that are not to be chosen.
+    pub(crate) fn going_on(points: &'a [f32], dimensions: usize, bounds: Vec<f32>) -> Self {
+        Self::new(points, dimensions, bounds, 0)
+    }
+
+    /// Up to `count` further centres, in the order of choice.
+    pub(crate) fn choose(mut self, count: usize) -> Vec<usize> {
+        if count > 0
+            && let Some(first) = self.bounds.iter().position(|bound| *bound == f32::INFINITY)
+        {
+            self.add(first);
+        }
+        while self.centres.len() < count {
+            let (distance, index) = self.farthest();
+            if distance <= 0.0 {
+                break;
+            }
+            self.add(index);
+        }
+        self.centres
     }
 
     fn add(&mut self, index: usize) {

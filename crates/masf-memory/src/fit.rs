@@ -1,8 +1,9 @@
 //! Learning a memory bank.
 
-use masf_core::{Fit, Progress, PyramidSource};
+use masf_core::{CrossFit, Fit, Progress, PyramidSource};
 
 use crate::candidates::collect;
+use crate::folds::FoldedBank;
 use crate::patches::Space;
 use crate::search::Backend;
 use crate::{MemoryBank, MemoryBankParams, MemoryError};
@@ -41,5 +42,15 @@ impl Fit for MemoryBankFit {
         let rows = patches.reduce(params, None, progress)?;
         let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
         Ok(MemoryBank::new(space, search, params.search, params.reweight_neighbours))
+    }
+
+    fn cross_fit<'a>(
+        &'a self,
+        source: &'a dyn PyramidSource,
+        fold_of: &[usize],
+        progress: &dyn Progress,
+    ) -> masf_core::Result<Option<Box<dyn CrossFit<MemoryBank> + 'a>>> {
+        let folded = FoldedBank::learn(&self.0, source, fold_of, progress)?;
+        Ok(folded.map(|folded| Box::new(folded) as Box<dyn CrossFit<MemoryBank>>))
     }
 }

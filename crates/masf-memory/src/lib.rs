@@ -10,6 +10,7 @@ mod embedding;
 mod error;
 mod extend;
 mod fit;
+mod folds;
 mod lanes;
 mod linear;
 mod panels;

@@ -1,5 +1,7 @@
 //! Patches in the space that a bank measures in: how they get there, and how some of them become its prototypes.
 
+use std::borrow::Cow;
+
 use masf_core::{Progress, random_stream};
 use rand::Rng;
 
@@ -60,7 +62,7 @@ impl Space {
 
     /// Learns from candidates, which it brings to its space.
     pub(crate) fn learn(params: &MemoryBankParams, candidates: Candidates) -> Result<(Self, Patches)> {
-        let Candidates { embedding, anchors: maps, rows, anchor_rows: anchors } = candidates;
+        let Candidates { embedding, anchors: maps, rows, anchor_rows: anchors, .. } = candidates;
         let dimensions = embedding.dimensions();
         check_magnitude("descriptor", &rows, dimensions)?;
         let standardiser = Standardiser::learn(params.standardise, &rows, embedding.levels());
@@ -161,30 +163,30 @@ impl Patches {
         first: Option<usize>,
         progress: &dyn Progress,
     ) -> masf_core::Result<Vec<f32>> {
-        let total = self.count();
-        if total <= params.prototypes {
+        if self.count() <= params.prototypes {
             if self.columns.anchor == 0 {
                 return Ok(self.rows);
             }
-            return Ok(self.gather(0..total));
+            return Ok(self.gather(0..self.count()));
         }
-        let random = || random_stream(params.seed, "memory.coreset").random_range(0..total as u64) as usize;
-        let first = first.unwrap_or_else(random);
-        let dimensions = self.columns.descriptor;
-        progress.start("choosing prototypes", params.prototypes as u64);
-        let projected = projected(params, dimensions);
-        let coreset = if projected > 0 {
-            let projection = LinearMap::random(dimensions, projected, params.seed, "memory.projection")?;
-            let points = projection.apply(&self.rows)?;
-            greedy_k_centre(&points, projection.output(), params.prototypes, first, progress)
-        } else {
-            greedy_k_centre(&self.rows, dimensions, params.prototypes, first, progress)
-        };
-        progress.finish();
-        Ok(self.gather(coreset?.indices.into_iter()))
+        let chosen = self.points(params)?.choose(params, first, progress)?;
+        Ok(self.gather(chosen.into_iter()))
     }
 
-    fn gather(&self, indices: impl ExactSizeIterator<Item = usize>) -> Vec<f32> {
+    /// What a coreset is chosen by: the descriptors, or a projection of them.
+    pub(crate) fn points(&self, params: &MemoryBankParams) -> Result<Points<'_>> {
+        let dimensions = self.columns.descriptor;
+        Ok(match projected(params, dimensions) {
+            0 => Points { dimensions, rows: Cow::Borrowed(&self.rows) },
+            output => {
+                let projection = LinearMap::random(dimensions, output, params.seed, "memory.projection")?;
+                Points { dimensions: output, rows: Cow::Owned(projection.apply(&self.rows)?) }
+            }
+        })
+    }
+
+    /// The rows `[n, all columns]` of some patches.
+    pub(crate) fn gather(&self, indices: impl ExactSizeIterator<Item = usize>) -> Vec<f32> {
         let Columns { descriptor, anchor, .. } = self.columns;
         let mut rows = Vec::with_capacity(indices.len() * (descriptor + anchor));
         for index in indices {
@@ -192,5 +194,29 @@ impl Patches {
             rows.extend_from_slice(&self.anchors[index * anchor..][..anchor]);
         }
         rows
+    }
+}
+
+/// Points that a coreset is chosen among.
+pub(crate) struct Points<'a> {
+    pub(crate) dimensions: usize,
+    pub(crate) rows: Cow<'a, [f32]>,
+}
+
+impl Points<'_> {
+    /// The places of a coreset of `prototypes` points, in the order of choice.
+    pub(crate) fn choose(
+        &self,
+        params: &MemoryBankParams,
+        first: Option<usize>,
+        progress: &dyn Progress,
+    ) -> masf_core::Result<Vec<usize>> {
+        let total = (self.rows.len() / self.dimensions) as u64;
+        let random = || random_stream(params.seed, "memory.coreset").random_range(0..total) as usize;
+        progress.start("choosing prototypes", params.prototypes as u64);
+        let first = first.unwrap_or_else(random);
+        let coreset = greedy_k_centre(&self.rows, self.dimensions, params.prototypes, first, progress);
+        progress.finish();
+        Ok(coreset?.indices)
     }
 }

@@ -71,6 +71,19 @@ fn the_peak_stays_within_the_budget() -> Result<()> {
         // The bank itself: twice its prototypes (packed ones are padded to whole panels), and small things.
         let expected = 8 * 1200 * 400;
         assert!(held < expected + (256 << 10), "the bank holds {held} bytes instead of {expected}");
+        drop(bank);
+        let before = HELD.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        let fold_of: Vec<usize> = (0..source.len()).map(|image| image % 5).collect();
+        if let Some(folded) = fit.cross_fit(&source, &fold_of, &Silent)? {
+            assert!(projection > 0, "no room for further prototypes beside a full pool that is not projected");
+            assert_eq!(folded.without(3, &Silent)?.search().count(), 1200);
+            drop(folded.whole(&Silent)?);
+        } else {
+            assert_eq!(projection, 0, "{memory_budget} bytes");
+        }
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        assert!(peak <= memory_budget + batches, "cross-fitting: {peak} bytes with a budget of {memory_budget}");
     }
     let pca = Reduction::Pca { components: 48, whiten: true };
     for reduction in [pca, Reduction::Projection { dimensions: 96 }] {

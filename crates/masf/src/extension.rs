@@ -84,8 +84,7 @@ impl Detector {
             builder.extract(images.clone(), needed, self.preprocess, self.backbone.as_ref(), turns)?;
         let (fitted, scores) = if options.calibration.is_empty() {
             let held = self.held_out(&images, options);
-            let scores = fit::cross_fit(&branches, &extracted, &held, self.config.threshold.folds, progress)?;
-            (extracted.fit_all(Purpose::Detector, &branches, |_| true, progress)?, scores)
+            fit::fit_and_score(&branches, &extracted, &held, self.config.threshold.folds, progress)?
         } else {
             let fitted = extracted.fit_all(Purpose::Detector, &branches, |_| true, progress)?;
             let scores = self.score_calibration(&fitted, options)?;

@@ -17,8 +17,8 @@ mod turned;
 
 use candle_core::Tensor;
 use masf_core::{
-    FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result, Scorer, Scores,
-    Subset,
+    CrossFit, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
+    Scorer, Scores, Subset,
 };
 use masf_fusion::{CalibratedFusion, DefectMaps, FusionValidParams, Threshold, conformal_threshold};
 use rayon::prelude::*;
@@ -59,6 +59,48 @@ pub(crate) trait FitBranch: Send + Sync {
     fn uses_turned(&self) -> bool {
         false
     }
+
+    /// As [`Fit::cross_fit`], with learning anew for each fold where there is no cheaper way.
+    fn cross_fit_branch<'a>(
+        &'a self,
+        source: &'a dyn PyramidSource,
+        fold_of: &'a [usize],
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>> {
+        let _ = progress;
+        Ok(Box::new(Anew { branch: self, source, fold_of }))
+    }
+}
+
+/// Learns anew for each fold.
+struct Anew<'a, F: ?Sized> {
+    branch: &'a F,
+    source: &'a dyn PyramidSource,
+    fold_of: &'a [usize],
+}
+
+impl<F: FitBranch + ?Sized> CrossFit<Box<dyn Scorer>> for Anew<'_, F> {
+    fn without(&self, fold: usize, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+        let left = (0..self.source.len()).filter(|item| self.fold_of[*item] != fold).collect();
+        self.branch.fit_branch(Purpose::Calibration, &Subset::new(self.source, left)?, progress)
+    }
+
+    fn whole(self: Box<Self>, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+        self.branch.fit_branch(Purpose::Detector, self.source, progress)
+    }
+}
+
+/// Scorers of any kind.
+struct Boxed<'a, S>(Box<dyn CrossFit<S> + 'a>);
+
+impl<S: Scorer + 'static> CrossFit<Box<dyn Scorer>> for Boxed<'_, S> {
+    fn without(&self, fold: usize, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+        Ok(Box::new(self.0.without(fold, progress)?))
+    }
+
+    fn whole(self: Box<Self>, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
+        Ok(Box::new(self.0.whole(progress)?))
+    }
 }
 
 impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
@@ -68,6 +110,18 @@ impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
 
     fn takes_long(&self) -> bool {
         self.is_expensive()
+    }
+
+    fn cross_fit_branch<'a>(
+        &'a self,
+        source: &'a dyn PyramidSource,
+        fold_of: &'a [usize],
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>> {
+        Ok(match self.cross_fit(source, fold_of, progress)? {
+            Some(cheaper) => Box::new(Boxed(cheaper)),
+            None => Box::new(Anew { branch: self, source, fold_of }),
+        })
     }
 }
 
@@ -86,6 +140,15 @@ impl<F: FitBranch> FitBranch for OnTurned<F> {
 
     fn takes_long(&self) -> bool {
         self.0.takes_long()
+    }
+
+    fn cross_fit_branch<'a>(
+        &'a self,
+        source: &'a dyn PyramidSource,
+        fold_of: &'a [usize],
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>> {
+        self.0.cross_fit_branch(source, fold_of, progress)
     }
 
     fn uses_turned(&self) -> bool {
@@ -155,7 +218,7 @@ impl Extracted {
         let fit = |branch: &(dyn FitBranch + '_)| match &self.turned {
             Some((cache, image_of)) if branch.uses_turned() => {
                 let own = (0..cache.len()).filter(|item| selected(image_of[*item])).collect();
-                branch.fit_branch(purpose, &Joined(&upright, Subset::new(cache, own)?), progress)
+                branch.fit_branch(purpose, &Joined(&upright, &Subset::new(cache, own)?), progress)
             }
             _ => branch.fit_branch(purpose, &upright, progress),
         };
@@ -183,11 +246,11 @@ pub(crate) fn fit_and_score(
     folds: usize,
     progress: &dyn Progress,
 ) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
-    let scores = match branches.iter().any(|branch| branch.takes_long()) {
-        true => hold_out(branches, extracted, held, folds, progress)?,
-        false => cross_fit(branches, extracted, held, folds, progress)?,
-    };
-    Ok((extracted.fit_all(Purpose::Detector, branches, |_| true, progress)?, scores))
+    if branches.iter().any(|branch| branch.takes_long()) {
+        let scores = hold_out(branches, extracted, held, folds, progress)?;
+        return Ok((extracted.fit_all(Purpose::Detector, branches, |_| true, progress)?, scores));
+    }
+    cross_fit(branches, extracted, held, folds, progress)
 }
 
 /// As [`cross_fit`], of one fold alone.
@@ -206,23 +269,34 @@ fn hold_out(
     score(&fitted, extracted, held, &held_out, (0, held_out.len()), "calibration", progress)
 }
 
-/// The scores of normal images, and of synthetic defects on them, by branches that did not learn from them.
-pub(crate) fn cross_fit(
+/// The branches, fitted on all images, and every image's scores by branches that did not learn from its fold.
+fn cross_fit(
     branches: &[Box<dyn FitBranch + '_>],
     extracted: &Extracted,
     held: &HeldOut<'_>,
     folds: usize,
     progress: &dyn Progress,
-) -> Result<CrossFitted> {
+) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
     let count = extracted.cache.len();
     let folds = folds.min(count);
     let fold_of = extracted.signatures.folds(folds, held.seed);
+    let with_turned = extracted.turned.as_ref().map(|(turned, image_of)| {
+        let of_turned = image_of.iter().map(|image| fold_of[*image]);
+        (Joined(&extracted.cache, turned), fold_of.iter().copied().chain(of_turned).collect::<Vec<_>>())
+    });
+    let mut prepared = Vec::with_capacity(branches.len());
+    for branch in branches {
+        prepared.push(match &with_turned {
+            Some((source, fold_of)) if branch.uses_turned() => branch.cross_fit_branch(source, fold_of, progress)?,
+            _ => branch.cross_fit_branch(&extracted.cache, &fold_of, progress)?,
+        });
+    }
     let mut normals: Vec<Option<ViewScores>> = vec![None; count];
     let mut defects = Vec::new();
     let mut done = 0;
     for fold in 0..folds {
         let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == fold).collect();
-        let fitted = extracted.fit_all(Purpose::Calibration, branches, |image| fold_of[image] != fold, progress)?;
+        let fitted = prepared.iter().map(|branch| branch.without(fold, progress)).collect::<Result<Vec<_>>>()?;
         let stage = format!("calibration {}/{folds}", fold + 1);
         let scores = score(&fitted, extracted, held, &held_out, (done, count), &stage, progress)?;
         done += held_out.len();
@@ -232,7 +306,8 @@ pub(crate) fn cross_fit(
         }
     }
     let (images, normals) = normals.into_iter().enumerate().filter_map(|(image, found)| Some((image, found?))).unzip();
-    Ok(CrossFitted { images, normals, defects })
+    let fitted = prepared.into_iter().map(|branch| branch.whole(progress)).collect::<Result<Vec<_>>>()?;
+    Ok((fitted, CrossFitted { images, normals, defects }))
 }
 
 /// As [`cross_fit`], of images that none of the branches learned from.

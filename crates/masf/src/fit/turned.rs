@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use masf_core::{
-    FeatureCache, FeatureCacheBuilder, FeatureExtractor, FeatureLevel, FeaturePyramid, PyramidSource, Result, Subset,
+    FeatureCache, FeatureCacheBuilder, FeatureExtractor, FeatureLevel, FeaturePyramid, PyramidSource, Result,
 };
 
 /// Collects the features of turned images in a temporary file.
@@ -73,7 +73,7 @@ impl Turned {
 }
 
 /// The items of two sources, one after the other.
-pub(super) struct Joined<'a>(pub(super) &'a Subset<'a>, pub(super) Subset<'a>);
+pub(super) struct Joined<'a>(pub(super) &'a dyn PyramidSource, pub(super) &'a dyn PyramidSource);
 
 impl PyramidSource for Joined<'_> {
     fn len(&self) -> usize {
@@ -101,7 +101,7 @@ impl PyramidSource for Joined<'_> {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use masf_core::LevelSpec;
+    use masf_core::{LevelSpec, Subset};
 
     use super::*;
 
@@ -117,7 +117,8 @@ mod tests {
     fn joined_sources_keep_the_order_that_is_asked_for() {
         let (a, b) = (source(&[0.0, 1.0, 2.0]), source(&[10.0, 11.0]));
         let upright = Subset::new(&a, vec![0, 2]).unwrap();
-        let joined = Joined(&upright, Subset::new(&b, vec![1]).unwrap());
+        let turned = Subset::new(&b, vec![1]).unwrap();
+        let joined = Joined(&upright, &turned);
         assert_eq!(joined.len(), 3);
         let values = |indices: &[usize]| {
             joined.batch(indices).unwrap().levels()[0].map.flatten_all().unwrap().to_vec1::<f32>().unwrap()

@@ -1,0 +1,280 @@
+//! Banks without the patches of some images, made from one bank of all.
+//!
+//! Thresholds come from images that a bank has not learned from, so it has to be known what a bank would be without each fold of the images. Learning
+//! again for every fold samples, projects and chooses again. Here the coreset is chosen once. For each fold its prototypes are taken out, and as many
+//! others are chosen in their place, greedily as ever: the farthest from those that are left, among the candidates of the other
+//! images. A prototype is out of one fold alone, so all replacements together are one more set of prototypes, whatever the number of folds.
+//!
+//! Scale of levels and random projections are those of all images: one number for a level, which a fold hardly moves. What fits single directions
+//! to the images, principal components and the spread of single channels, is learned again for every fold instead.
+
+use masf_core::{CrossFit, Error, Progress, PyramidSource, vectorised};
+use rayon::prelude::*;
+
+use crate::candidates::{collect, folding};
+use crate::coreset::LazyGreedy;
+use crate::lanes::squared_distance;
+use crate::patches::{Patches, Points, Space};
+use crate::search::Backend;
+use crate::{
+    ExactSearch, MemoryBank, MemoryBankParams, MemoryError, PrototypeSearch, Reduction, Result, Standardisation,
+};
+
+/// A bank of all images, and what its prototypes of each fold are replaced with.
+pub(crate) struct FoldedBank<'a> {
+    params: &'a MemoryBankParams,
+    whole: MemoryBank,
+    /// The fold of every prototype.
+    fold_of: Vec<usize>,
+    /// For every fold the rows in place of its prototypes.
+    replacements: Vec<Vec<f32>>,
+}
+
+impl<'a> FoldedBank<'a> {
+    /// `None` where each fold has to be learned by itself: for scales of single channels, for principal components, and where the budget does not
+    /// hold a second set of prototypes.
+    pub(crate) fn learn(
+        params: &'a MemoryBankParams,
+        source: &dyn PyramidSource,
+        fold_of: &[usize],
+        progress: &dyn Progress,
+    ) -> masf_core::Result<Option<Self>> {
+        if fold_of.len() != source.len() {
+            let expected = format!("one for each of the {} items", source.len());
+            return Err(Error::argument("number of folds of items", fold_of.len(), expected));
+        }
+        if params.standardise == Standardisation::Channel || matches!(params.reduction, Reduction::Pca { .. }) {
+            return Ok(None);
+        }
+        progress.start("sampling patches", source.len() as u64);
+        let candidates = collect(params, source, None, progress);
+        progress.finish();
+        let candidates = candidates?;
+        let dimensions = candidates.embedding.dimensions();
+        let anchor = candidates.anchors.as_ref().map_or(0, crate::SpectralAnchors::dimensions);
+        if folding(params, dimensions, anchor, candidates.rows.len() / dimensions) > params.memory_budget {
+            return Ok(None);
+        }
+        let folds = fold_of.iter().max().map_or(0, |last| last + 1);
+        let of_items = fold_of.iter().zip(&candidates.of_items);
+        let fold_of: Vec<u32> = of_items.flat_map(|(fold, rows)| std::iter::repeat_n(*fold as u32, *rows)).collect();
+        let (space, patches) = Space::learn(params, candidates)?;
+        let chosen = Chosen::among(&patches, &fold_of, folds, params, progress)?;
+        let rows = patches.gather(chosen.prototypes.iter().copied());
+        let replacements = chosen.replacements.iter().map(|places| patches.gather(places.iter().copied())).collect();
+        drop(patches);
+        let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
+        Ok(Some(Self {
+            params,
+            whole: MemoryBank::new(space, search, params.search, params.reweight_neighbours),
+            fold_of: chosen.prototypes.iter().map(|place| fold_of[*place] as usize).collect(),
+            replacements,
+        }))
+    }
+}
+
+impl CrossFit<MemoryBank> for FoldedBank<'_> {
+    fn without(&self, fold: usize, _: &dyn Progress) -> masf_core::Result<MemoryBank> {
+        let columns = self.whole.space.columns();
+        let all = self.whole.search().prototypes().chunks_exact(columns.all());
+        let left = all.zip(&self.fold_of).filter(|(_, own)| **own != fold).flat_map(|(row, _)| row);
+        let rows: Vec<f32> = left.chain(self.replacements.get(fold).into_iter().flatten()).copied().collect();
+        if rows.is_empty() {
+            return Err(MemoryError::NoImages.into());
+        }
+        let search = Backend::build(rows, columns, self.params.search, self.params.seed, None)?;
+        Ok(MemoryBank::new(self.whole.space.clone(), search, self.params.search, self.params.reweight_neighbours))
+    }
+
+    fn whole(self: Box<Self>, _: &dyn Progress) -> masf_core::Result<MemoryBank> {
+        Ok(self.whole)
+    }
+}
+
+/// Places among the patches.
+#[derive(Debug, PartialEq)]
+struct Chosen {
+    prototypes: Vec<usize>,
+    /// For every fold the places in place of its prototypes.
+    replacements: Vec<Vec<usize>>,
+}
+
+impl Chosen {
+    fn among(
+        patches: &Patches,
+        fold_of: &[u32],
+        folds: usize,
+        params: &MemoryBankParams,
+        progress: &dyn Progress,
+    ) -> masf_core::Result<Self> {
+        if patches.count() <= params.prototypes {
+            // All of them: there is nothing to replace any with.
+            return Ok(Self { prototypes: (0..patches.count()).collect(), replacements: vec![Vec::new(); folds] });
+        }
+        let points = patches.points(params)?;
+        let prototypes = points.choose(params, None, progress)?;
+        progress.start("replacing prototypes", folds as u64);
+        let replacements = replacements(&points, fold_of, folds, &prototypes, progress);
+        progress.finish();
+        Ok(Self { prototypes, replacements: replacements? })
+    }
+}
+
+/// For every fold, as many points of the other folds as it has centres, chosen greedily after the centres of the others.
+fn replacements(
+    points: &Points<'_>,
+    fold_of: &[u32],
+    folds: usize,
+    centres: &[usize],
+    progress: &dyn Progress,
+) -> masf_core::Result<Vec<Vec<usize>>> {
+    let mut of_fold = vec![Vec::new(); folds];
+    for &centre in centres {
+        of_fold[fold_of[centre] as usize].push(centre);
+    }
+    let nearest = Nearest::of(points, &of_fold)?;
+    let mut all = Vec::with_capacity(folds);
+    for (fold, own) in of_fold.iter().enumerate() {
+        progress.check()?;
+        // Points of the fold are nearer than any centre: they are never the farthest.
+        let bounds = nearest.iter().zip(fold_of).map(|(nearest, of)| match *of as usize == fold {
+            true => -1.0,
+            false => nearest.without(fold),
+        });
+        all.push(LazyGreedy::going_on(&points.rows, points.dimensions, bounds.collect()).choose(own.len()));
+        progress.step(1);
+    }
+    Ok(all)
+}
+
+/// The squared distance of a point to the nearest centre, the fold of that, and the squared distance to the nearest centre of another fold.
+#[derive(Debug, Clone, Copy)]
+struct Nearest {
+    distance: f32,
+    fold: u32,
+    other: f32,
+}
+
+/// Points whose nearest centres are looked for at once.
+const POINTS_PER_SEARCH: usize = 8192;
+
+impl Nearest {
+    const NONE: Self = Self { distance: f32::INFINITY, fold: u32::MAX, other: f32::INFINITY };
+
+    fn of(points: &Points<'_>, of_fold: &[Vec<usize>]) -> Result<Vec<Self>> {
+        let dimensions = points.dimensions;
+        let row = |place: usize| &points.rows[place * dimensions..][..dimensions];
+        let mut all = vec![Self::NONE; points.rows.len() / dimensions];
+        for (fold, centres) in of_fold.iter().enumerate().filter(|(_, centres)| !centres.is_empty()) {
+            let rows = centres.iter().flat_map(|centre| row(*centre)).copied().collect();
+            let search = ExactSearch::new(rows, dimensions)?;
+            let parts = all.chunks_mut(POINTS_PER_SEARCH).zip(points.rows.chunks(POINTS_PER_SEARCH * dimensions));
+            for (nearest, rows) in parts {
+                let found = search.nearest(rows, 1)?;
+                // The distances that the choice of centres takes, to the bit.
+                nearest.par_iter_mut().zip(rows.par_chunks(dimensions)).zip(&found.indices).with_min_len(512).for_each(
+                    |((nearest, point), centre)| {
+                        let centre = row(centres[*centre as usize]);
+                        let distance = vectorised(
+                            #[inline(always)]
+                            || squared_distance(point, centre),
+                        );
+                        nearest.see(fold, distance);
+                    },
+                );
+            }
+        }
+        Ok(all)
+    }
+
+    /// Takes in the nearest centre of a fold that was not seen before.
+    fn see(&mut self, fold: usize, distance: f32) {
+        if distance < self.distance {
+            *self = Self { distance, fold: fold as u32, other: self.distance };
+        } else {
+            self.other = self.other.min(distance);
+        }
+    }
+
+    /// The squared distance to the nearest centre that is not of a fold.
+    fn without(self, fold: usize) -> f32 {
+        if self.fold as usize == fold { self.other } else { self.distance }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use masf_core::{Silent, random_stream};
+    use rand::Rng;
+
+    use super::*;
+
+    /// The obvious way: every distance, for every new centre.
+    fn naive(points: &[f32], dimensions: usize, fold_of: &[u32], centres: &[usize], fold: u32) -> Vec<usize> {
+        let row = |place: usize| &points[place * dimensions..][..dimensions];
+        let mut kept: Vec<usize> = centres.iter().copied().filter(|centre| fold_of[*centre] != fold).collect();
+        let left = kept.len();
+        while kept.len() < centres.len() {
+            let mut farthest = (0.0, None);
+            for place in (0..fold_of.len()).filter(|place| fold_of[*place] != fold) {
+                let distances = kept.iter().map(|centre| squared_distance(row(place), row(*centre)));
+                let distance = distances.fold(f32::INFINITY, f32::min);
+                if distance > farthest.0 {
+                    farthest = (distance, Some(place));
+                }
+            }
+            match farthest.1 {
+                Some(place) => kept.push(place),
+                None => break,
+            }
+        }
+        kept.split_off(left)
+    }
+
+    /// Points on a grid, so that there are ties and duplicates, or anywhere.
+    fn points(count: usize, dimensions: usize, grid: bool, seed: u64) -> Vec<f32> {
+        let mut random = random_stream(seed, "points");
+        let value = |random: &mut dyn rand::RngCore| match grid {
+            true => f32::from(random.random_range(0..4u8)),
+            false => random.random_range(-1.0..1.0),
+        };
+        (0..count * dimensions).map(|_| value(&mut random)).collect()
+    }
+
+    #[test]
+    fn replacements_are_those_of_the_obvious_algorithm() -> masf_core::Result<()> {
+        for (seed, (count, dimensions, chosen, folds, grid)) in [
+            (300, 3, 40, 5, false),
+            (300, 3, 60, 5, true),
+            (3000, 2, 50, 3, false),
+            (60, 40, 20, 20, false),
+            (40, 2, 39, 2, false),
+            (40, 2, 30, 1, false),
+            (9, 1, 4, 9, true),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let rows = points(count, dimensions, grid, seed as u64);
+            let mut random = random_stream(seed as u64, "folds");
+            let fold_of: Vec<u32> = (0..count).map(|_| random.random_range(0..folds as u32)).collect();
+            let centres = crate::greedy_k_centre(&rows, dimensions, chosen, 1, &Silent)?.indices;
+            let points = Points { dimensions, rows: rows.as_slice().into() };
+            let found = replacements(&points, &fold_of, folds, &centres, &Silent)?;
+            for (fold, found) in found.iter().enumerate() {
+                let expected = naive(&rows, dimensions, &fold_of, &centres, fold as u32);
+                assert_eq!(*found, expected, "case {seed}, fold {fold}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn where_all_centres_are_of_one_fold_the_choice_begins_anew() -> masf_core::Result<()> {
+        let rows = vec![0.0, 1.0, 5.0, 9.0, 2.0];
+        let points = Points { dimensions: 1, rows: rows.into() };
+        let found = replacements(&points, &[1, 1, 0, 0, 0], 2, &[0, 1], &Silent)?;
+        assert_eq!(found, [vec![], vec![2, 3]]);
+        Ok(())
+    }
+}
