@@ -4,9 +4,9 @@
 //! cargo run --example rotation -- --data screw --backbone mobilenet-v2 --weights mobilenet_v2.safetensors
 //! ```
 //!
-//! Training and test images are treated alike: the largest disc about the centre is kept, what lies outside becomes the mean
-//! colour of the training images, and test images are turned within the disc at their own resolution. The table has the
-//! image AUROC of upright test images, of random multiples of 90 degrees, and of random angles.
+//! Training and test images are treated alike: the largest disc about the centre is kept, outside of it its edge is repeated along the
+//! radius, and test images are turned at their own resolution. The table has the image AUROC of upright test images, of random multiples of
+//! 90 degrees, and of random angles.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,8 +47,6 @@ struct Args {
 
 /// What is done to the test images.
 const VIEWS: [&str; 3] = ["upright", "random multiples of 90 degrees", "random angles"];
-/// Width of the soft edge of the disc, as a share of its radius.
-const EDGE: f32 = 0.02;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -62,7 +60,6 @@ fn main() -> ExitCode {
         config.seed = args.seed.unwrap_or(config.seed);
         let training = Dataset::training(&args.data)?.samples;
         let test = Dataset::test(&args.data)?.samples;
-        let colour = mean_colour(&training)?;
 
         let mut random = masf::core::random_stream(config.seed, "rotation example");
         let mut views: Vec<Vec<ImageInput>> = vec![Vec::new(); VIEWS.len()];
@@ -70,11 +67,10 @@ fn main() -> ExitCode {
             let quarter = f64::from(random.random_range(0..4u32)) * 90.0;
             let angles = [0.0, quarter, random.random_range(0.0..360.0)];
             for (view, angle) in views.iter_mut().zip(angles) {
-                view.push(disc(&sample.path, angle, colour)?);
+                view.push(disc(&sample.path, angle)?);
             }
         }
-        let normals =
-            training.iter().map(|sample| disc(&sample.path, 0.0, colour)).collect::<anyhow::Result<Vec<_>>>()?;
+        let normals = training.iter().map(|sample| disc(&sample.path, 0.0)).collect::<anyhow::Result<Vec<_>>>()?;
 
         outln!("| test images | {} |", columns(&args.turns, |turns| format!("{turns} turns")))?;
         outln!("|---|{}|", columns(&args.turns, |_| "---".into()).replace(' ', ""))?;
@@ -124,23 +120,8 @@ fn read(path: &Path) -> anyhow::Result<RgbImage> {
     Ok(read_image(path, &Limits::default())?.to_rgb8())
 }
 
-/// The mean colour of some images.
-fn mean_colour(samples: &[Sample]) -> anyhow::Result<[f32; 3]> {
-    let mut sum = [0f64; 3];
-    for sample in samples {
-        let image = read(&sample.path)?;
-        let pixels = f64::from(image.width()) * f64::from(image.height());
-        for pixel in image.pixels() {
-            for (sum, value) in sum.iter_mut().zip(pixel.0) {
-                *sum += f64::from(value) / pixels;
-            }
-        }
-    }
-    Ok(sum.map(|sum| (sum / samples.len().max(1) as f64) as f32))
-}
-
-/// The central disc of an image, turned, on a square of one colour.
-fn disc(path: &Path, degrees: f64, colour: [f32; 3]) -> anyhow::Result<ImageInput> {
+/// The central disc of an image, turned, on a square that goes on as the edge of the disc ends: a visible edge would be what stands out most.
+fn disc(path: &Path, degrees: f64) -> anyhow::Result<ImageInput> {
     let image = read(path)?;
     let side = image.width().min(image.height());
     let (left, top) = ((image.width() - side) / 2, (image.height() - side) / 2);
@@ -150,11 +131,13 @@ fn disc(path: &Path, degrees: f64, colour: [f32; 3]) -> anyhow::Result<ImageInpu
     let planes = Tensor::from_vec(values, (1, n, n, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?;
     let turned = turn(&planes, degrees)?.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
     let radius = n as f32 / 2.0;
-    let pixels = turned.chunks_exact(3).enumerate().flat_map(|(index, pixel)| {
+    let edge = radius - 1.0;
+    let pixels = (0..n * n).flat_map(|index| {
         let (y, x) = ((index / n) as f32 + 0.5 - radius, (index % n) as f32 + 0.5 - radius);
-        let inside = ((radius - y.hypot(x)) / (EDGE * radius)).clamp(0.0, 1.0);
-        let blend = |value: f32, colour: f32| (inside * value + (1.0 - inside) * colour).round() as u8;
-        [blend(pixel[0], colour[0]), blend(pixel[1], colour[1]), blend(pixel[2], colour[2])]
+        let inwards = (edge / y.hypot(x)).min(1.0);
+        let (row, column) = ((y * inwards + radius) as usize, (x * inwards + radius) as usize);
+        let place = 3 * (row.min(n - 1) * n + column.min(n - 1));
+        [turned[place], turned[place + 1], turned[place + 2]].map(|value| value.round() as u8)
     });
     Ok(ImageInput::rgb8(side, side, pixels.collect())?)
 }

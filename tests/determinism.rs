@@ -95,7 +95,7 @@ fn every_kind_of_model_is_the_same_file_on_one_thread_and_on_two() -> Result<()>
     ];
     for (name, text) in kinds {
         let mut config = Config::from_toml(text)?;
-        config.threshold.folds = 2;
+        config.threshold.folds = Some(2);
         let size = masf::Size::square(if name.contains("each level") { 128 } else { 64 });
         (config.input.size, config.memory.candidates, config.memory.prototypes) = (size, 500, 60);
         let first = model(&config, 1)?;

@@ -59,7 +59,7 @@ fn inspections_give_back_what_they_take() -> Result<()> {
     ];
     for (name, text) in kinds {
         let mut config = Config::from_toml(text)?;
-        config.threshold.folds = 2;
+        config.threshold.folds = Some(2);
         let side = if name == "tiles" { 128 } else { 64 };
         (config.input.size, config.memory.candidates, config.memory.prototypes) = (masf::Size::square(side), 500, 60);
         let path = folder.path().join("model.masf");

@@ -9,7 +9,9 @@ use crate::error::{DataError, Result};
 
 /// Images `[B, C, H, W]` turned counter-clockwise by an angle in degrees, in a frame of the same size.
 ///
-/// Pixels between pixels are interpolated bilinearly; what comes from beyond the frame is mirrored at its border. Multiples
+/// Pixels between pixels are interpolated by cubics through their neighbours (Catmull and Rom, 1974; R. G. Keys, "Cubic convolution interpolation for digital image
+/// processing", 1981, with a = -1/2), which keep edges about as sharp as they were and may reach a little beyond the range of the
+/// values; what comes from beyond the frame is mirrored at its border. Multiples
 /// of 90 degrees only move the pixels of square images, those of 180 degrees the pixels of all. `f32`, on the CPU.
 ///
 /// ```
@@ -35,20 +37,19 @@ pub fn turn(images: &Tensor, degrees: f64) -> Result<Tensor> {
     for row in 0..height {
         for column in 0..width {
             let (y, x) = (row as f64 - centre.0, column as f64 - centre.1);
-            let (top, below) = tap(centre.0 + sin * x + cos * y);
+            let (above, below) = tap(centre.0 + sin * x + cos * y);
             let (left, right) = tap(centre.1 + cos * x - sin * y);
-            let (above, beside) = (mirrored(top, height) * width, mirrored(left, width));
-            let (under, next) = (mirrored(top + 1, height) * width, mirrored(left + 1, width));
-            taps.push(([above + beside, above + next, under + beside, under + next], below, right));
+            let rows = [-1, 0, 1, 2].map(|step| mirrored(above + step, height) * width);
+            let columns = [-1, 0, 1, 2].map(|step| mirrored(left + step, width));
+            taps.push((rows, columns, below, right));
         }
     }
     let mut turned = vec![0f32; values.len()];
     let size = (height * width).max(1);
     turned.par_chunks_mut(size).zip(values.par_chunks(size)).for_each(|(turned, plane)| {
-        for (value, (at, below, right)) in turned.iter_mut().zip(&taps) {
-            let line = |first: usize| plane[at[first]] + right * (plane[at[first + 1]] - plane[at[first]]);
-            let (upper, lower) = (line(0), line(2));
-            *value = upper + below * (lower - upper);
+        for (value, (rows, columns, below, right)) in turned.iter_mut().zip(&taps) {
+            let line = |row: usize| cubic(columns.map(|column| plane[row + column]), *right);
+            *value = cubic(rows.map(line), *below);
         }
     });
     Ok(Tensor::from_vec(turned, (batch, channels, height, width), &Device::Cpu)?)
@@ -63,6 +64,15 @@ fn sine_and_cosine(degrees: f64) -> (f64, f64) {
         270.0 => (-1.0, 0.0),
         other => (other * PI / 180.0).sin_cos(),
     }
+}
+
+/// The cubic through the second and the third of four neighbours, a share of the way between them; constants stay as they are to the bit.
+fn cubic(values: [f32; 4], share: f32) -> f32 {
+    let [before, here, next, after] = values;
+    let (before, next, after) = (before - here, next - here, after - here);
+    let cubed = 3.0 * -next + after - before;
+    let squared = 2.0 * before + 4.0 * next - after;
+    here + 0.5 * share * (next - before + share * (squared + share * cubed))
 }
 
 /// The index before a coordinate, and the weight of the one after.
@@ -112,16 +122,18 @@ mod tests {
 
     #[test]
     fn a_ramp_turns_with_its_frame() {
-        // x + 2 y, turned by 30 degrees: the gradient turns too.
+        // x + 2 y, and its square (these cubics reproduce squares), turned by 30 degrees.
         let n = 21usize;
-        let ramp: Vec<f32> = (0..n * n).map(|i| (i % n) as f32 + 2.0 * (i / n) as f32).collect();
-        let ramp = Tensor::from_vec(ramp, (1, 1, n, n), &Device::Cpu).unwrap();
+        let ramp = (0..n * n).map(|i| (i % n) as f32 + 2.0 * (i / n) as f32);
+        let ramp: Vec<f32> = ramp.clone().chain(ramp.map(|value| value * value)).collect();
+        let ramp = Tensor::from_vec(ramp, (1, 2, n, n), &Device::Cpu).unwrap();
         let turned = values(&turn(&ramp, 30.0).unwrap());
         let (sin, cos) = (30f32 * std::f32::consts::PI / 180.0).sin_cos();
         for (y, x) in [(10, 10), (7, 12), (13, 9)] {
             let (dy, dx) = (y as f32 - 10.0, x as f32 - 10.0);
             let expected = 30.0 + (cos * dx - sin * dy) + 2.0 * (sin * dx + cos * dy);
             assert!((turned[y * n + x] - expected).abs() < 1e-3);
+            assert!((turned[n * n + y * n + x] - expected * expected).abs() < 1e-2);
         }
     }
 

@@ -265,15 +265,17 @@ const MOST_TURNS: usize = 36;
 pub struct ThresholdConfig {
     /// The share of normal images that may be called anomalous, in `(0, 1)`.
     pub false_alarm_rate: f64,
-    /// Parts that the training images are split into; each part is scored by a model of the others. At least 2.
-    pub folds: usize,
+    /// Parts that the training images are split into; each part is scored by a model of the others. At least 2. `None`, the default, is
+    /// 20 where models without a part come cheaply ([`Fit::cross_fit`](masf_core::Fit::cross_fit)), as those of memory banks do, and
+    /// 5 where they are learned anew.
+    pub folds: Option<usize>,
     /// The p-value below which a batch of scores is said to differ from the calibration, above 0 and at most 0.5.
     pub drift_level: f64,
 }
 
 impl Default for ThresholdConfig {
     fn default() -> Self {
-        Self { false_alarm_rate: 0.05, folds: 5, drift_level: 0.001 }
+        Self { false_alarm_rate: 0.05, folds: None, drift_level: 0.001 }
     }
 }
 
@@ -364,8 +366,8 @@ impl Config {
         if !(rate > 0.0 && rate < 1.0) {
             return Err(Error::argument("threshold.false_alarm_rate", rate, "a number between 0 and 1"));
         }
-        if !(2..=100).contains(&self.threshold.folds) {
-            return Err(Error::argument("threshold.folds", self.threshold.folds, "2 to 100"));
+        if let Some(folds) = self.threshold.folds.filter(|folds| !(2..=100).contains(folds)) {
+            return Err(Error::argument("threshold.folds", folds, "2 to 100"));
         }
         let level = self.threshold.drift_level;
         if !(level > 0.0 && level <= 0.5) {

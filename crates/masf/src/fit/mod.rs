@@ -60,26 +60,26 @@ pub(crate) trait FitBranch: Send + Sync {
         false
     }
 
-    /// As [`Fit::cross_fit`], with learning anew for each fold where there is no cheaper way.
+    /// As [`Fit::cross_fit`].
     fn cross_fit_branch<'a>(
         &'a self,
         source: &'a dyn PyramidSource,
-        fold_of: &'a [usize],
+        fold_of: &[usize],
         progress: &dyn Progress,
-    ) -> Result<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>> {
-        let _ = progress;
-        Ok(Box::new(Anew { branch: self, source, fold_of }))
+    ) -> Result<Option<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>>> {
+        let _ = (source, fold_of, progress);
+        Ok(None)
     }
 }
 
 /// Learns anew for each fold.
-struct Anew<'a, F: ?Sized> {
-    branch: &'a F,
+struct Anew<'a> {
+    branch: &'a (dyn FitBranch + 'a),
     source: &'a dyn PyramidSource,
     fold_of: &'a [usize],
 }
 
-impl<F: FitBranch + ?Sized> CrossFit<Box<dyn Scorer>> for Anew<'_, F> {
+impl CrossFit<Box<dyn Scorer>> for Anew<'_> {
     fn without(&self, fold: usize, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
         let left = (0..self.source.len()).filter(|item| self.fold_of[*item] != fold).collect();
         self.branch.fit_branch(Purpose::Calibration, &Subset::new(self.source, left)?, progress)
@@ -115,13 +115,11 @@ impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
     fn cross_fit_branch<'a>(
         &'a self,
         source: &'a dyn PyramidSource,
-        fold_of: &'a [usize],
+        fold_of: &[usize],
         progress: &dyn Progress,
-    ) -> Result<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>> {
-        Ok(match self.cross_fit(source, fold_of, progress)? {
-            Some(cheaper) => Box::new(Boxed(cheaper)),
-            None => Box::new(Anew { branch: self, source, fold_of }),
-        })
+    ) -> Result<Option<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>>> {
+        let cheaper = self.cross_fit(source, fold_of, progress)?;
+        Ok(cheaper.map(|cheaper| Box::new(Boxed(cheaper)) as Box<dyn CrossFit<Box<dyn Scorer>>>))
     }
 }
 
@@ -145,9 +143,9 @@ impl<F: FitBranch> FitBranch for OnTurned<F> {
     fn cross_fit_branch<'a>(
         &'a self,
         source: &'a dyn PyramidSource,
-        fold_of: &'a [usize],
+        fold_of: &[usize],
         progress: &dyn Progress,
-    ) -> Result<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>> {
+    ) -> Result<Option<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>>> {
         self.0.cross_fit_branch(source, fold_of, progress)
     }
 
@@ -237,20 +235,31 @@ pub(crate) struct CrossFitted {
     pub(crate) defects: Vec<DefectScores>,
 }
 
+/// Parts of the images that each is scored by branches of the others, where these come cheaply.
+const CHEAP_FOLDS: usize = 20;
+/// The same where they have to be learned anew, and the images of which one is scored where learning takes long.
+const FOLDS: usize = 5;
+
 /// The branches, fitted on all images, and the scores of normal images and of synthetic defects on them by branches that did not learn
 /// from them.
 pub(crate) fn fit_and_score(
     branches: &[Box<dyn FitBranch + '_>],
     extracted: &Extracted,
     held: &HeldOut<'_>,
-    folds: usize,
+    folds: Option<usize>,
     progress: &dyn Progress,
 ) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
     if branches.iter().any(|branch| branch.takes_long()) {
-        let scores = hold_out(branches, extracted, held, folds, progress)?;
+        let scores = hold_out(branches, extracted, held, folds.unwrap_or(FOLDS), progress)?;
         return Ok((extracted.fit_all(Purpose::Detector, branches, |_| true, progress)?, scores));
     }
-    cross_fit(branches, extracted, held, folds, progress)
+    let split = Split::new(extracted, folds.unwrap_or(CHEAP_FOLDS), held.seed);
+    let prepared = split.prepare(branches, progress)?;
+    if folds.is_some() || prepared.iter().all(Option::is_some) {
+        return cross_fit(branches, prepared, &split, held, progress);
+    }
+    let split = Split::new(extracted, FOLDS, held.seed);
+    cross_fit(branches, split.prepare(branches, progress)?, &split, held, progress)
 }
 
 /// As [`cross_fit`], of one fold alone.
@@ -269,34 +278,71 @@ fn hold_out(
     score(&fitted, extracted, held, &held_out, (0, held_out.len()), "calibration", progress)
 }
 
-/// The branches, fitted on all images, and every image's scores by branches that did not learn from its fold.
-fn cross_fit(
-    branches: &[Box<dyn FitBranch + '_>],
-    extracted: &Extracted,
-    held: &HeldOut<'_>,
+/// The images, split into folds.
+struct Split<'a> {
+    extracted: &'a Extracted,
     folds: usize,
+    fold_of: Vec<usize>,
+    /// All images and their turned versions, and the folds of these, where there are any.
+    with_turned: Option<(Joined<'a>, Vec<usize>)>,
+}
+
+/// A branch that can be had without each fold; `None` where it is learned anew.
+type Prepared<'a> = Option<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>>;
+
+impl<'a> Split<'a> {
+    fn new(extracted: &'a Extracted, folds: usize, seed: u64) -> Self {
+        let folds = folds.min(extracted.cache.len());
+        let fold_of = extracted.signatures.folds(folds, seed);
+        let with_turned = extracted.turned.as_ref().map(|(turned, image_of)| {
+            let of_turned = image_of.iter().map(|image| fold_of[*image]);
+            (Joined(&extracted.cache, turned), fold_of.iter().copied().chain(of_turned).collect())
+        });
+        Self { extracted, folds, fold_of, with_turned }
+    }
+
+    /// The items that a branch learns from, and their folds.
+    fn items(&self, branch: &dyn FitBranch) -> (&dyn PyramidSource, &[usize]) {
+        match &self.with_turned {
+            Some((source, fold_of)) if branch.uses_turned() => (source, fold_of),
+            _ => (&self.extracted.cache, &self.fold_of),
+        }
+    }
+
+    fn prepare<'b>(
+        &'b self,
+        branches: &'b [Box<dyn FitBranch + '_>],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Prepared<'b>>> {
+        let prepare = |branch: &'b Box<dyn FitBranch + '_>| {
+            let (source, fold_of) = self.items(branch.as_ref());
+            branch.cross_fit_branch(source, fold_of, progress)
+        };
+        branches.iter().map(prepare).collect()
+    }
+}
+
+/// The branches, fitted on all images, and every image's scores by branches that did not learn from its fold.
+fn cross_fit<'a>(
+    branches: &'a [Box<dyn FitBranch + '_>],
+    prepared: Vec<Prepared<'a>>,
+    split: &'a Split<'a>,
+    held: &HeldOut<'_>,
     progress: &dyn Progress,
 ) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
-    let count = extracted.cache.len();
-    let folds = folds.min(count);
-    let fold_of = extracted.signatures.folds(folds, held.seed);
-    let with_turned = extracted.turned.as_ref().map(|(turned, image_of)| {
-        let of_turned = image_of.iter().map(|image| fold_of[*image]);
-        (Joined(&extracted.cache, turned), fold_of.iter().copied().chain(of_turned).collect::<Vec<_>>())
-    });
-    let mut prepared = Vec::with_capacity(branches.len());
-    for branch in branches {
-        prepared.push(match &with_turned {
-            Some((source, fold_of)) if branch.uses_turned() => branch.cross_fit_branch(source, fold_of, progress)?,
-            _ => branch.cross_fit_branch(&extracted.cache, &fold_of, progress)?,
-        });
+    let Split { extracted, folds, fold_of, .. } = split;
+    let (folds, count) = (*folds, extracted.cache.len());
+    let mut learners: Vec<Box<dyn CrossFit<Box<dyn Scorer>> + '_>> = Vec::with_capacity(branches.len());
+    for (branch, prepared) in branches.iter().zip(prepared) {
+        let (source, fold_of) = split.items(branch.as_ref());
+        learners.push(prepared.unwrap_or_else(|| Box::new(Anew { branch: branch.as_ref(), source, fold_of })));
     }
     let mut normals: Vec<Option<ViewScores>> = vec![None; count];
     let mut defects = Vec::new();
     let mut done = 0;
     for fold in 0..folds {
         let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == fold).collect();
-        let fitted = prepared.iter().map(|branch| branch.without(fold, progress)).collect::<Result<Vec<_>>>()?;
+        let fitted = learners.iter().map(|learner| learner.without(fold, progress)).collect::<Result<Vec<_>>>()?;
         let stage = format!("calibration {}/{folds}", fold + 1);
         let scores = score(&fitted, extracted, held, &held_out, (done, count), &stage, progress)?;
         done += held_out.len();
@@ -306,7 +352,7 @@ fn cross_fit(
         }
     }
     let (images, normals) = normals.into_iter().enumerate().filter_map(|(image, found)| Some((image, found?))).unzip();
-    let fitted = prepared.into_iter().map(|branch| branch.whole(progress)).collect::<Result<Vec<_>>>()?;
+    let fitted = learners.into_iter().map(|learner| learner.whole(progress)).collect::<Result<Vec<_>>>()?;
     Ok((fitted, CrossFitted { images, normals, defects }))
 }
 
