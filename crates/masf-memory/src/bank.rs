@@ -58,11 +58,8 @@ impl MemoryBank {
         positions: Range<usize>,
         rows: &mut Vec<f32>,
     ) -> Result<()> {
-        let first = positions.start;
         let chosen: Vec<usize> = positions.clone().collect();
-        rows.resize(chosen.len() * self.embedding().dimensions(), 0.0);
-        maps.describe(image, &chosen, rows)?;
-        self.space.enter_descriptors(rows, first)?;
+        self.space.describe(maps, image, &chosen, rows)?;
         let columns = self.space.columns();
         if columns.anchor > 0 {
             let anchors =
@@ -76,14 +73,6 @@ impl MemoryBank {
                 .collect();
         }
         Ok(())
-    }
-
-    /// The scaled anchors of an image; none where the bank has none.
-    fn anchors(&self, pyramid: &FeaturePyramid, image: usize) -> Result<Vec<f32>> {
-        let Some(anchors) = &self.space.anchors else { return Ok(Vec::new()) };
-        let mut rows = anchors.maps.describe(pyramid, image)?;
-        anchors.scale(&mut rows);
-        Ok(rows)
     }
 
     /// The nearest prototype of every position of an image. A task describes and searches for so few positions that their descriptors stay in
@@ -123,7 +112,7 @@ impl Scorer for MemoryBank {
         let mut distances = Vec::with_capacity(batch * height * width);
         let mut scores = Vec::new();
         for image in 0..batch {
-            let anchors = self.anchors(pyramid, image)?;
+            let anchors = self.space.describe_anchors(pyramid, image)?;
             let nearest = self.nearest(&maps, &anchors, image)?;
             if self.reweight_neighbours > 0 {
                 scores.push(self.image_score(&maps, &anchors, image, &nearest)?);

@@ -8,7 +8,7 @@ use crate::patches::Space;
 use crate::{MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result, SpectralAnchors};
 
 /// Images that are read at once.
-const IMAGES_PER_BATCH: usize = 4;
+pub(crate) const IMAGES_PER_BATCH: usize = 4;
 /// Descriptors that one task computes.
 const ROWS_PER_TASK: usize = 32;
 
@@ -21,8 +21,6 @@ pub(crate) struct Candidates {
     pub(crate) rows: Vec<f32>,
     /// Anchors beside the rows; empty without.
     pub(crate) anchor_rows: Vec<f32>,
-    /// The number of rows of every item of the source.
-    pub(crate) of_items: Vec<usize>,
 }
 
 /// What learning holds at most, in bytes, with `candidates` descriptors in the pool and anchors of `anchor` entries; the
@@ -54,40 +52,20 @@ fn fixed(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
 }
 
 /// What a search holds: the prototypes, plain and packed (twice where distances leave the anchors out), and short keys.
-fn searching(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
+pub(crate) fn searching(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
     let kept = params.reduction.output().unwrap_or(dimensions) + anchor;
     let prototype = if anchor > 0 { 4 * kept } else { 2 * kept } + 200;
     params.prototypes.saturating_mul(prototype).saturating_mul(size_of::<f32>())
 }
 
 /// What it takes to build the search when the pool is gone: what it holds, and the directions that short keys are made with.
-fn building(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
+pub(crate) fn building(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
     let kept = params.reduction.output().unwrap_or(dimensions) + anchor;
     searching(params, dimensions, anchor).saturating_add(3000 * kept * size_of::<f32>()).saturating_add(SLACK)
 }
 
-/// What cross-fitting holds at most, in bytes: while prototypes are replaced, the pool, its projection and three times the centres there; then the pool, its
-/// projection gone, and two sets of prototypes; then these and the search of one bank beside another that is being built.
-pub(crate) fn folding(params: &MemoryBankParams, dimensions: usize, anchor: usize, candidates: usize) -> usize {
-    let kept = params.reduction.output().unwrap_or(dimensions);
-    let points = match projected(params, dimensions) {
-        0 => kept,
-        projected => projected,
-    };
-    let values = |values: usize| values.saturating_mul(size_of::<f32>());
-    let without_prototypes = fixed(&MemoryBankParams { prototypes: 0, ..params.clone() }, dimensions, anchor);
-    let pool = candidates.saturating_mul(each(params, dimensions, anchor));
-    let choosing =
-        pool.saturating_add(without_prototypes).saturating_add(values(params.prototypes.saturating_mul(3 * points)));
-    let gone = values(candidates.saturating_mul(projected(params, dimensions)));
-    let two_sets = values(params.prototypes.saturating_mul(2 * (kept + anchor)));
-    let keeping = (pool - gone.min(pool)).saturating_add(SLACK).saturating_add(two_sets);
-    let beside = searching(params, dimensions, anchor).saturating_add(building(params, dimensions, anchor));
-    choosing.max(keeping).max(beside.saturating_add(two_sets / 2))
-}
-
 /// Room for what is small or fixed: the buffers of the threads, the descriptors' positions.
-const SLACK: usize = 1 << 20;
+pub(crate) const SLACK: usize = 1 << 20;
 
 /// Descriptors this many times as long as the projection, or shorter, are not projected: there is little time to save, and the coreset
 /// covers a few per cent worse (`docs/benchmarks.md`).
@@ -162,8 +140,7 @@ pub(crate) fn collect(
                 let expected = most.min(images.saturating_mul(embedding.open(&pyramid)?.positions()));
                 let rows = Vec::with_capacity(expected * dimensions);
                 let anchor_rows = Vec::with_capacity(expected * anchor);
-                let of_items = Vec::with_capacity(images);
-                pool.insert((Candidates { embedding, anchors, rows, anchor_rows, of_items }, most))
+                pool.insert((Candidates { embedding, anchors, rows, anchor_rows }, most))
             }
         };
         let maps = candidates.embedding.open(&pyramid)?;
@@ -171,7 +148,6 @@ pub(crate) fn collect(
             let quota = share(image + 1, images, *most) - share(image, images, *most);
             let positions = choose(params.seed, image, maps.positions(), quota);
             describe(&maps, slot, &positions, candidates.embedding.dimensions(), &mut candidates.rows)?;
-            candidates.of_items.push(positions.len());
             if let Some(anchors) = &candidates.anchors {
                 let (all, length) = (anchors.describe(&pyramid, slot)?, anchors.dimensions());
                 for position in &positions {
@@ -188,12 +164,12 @@ pub(crate) fn collect(
 }
 
 /// `floor(total * part / parts)`.
-fn share(part: usize, parts: usize, total: usize) -> usize {
+pub(crate) fn share(part: usize, parts: usize, total: usize) -> usize {
     (part as u128 * total as u128 / parts as u128) as usize
 }
 
 /// `count` of the positions of an image, ascending; all of them if there are no more.
-fn choose(seed: u64, image: usize, positions: usize, count: usize) -> Vec<usize> {
+pub(crate) fn choose(seed: u64, image: usize, positions: usize, count: usize) -> Vec<usize> {
     if count >= positions {
         return (0..positions).collect();
     }

@@ -84,13 +84,18 @@ fn check(points: &[f32], dimensions: usize, count: usize, first: usize) -> Resul
 pub(crate) fn check_magnitude(what: &'static str, rows: &[f32], dimensions: usize) -> Result<()> {
     const ROWS: usize = 256;
     let chunks = rows.par_chunks(ROWS * dimensions).enumerate();
-    let found = chunks.find_map_first(|(chunk, rows)| check_rows(what, rows, dimensions, chunk * ROWS).err());
+    let found = chunks.find_map_first(|(chunk, rows)| check_rows(what, rows, dimensions, chunk * ROWS..).err());
     found.map_or(Ok(()), Err)
 }
 
-/// [`check_magnitude`] of rows that are counted from `first` on, on this thread.
-pub(crate) fn check_rows(what: &'static str, rows: &[f32], dimensions: usize, first: usize) -> Result<()> {
-    for (row, index) in rows.chunks_exact(dimensions).zip(first..) {
+/// [`check_magnitude`] of rows with other indices, on this thread.
+pub(crate) fn check_rows(
+    what: &'static str,
+    rows: &[f32],
+    dimensions: usize,
+    indices: impl IntoIterator<Item = usize>,
+) -> Result<()> {
+    for (row, index) in rows.chunks_exact(dimensions).zip(indices) {
         let squared_norm = vectorised(
             #[inline(always)]
             || squared_norm(row),

@@ -71,7 +71,7 @@ impl MemoryBank {
 
     fn rebuilt(&self, patches: Patches, fit: &MemoryBankFit, progress: &dyn Progress) -> masf_core::Result<Self> {
         let params = fit.params();
-        let rows = patches.reduce(params, Some(0), progress)?;
+        let rows = patches.reduce(params, progress)?;
         let search = Backend::build(rows, self.space.columns(), self.choice, params.seed, None)?;
         Ok(Self { space: self.space.clone(), search, ..*self })
     }

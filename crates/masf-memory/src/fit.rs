@@ -2,16 +2,16 @@
 
 use masf_core::{CrossFit, Fit, Progress, PyramidSource};
 
-use crate::candidates::collect;
 use crate::folds::FoldedBank;
 use crate::patches::Space;
+use crate::pool::Pool;
 use crate::search::Backend;
-use crate::{MemoryBank, MemoryBankParams, MemoryError};
+use crate::{MemoryBank, MemoryBankParams};
 
 /// Learns a [`MemoryBank`]; made by [`MemoryBankParams::check`].
 ///
-/// One pass over the images samples the candidates; they are standardised and, if wanted, reduced; a greedy k-centre coreset of them, chosen in a
-/// random projection, becomes the bank. The result depends on the images, their order and the hyper-parameters, not on the
+/// Scales and reduction are learned from a sample of the patches; a greedy k-centre coreset of all of them (as many as the budget allows), chosen in a
+/// random projection, becomes the bank. The images are read three times. The result depends on the images, their order and the hyper-parameters, not on the
 /// number of threads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryBankFit(MemoryBankParams);
@@ -32,14 +32,12 @@ impl Fit for MemoryBankFit {
 
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<MemoryBank> {
         let params = &self.0;
-        if source.is_empty() {
-            return Err(MemoryError::NoImages.into());
-        }
-        progress.start("sampling patches", source.len() as u64);
-        let candidates = collect(params, source, None, progress);
-        progress.finish();
-        let (space, patches) = Space::learn(params, candidates?)?;
-        let rows = patches.reduce(params, None, progress)?;
+        let space = Space::of_images(params, source, progress)?;
+        let pool = Pool::collect(params, &space, source, progress)?;
+        let chosen = pool.choose(progress)?;
+        let Pool { places, points, .. } = pool;
+        drop(points);
+        let rows = places.rows(&chosen, progress)?;
         let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
         Ok(MemoryBank::new(space, search, params.search, params.reweight_neighbours))
     }

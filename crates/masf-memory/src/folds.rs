@@ -11,10 +11,10 @@
 use masf_core::{CrossFit, Error, Progress, PyramidSource, vectorised};
 use rayon::prelude::*;
 
-use crate::candidates::{collect, folding};
 use crate::coreset::LazyGreedy;
 use crate::lanes::squared_distance;
-use crate::patches::{Patches, Points, Space};
+use crate::patches::Space;
+use crate::pool::{Pool, folding};
 use crate::search::Backend;
 use crate::{
     ExactSearch, MemoryBank, MemoryBankParams, MemoryError, PrototypeSearch, Reduction, Result, Standardisation,
@@ -26,8 +26,9 @@ pub(crate) struct FoldedBank<'a> {
     whole: MemoryBank,
     /// The fold of every prototype.
     fold_of: Vec<usize>,
-    /// For every fold the rows in place of its prototypes.
-    replacements: Vec<Vec<f32>>,
+    /// The rows in place of the prototypes of each fold, fold after fold, and how many there are.
+    replacements: Vec<f32>,
+    counts: Vec<usize>,
 }
 
 impl<'a> FoldedBank<'a> {
@@ -46,29 +47,32 @@ impl<'a> FoldedBank<'a> {
         if params.standardise == Standardisation::Channel || matches!(params.reduction, Reduction::Pca { .. }) {
             return Ok(None);
         }
-        progress.start("sampling patches", source.len() as u64);
-        let candidates = collect(params, source, None, progress);
-        progress.finish();
-        let candidates = candidates?;
-        let dimensions = candidates.embedding.dimensions();
-        let anchor = candidates.anchors.as_ref().map_or(0, crate::SpectralAnchors::dimensions);
-        if folding(params, dimensions, anchor, candidates.rows.len() / dimensions) > params.memory_budget {
+        let space = Space::of_images(params, source, progress)?;
+        let columns = space.columns();
+        if folding(params, space.embedding.dimensions(), columns.anchor) > params.memory_budget {
             return Ok(None);
         }
+        let pool = Pool::collect(params, &space, source, progress)?;
+        let prototypes = pool.choose(progress)?;
         let folds = fold_of.iter().max().map_or(0, |last| last + 1);
-        let of_items = fold_of.iter().zip(&candidates.of_items);
-        let fold_of: Vec<u32> = of_items.flat_map(|(fold, rows)| std::iter::repeat_n(*fold as u32, *rows)).collect();
-        let (space, patches) = Space::learn(params, candidates)?;
-        let chosen = Chosen::among(&patches, &fold_of, folds, params, progress)?;
-        let rows = patches.gather(chosen.prototypes.iter().copied());
-        let replacements = chosen.replacements.iter().map(|places| patches.gather(places.iter().copied())).collect();
-        drop(patches);
-        let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
+        let of_points: Vec<u32> = pool.places.images().map(|image| fold_of[image] as u32).collect();
+        progress.start("replacing prototypes", folds as u64);
+        let replaced = replacements(&pool.points, pool.dimensions, &of_points, folds, &prototypes, progress);
+        progress.finish();
+        let replaced = replaced?;
+        let Pool { places, points, .. } = pool;
+        drop(points);
+        let all: Vec<usize> = std::iter::once(&prototypes).chain(&replaced).flatten().copied().collect();
+        let mut rows = places.rows(&all, progress)?;
+        let replacements = rows.split_off(prototypes.len() * columns.all());
+        rows.shrink_to_fit();
+        let search = Backend::build(rows, columns, params.search, params.seed, None)?;
         Ok(Some(Self {
             params,
             whole: MemoryBank::new(space, search, params.search, params.reweight_neighbours),
-            fold_of: chosen.prototypes.iter().map(|place| fold_of[*place] as usize).collect(),
+            fold_of: prototypes.iter().map(|place| of_points[*place] as usize).collect(),
             replacements,
+            counts: replaced.iter().map(Vec::len).collect(),
         }))
     }
 }
@@ -78,7 +82,10 @@ impl CrossFit<MemoryBank> for FoldedBank<'_> {
         let columns = self.whole.space.columns();
         let all = self.whole.search().prototypes().chunks_exact(columns.all());
         let left = all.zip(&self.fold_of).filter(|(_, own)| **own != fold).flat_map(|(row, _)| row);
-        let rows: Vec<f32> = left.chain(self.replacements.get(fold).into_iter().flatten()).copied().collect();
+        let first: usize = self.counts.iter().take(fold).sum();
+        let count = self.counts.get(fold).copied().unwrap_or(0);
+        let replacements = &self.replacements[first * columns.all()..][..count * columns.all()];
+        let rows: Vec<f32> = left.chain(replacements).copied().collect();
         if rows.is_empty() {
             return Err(MemoryError::NoImages.into());
         }
@@ -91,38 +98,10 @@ impl CrossFit<MemoryBank> for FoldedBank<'_> {
     }
 }
 
-/// Places among the patches.
-#[derive(Debug, PartialEq)]
-struct Chosen {
-    prototypes: Vec<usize>,
-    /// For every fold the places in place of its prototypes.
-    replacements: Vec<Vec<usize>>,
-}
-
-impl Chosen {
-    fn among(
-        patches: &Patches,
-        fold_of: &[u32],
-        folds: usize,
-        params: &MemoryBankParams,
-        progress: &dyn Progress,
-    ) -> masf_core::Result<Self> {
-        if patches.count() <= params.prototypes {
-            // All of them: there is nothing to replace any with.
-            return Ok(Self { prototypes: (0..patches.count()).collect(), replacements: vec![Vec::new(); folds] });
-        }
-        let points = patches.points(params)?;
-        let prototypes = points.choose(params, None, progress)?;
-        progress.start("replacing prototypes", folds as u64);
-        let replacements = replacements(&points, fold_of, folds, &prototypes, progress);
-        progress.finish();
-        Ok(Self { prototypes, replacements: replacements? })
-    }
-}
-
 /// For every fold, as many points of the other folds as it has centres, chosen greedily after the centres of the others.
 fn replacements(
-    points: &Points<'_>,
+    points: &[f32],
+    dimensions: usize,
     fold_of: &[u32],
     folds: usize,
     centres: &[usize],
@@ -132,7 +111,7 @@ fn replacements(
     for &centre in centres {
         of_fold[fold_of[centre] as usize].push(centre);
     }
-    let nearest = Nearest::of(points, &of_fold)?;
+    let nearest = Nearest::of(points, dimensions, &of_fold)?;
     let mut all = Vec::with_capacity(folds);
     for (fold, own) in of_fold.iter().enumerate() {
         progress.check()?;
@@ -141,7 +120,7 @@ fn replacements(
             true => -1.0,
             false => nearest.without(fold),
         });
-        all.push(LazyGreedy::going_on(&points.rows, points.dimensions, bounds.collect()).choose(own.len()));
+        all.push(LazyGreedy::going_on(points, dimensions, bounds.collect()).choose(own.len()));
         progress.step(1);
     }
     Ok(all)
@@ -161,14 +140,13 @@ const POINTS_PER_SEARCH: usize = 8192;
 impl Nearest {
     const NONE: Self = Self { distance: f32::INFINITY, fold: u32::MAX, other: f32::INFINITY };
 
-    fn of(points: &Points<'_>, of_fold: &[Vec<usize>]) -> Result<Vec<Self>> {
-        let dimensions = points.dimensions;
-        let row = |place: usize| &points.rows[place * dimensions..][..dimensions];
-        let mut all = vec![Self::NONE; points.rows.len() / dimensions];
+    fn of(points: &[f32], dimensions: usize, of_fold: &[Vec<usize>]) -> Result<Vec<Self>> {
+        let row = |place: usize| &points[place * dimensions..][..dimensions];
+        let mut all = vec![Self::NONE; points.len() / dimensions];
         for (fold, centres) in of_fold.iter().enumerate().filter(|(_, centres)| !centres.is_empty()) {
             let rows = centres.iter().flat_map(|centre| row(*centre)).copied().collect();
             let search = ExactSearch::new(rows, dimensions)?;
-            let parts = all.chunks_mut(POINTS_PER_SEARCH).zip(points.rows.chunks(POINTS_PER_SEARCH * dimensions));
+            let parts = all.chunks_mut(POINTS_PER_SEARCH).zip(points.chunks(POINTS_PER_SEARCH * dimensions));
             for (nearest, rows) in parts {
                 let found = search.nearest(rows, 1)?;
                 // The distances that the choice of centres takes, to the bit.
@@ -259,8 +237,7 @@ mod tests {
             let mut random = random_stream(seed as u64, "folds");
             let fold_of: Vec<u32> = (0..count).map(|_| random.random_range(0..folds as u32)).collect();
             let centres = crate::greedy_k_centre(&rows, dimensions, chosen, 1, &Silent)?.indices;
-            let points = Points { dimensions, rows: rows.as_slice().into() };
-            let found = replacements(&points, &fold_of, folds, &centres, &Silent)?;
+            let found = replacements(&rows, dimensions, &fold_of, folds, &centres, &Silent)?;
             for (fold, found) in found.iter().enumerate() {
                 let expected = naive(&rows, dimensions, &fold_of, &centres, fold as u32);
                 assert_eq!(*found, expected, "case {seed}, fold {fold}");
@@ -271,9 +248,8 @@ mod tests {
 
     #[test]
     fn where_all_centres_are_of_one_fold_the_choice_begins_anew() -> masf_core::Result<()> {
-        let rows = vec![0.0, 1.0, 5.0, 9.0, 2.0];
-        let points = Points { dimensions: 1, rows: rows.into() };
-        let found = replacements(&points, &[1, 1, 0, 0, 0], 2, &[0, 1], &Silent)?;
+        let rows = [0.0, 1.0, 5.0, 9.0, 2.0];
+        let found = replacements(&rows, 1, &[1, 1, 0, 0, 0], 2, &[0, 1], &Silent)?;
         assert_eq!(found, [vec![], vec![2, 3]]);
         Ok(())
     }

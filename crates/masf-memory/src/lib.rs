@@ -17,6 +17,7 @@ mod panels;
 mod params;
 mod patches;
 mod pca;
+mod pool;
 mod reduce;
 mod reweight;
 mod search;

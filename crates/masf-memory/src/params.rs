@@ -8,7 +8,7 @@ use crate::{MemoryBankFit, MemoryError, Reduction, Result, Search, Standardisati
 /// ```
 /// use masf_memory::MemoryBankParams;
 /// let fit = MemoryBankParams { prototypes: 2000, ..MemoryBankParams::default() }.check()?;
-/// assert_eq!(fit.params().candidates, 200_000);
+/// assert_eq!(fit.params().candidates, 1_000_000);
 /// assert!(MemoryBankParams { prototypes: 0, ..MemoryBankParams::default() }.check().is_err());
 /// # Ok::<(), masf_memory::MemoryError>(())
 /// ```
@@ -24,9 +24,9 @@ pub struct MemoryBankParams {
     pub standardise: Standardisation,
     /// How the dimensions of standardised descriptors are reduced. Default per level.
     pub reduction: Reduction,
-    /// Most patch descriptors that are sampled from the training images, in equal shares. Default 200,000.
+    /// Most patches of the training images that prototypes are chosen among, in equal shares. Default 1,000,000.
     pub candidates: usize,
-    /// Most bytes that learning may hold, see the crate's first page for the formula; fewer candidates are sampled where
+    /// Most bytes that learning may hold, see the crate's first page for the formula; fewer candidates are taken where
     /// it is the tighter limit. Default 512 MiB.
     pub memory_budget: usize,
     /// Dimensions of the random projection in which the coreset is chosen; 0 is none. Descriptors (reduced ones, where there is a
@@ -57,7 +57,7 @@ impl Default for MemoryBankParams {
             neighbourhood: 3,
             standardise: Standardisation::default(),
             reduction: Reduction::default(),
-            candidates: 200_000,
+            candidates: 1_000_000,
             memory_budget: 512 << 20,
             projection: 128,
             prototypes: 4000,

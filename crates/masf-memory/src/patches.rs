@@ -1,16 +1,16 @@
 //! Patches in the space that a bank measures in: how they get there, and how some of them become its prototypes.
 
-use std::borrow::Cow;
-
-use masf_core::{Progress, random_stream};
-use rand::Rng;
+use masf_core::{FeaturePyramid, Progress, PyramidSource};
 
 use crate::anchors::{column_variances, factors};
-use crate::candidates::{Candidates, projected};
+use crate::candidates::{Candidates, collect, projected};
 use crate::coreset::{check_magnitude, check_rows, greedy_k_centre};
 use crate::search::Columns;
 use crate::standardise::Standardiser;
-use crate::{LinearMap, MemoryBankParams, PatchEmbedding, Result, SpectralAnchors};
+use crate::{LinearMap, MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result, SpectralAnchors};
+
+/// Patches that scales and reduction are learned from: more change them little and cost memory.
+const SAMPLE: usize = 20_000;
 
 /// From features to the rows of a bank: everything about it but its prototypes.
 #[derive(Debug, Clone)]
@@ -60,8 +60,23 @@ impl Space {
         Columns { descriptor, anchor, anchors_count }
     }
 
-    /// Learns from candidates, which it brings to its space.
-    pub(crate) fn learn(params: &MemoryBankParams, candidates: Candidates) -> Result<(Self, Patches)> {
+    /// Learns from a sample of the patches of normal images.
+    pub(crate) fn of_images(
+        params: &MemoryBankParams,
+        source: &dyn PyramidSource,
+        progress: &dyn Progress,
+    ) -> masf_core::Result<Self> {
+        if source.is_empty() {
+            return Err(MemoryError::NoImages.into());
+        }
+        let sample = MemoryBankParams { candidates: params.candidates.min(SAMPLE), ..params.clone() };
+        progress.start("sampling patches", source.len() as u64);
+        let candidates = collect(&sample, source, None, progress);
+        progress.finish();
+        Ok(Self::learn(params, candidates?)?)
+    }
+
+    fn learn(params: &MemoryBankParams, candidates: Candidates) -> Result<Self> {
         let Candidates { embedding, anchors: maps, rows, anchor_rows: anchors, .. } = candidates;
         let dimensions = embedding.dimensions();
         check_magnitude("descriptor", &rows, dimensions)?;
@@ -70,18 +85,13 @@ impl Space {
         let rows = space.standardised(rows)?;
         space.reduction = params.reduction.learn(&rows, dimensions, params.seed)?;
         let rows = space.reduced(rows)?;
-        let mut patches = Patches { columns: space.columns(), rows, anchors };
         if let Some(maps) = maps {
-            check_magnitude("anchor", &patches.anchors, maps.dimensions())?;
-            let variance = column_variances(&patches.rows, patches.columns.descriptor).iter().sum();
-            let levels = space.embedding.levels().len();
-            let factors = factors(&patches.anchors, maps.of_level(), levels, variance);
-            let anchors = Anchors { maps, factors, weight: params.anchor_weight };
-            anchors.scale(&mut patches.anchors);
-            space.anchors = Some(anchors);
-            patches.columns = space.columns();
+            check_magnitude("anchor", &anchors, maps.dimensions())?;
+            let variance = column_variances(&rows, space.columns().descriptor).iter().sum();
+            let factors = factors(&anchors, maps.of_level(), space.embedding.levels().len(), variance);
+            space.anchors = Some(Anchors { maps, factors, weight: params.anchor_weight });
         }
-        Ok((space, patches))
+        Ok(space)
     }
 
     /// Brings candidates, whose embedding and anchors are those of this space, into it.
@@ -111,19 +121,36 @@ impl Space {
         Ok(rows)
     }
 
-    /// Brings a few raw descriptors, counted from `first` on, into the space, on this thread; without their anchors.
-    pub(crate) fn enter_descriptors(&self, rows: &mut Vec<f32>, first: usize) -> Result<()> {
+    /// Describes some positions of an image in this space, on this thread; without their anchors.
+    pub(crate) fn describe(
+        &self,
+        maps: &PatchMaps,
+        image: usize,
+        positions: &[usize],
+        rows: &mut Vec<f32>,
+    ) -> Result<()> {
         let dimensions = self.embedding.dimensions();
+        let indices = || positions.iter().copied();
+        rows.resize(positions.len() * dimensions, 0.0);
+        maps.describe(image, positions, rows)?;
         if let Some(standardiser) = &self.standardiser {
             standardiser.apply(rows);
         }
         if let Some(reduction) = &self.reduction {
-            check_rows("the descriptor at position", rows, dimensions, first)?;
-            let mut reduced = vec![0.0; rows.len() / dimensions * reduction.output()];
+            check_rows("the descriptor at position", rows, dimensions, indices())?;
+            let mut reduced = vec![0.0; positions.len() * reduction.output()];
             reduction.apply_to(rows, &mut reduced)?;
             *rows = reduced;
         }
-        check_rows("the descriptor at position", rows, self.columns().descriptor, first)
+        check_rows("the descriptor at position", rows, self.columns().descriptor, indices())
+    }
+
+    /// The scaled anchors of all positions of an image; none where there are none.
+    pub(crate) fn describe_anchors(&self, pyramid: &FeaturePyramid, image: usize) -> Result<Vec<f32>> {
+        let Some(anchors) = &self.anchors else { return Ok(Vec::new()) };
+        let mut rows = anchors.maps.describe(pyramid, image)?;
+        anchors.scale(&mut rows);
+        Ok(rows)
     }
 }
 
@@ -155,38 +182,28 @@ impl Patches {
         self.rows.len() / self.columns.descriptor
     }
 
-    /// The rows `[n, all columns]` of a coreset of the descriptors, in the order of choice; of all where there are no more
+    /// The rows `[n, all columns]` of a coreset of the descriptors that begins with the first one, in the order of choice; of all where there are no more
     /// than are wanted.
-    pub(crate) fn reduce(
-        self,
-        params: &MemoryBankParams,
-        first: Option<usize>,
-        progress: &dyn Progress,
-    ) -> masf_core::Result<Vec<f32>> {
-        if self.count() <= params.prototypes {
-            if self.columns.anchor == 0 {
-                return Ok(self.rows);
-            }
-            return Ok(self.gather(0..self.count()));
+    pub(crate) fn reduce(self, params: &MemoryBankParams, progress: &dyn Progress) -> masf_core::Result<Vec<f32>> {
+        let total = self.count();
+        if total <= params.prototypes {
+            return Ok(self.gather(0..total));
         }
-        let chosen = self.points(params)?.choose(params, first, progress)?;
-        Ok(self.gather(chosen.into_iter()))
-    }
-
-    /// What a coreset is chosen by: the descriptors, or a projection of them.
-    pub(crate) fn points(&self, params: &MemoryBankParams) -> Result<Points<'_>> {
         let dimensions = self.columns.descriptor;
-        Ok(match projected(params, dimensions) {
-            0 => Points { dimensions, rows: Cow::Borrowed(&self.rows) },
-            output => {
-                let projection = LinearMap::random(dimensions, output, params.seed, "memory.projection")?;
-                Points { dimensions: output, rows: Cow::Owned(projection.apply(&self.rows)?) }
-            }
-        })
+        progress.start("choosing prototypes", params.prototypes as u64);
+        let projected = projected(params, dimensions);
+        let coreset = if projected > 0 {
+            let projection = LinearMap::random(dimensions, projected, params.seed, "memory.projection")?;
+            let points = projection.apply(&self.rows)?;
+            greedy_k_centre(&points, projection.output(), params.prototypes, 0, progress)
+        } else {
+            greedy_k_centre(&self.rows, dimensions, params.prototypes, 0, progress)
+        };
+        progress.finish();
+        Ok(self.gather(coreset?.indices.into_iter()))
     }
 
-    /// The rows `[n, all columns]` of some patches.
-    pub(crate) fn gather(&self, indices: impl ExactSizeIterator<Item = usize>) -> Vec<f32> {
+    fn gather(&self, indices: impl ExactSizeIterator<Item = usize>) -> Vec<f32> {
         let Columns { descriptor, anchor, .. } = self.columns;
         let mut rows = Vec::with_capacity(indices.len() * (descriptor + anchor));
         for index in indices {
@@ -194,29 +211,5 @@ impl Patches {
             rows.extend_from_slice(&self.anchors[index * anchor..][..anchor]);
         }
         rows
-    }
-}
-
-/// Points that a coreset is chosen among.
-pub(crate) struct Points<'a> {
-    pub(crate) dimensions: usize,
-    pub(crate) rows: Cow<'a, [f32]>,
-}
-
-impl Points<'_> {
-    /// The places of a coreset of `prototypes` points, in the order of choice.
-    pub(crate) fn choose(
-        &self,
-        params: &MemoryBankParams,
-        first: Option<usize>,
-        progress: &dyn Progress,
-    ) -> masf_core::Result<Vec<usize>> {
-        let total = (self.rows.len() / self.dimensions) as u64;
-        let random = || random_stream(params.seed, "memory.coreset").random_range(0..total) as usize;
-        progress.start("choosing prototypes", params.prototypes as u64);
-        let first = first.unwrap_or_else(random);
-        let coreset = greedy_k_centre(&self.rows, self.dimensions, params.prototypes, first, progress);
-        progress.finish();
-        Ok(coreset?.indices)
     }
 }

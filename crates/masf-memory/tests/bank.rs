@@ -5,8 +5,12 @@ mod common;
 use candle_core::{Device, Tensor};
 use common::{Images, batch, image, pyramid};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
-use masf_core::{Artifact, Error, Fault, FeaturePyramid, Fit, Progress, Result, Scorer, Scores, Silent};
-use masf_memory::{CellKeys, MemoryBank, MemoryBankParams, MemoryError, Reduction, Search, Standardisation};
+use masf_core::{Artifact, Error, Fault, FeaturePyramid, Fit, Progress, Result, Scorer, Scores, Silent, random_stream};
+use masf_memory::{
+    CellKeys, LinearMap, MemoryBank, MemoryBankParams, MemoryError, PatchEmbedding, Reduction, Search, Standardisation,
+    greedy_k_centre,
+};
+use rand::Rng;
 
 fn images(count: u64) -> Result<Images> {
     Ok(Images((0..count).map(|seed| image((6, 10), 8, seed)).collect::<Result<_>>()?))
@@ -105,6 +109,35 @@ fn same_bits(params: MemoryBankParams, images: &Images) -> Result<()> {
     }
     maps.extend(scores);
     assert_eq!(maps, expected);
+    Ok(())
+}
+
+/// The obvious way: every descriptor of every image at hand.
+#[test]
+fn the_bank_is_the_coreset_of_all_patches() -> Result<()> {
+    let images = images(5)?;
+    for projection in [0, 4] {
+        let params =
+            MemoryBankParams { standardise: Standardisation::None, projection, candidates: 1000, seed: 9, ..small() };
+        let mut rows = Vec::new();
+        for image in &images.0 {
+            let embedding = PatchEmbedding::of_pyramid(image, &[8, 16], 3)?;
+            let maps = embedding.open(image)?;
+            let all: Vec<usize> = (0..maps.positions()).collect();
+            let mut own = vec![0.0; all.len() * embedding.dimensions()];
+            maps.describe(0, &all, &mut own)?;
+            rows.extend(own);
+        }
+        let points = match projection {
+            0 => rows.clone(),
+            output => LinearMap::random(16, output, 9, "memory.projection")?.apply(&rows)?,
+        };
+        let dimensions = if projection == 0 { 16 } else { projection };
+        let first = random_stream(9, "memory.coreset").random_range(0..rows.len() as u64 / 16) as usize;
+        let coreset = greedy_k_centre(&points, dimensions, 60, first, &Silent)?;
+        let expected: Vec<f32> = coreset.indices.iter().flat_map(|index| &rows[index * 16..][..16]).copied().collect();
+        assert_eq!(fit(params, &images)?.search().prototypes(), expected, "projection to {projection}");
+    }
     Ok(())
 }
 

@@ -216,7 +216,7 @@ pub struct MemoryConfig {
     pub standardise: Standardisation,
     /// How descriptors are brought to fewer dimensions: less memory and time for some accuracy.
     pub reduction: Reduction,
-    /// Most patch descriptors that are sampled from the training images; fewer where the memory budget is tighter.
+    /// Most patches of the training images that prototypes are chosen among; fewer where the memory budget is tighter.
     pub candidates: usize,
     /// Dimensions of the random projection in which the coreset is chosen; 0 is none.
     pub projection: usize,
