@@ -3,12 +3,13 @@
 //! 1. The images are read, preprocessed and run through the backbone once; the features go to a cache. Turned images, where
 //!    a branch learns from them, are further items that know which image they come from.
 //! 2. Cross-fitting: the images are split into folds (like images together), and each fold is scored by branches that were
-//!    fitted on the other folds. These are scores of normal images that the scorer has not seen.
+//!    fitted on the other folds. These are scores of normal images that the scorer has not seen. A memory bank is fitted once, and is had without each fold
+//!    from that ([`Fit::cross_fit`]).
 //!    Where there are test-time views, they are scored with it; where weights are learned, so are synthetic defects on a bounded
 //!    number of these images. Where a branch takes long to learn, only one fold is scored, by branches fitted on the others.
 //! 3. The fusion learns its scales, weights and gate from them, and the thresholds are their conformal quantiles. Where maps follow the
 //!    detail of their images, these are read once more.
-//! 4. The branches are fitted on all images.
+//! 4. The branches are fitted on all images, where they were not already.
 
 mod folds;
 mod held_out;
@@ -41,6 +42,9 @@ pub(crate) enum Purpose {
     Detector,
 }
 
+/// A branch that was learned, and can be had without each fold.
+type AnyCrossFit<'a> = Box<dyn CrossFit<Box<dyn Scorer>> + 'a>;
+
 /// A [`Fit`] of any scorer.
 pub(crate) trait FitBranch: Send + Sync {
     fn fit_branch(
@@ -66,7 +70,7 @@ pub(crate) trait FitBranch: Send + Sync {
         source: &'a dyn PyramidSource,
         fold_of: &[usize],
         progress: &dyn Progress,
-    ) -> Result<Option<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>>> {
+    ) -> Result<Option<AnyCrossFit<'a>>> {
         let _ = (source, fold_of, progress);
         Ok(None)
     }
@@ -117,9 +121,9 @@ impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
         source: &'a dyn PyramidSource,
         fold_of: &[usize],
         progress: &dyn Progress,
-    ) -> Result<Option<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>>> {
+    ) -> Result<Option<AnyCrossFit<'a>>> {
         let cheaper = self.cross_fit(source, fold_of, progress)?;
-        Ok(cheaper.map(|cheaper| Box::new(Boxed(cheaper)) as Box<dyn CrossFit<Box<dyn Scorer>>>))
+        Ok(cheaper.map(|cheaper| Box::new(Boxed(cheaper)) as AnyCrossFit<'_>))
     }
 }
 
@@ -145,7 +149,7 @@ impl<F: FitBranch> FitBranch for OnTurned<F> {
         source: &'a dyn PyramidSource,
         fold_of: &[usize],
         progress: &dyn Progress,
-    ) -> Result<Option<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>>> {
+    ) -> Result<Option<AnyCrossFit<'a>>> {
         self.0.cross_fit_branch(source, fold_of, progress)
     }
 
@@ -287,9 +291,6 @@ struct Split<'a> {
     with_turned: Option<(Joined<'a>, Vec<usize>)>,
 }
 
-/// A branch that can be had without each fold; `None` where it is learned anew.
-type Prepared<'a> = Option<Box<dyn CrossFit<Box<dyn Scorer>> + 'a>>;
-
 impl<'a> Split<'a> {
     fn new(extracted: &'a Extracted, folds: usize, seed: u64) -> Self {
         let folds = folds.min(extracted.cache.len());
@@ -313,26 +314,27 @@ impl<'a> Split<'a> {
         &'b self,
         branches: &'b [Box<dyn FitBranch + '_>],
         progress: &dyn Progress,
-    ) -> Result<Vec<Prepared<'b>>> {
-        let prepare = |branch: &'b Box<dyn FitBranch + '_>| {
+    ) -> Result<Vec<Option<AnyCrossFit<'b>>>> {
+        let mut prepared = Vec::with_capacity(branches.len());
+        for branch in branches {
             let (source, fold_of) = self.items(branch.as_ref());
-            branch.cross_fit_branch(source, fold_of, progress)
-        };
-        branches.iter().map(prepare).collect()
+            prepared.push(branch.cross_fit_branch(source, fold_of, progress)?);
+        }
+        Ok(prepared)
     }
 }
 
 /// The branches, fitted on all images, and every image's scores by branches that did not learn from its fold.
 fn cross_fit<'a>(
     branches: &'a [Box<dyn FitBranch + '_>],
-    prepared: Vec<Prepared<'a>>,
+    prepared: Vec<Option<AnyCrossFit<'a>>>,
     split: &'a Split<'a>,
     held: &HeldOut<'_>,
     progress: &dyn Progress,
 ) -> Result<(Vec<Box<dyn Scorer>>, CrossFitted)> {
     let Split { extracted, folds, fold_of, .. } = split;
     let (folds, count) = (*folds, extracted.cache.len());
-    let mut learners: Vec<Box<dyn CrossFit<Box<dyn Scorer>> + '_>> = Vec::with_capacity(branches.len());
+    let mut learners: Vec<AnyCrossFit<'_>> = Vec::with_capacity(branches.len());
     for (branch, prepared) in branches.iter().zip(prepared) {
         let (source, fold_of) = split.items(branch.as_ref());
         learners.push(prepared.unwrap_or_else(|| Box::new(Anew { branch: branch.as_ref(), source, fold_of })));
