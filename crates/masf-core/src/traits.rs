@@ -109,7 +109,7 @@ pub trait Fit {
     /// `None`, the default, where it is not. `fold_of` has the fold of every item, counted from 0.
     ///
     /// # Errors
-    /// Those of [`fit`](Self::fit), and [`Error::Argument`] where `fold_of` has another length than the source.
+    /// Those of [`fit`](Self::fit), and [`Error::Argument`] where `fold_of` has another length than the source, or a fold is no less than that.
     fn cross_fit<'a>(
         &'a self,
         source: &'a dyn PyramidSource,

@@ -1,4 +1,5 @@
-//! The candidate pool: descriptors sampled evenly from the training images in one pass, within a byte budget.
+//! Whole descriptors, sampled evenly from images in one pass, within a byte budget: what scales and reduction are learned from, and what a bank is
+//! extended with. What a new bank is chosen from, more patches with less of each, is [`Pool`](crate::pool::Pool).
 
 use masf_core::{Progress, PyramidSource, random_stream};
 use rand::seq::index::sample;

@@ -44,6 +44,9 @@ impl<'a> FoldedBank<'a> {
             let expected = format!("one for each of the {} items", source.len());
             return Err(Error::argument("number of folds of items", fold_of.len(), expected));
         }
+        if let Some(fold) = fold_of.iter().find(|fold| **fold >= source.len()) {
+            return Err(Error::argument("fold", fold, format!("less than the number of items, {}", source.len())));
+        }
         if params.standardise == Standardisation::Channel || matches!(params.reduction, Reduction::Pca { .. }) {
             return Ok(None);
         }

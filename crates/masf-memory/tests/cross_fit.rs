@@ -6,7 +6,6 @@ use common::{Images, batch, image};
 use masf_core::{CrossFit, FeaturePyramid, Fit, Progress, PyramidSource, Result, Scorer, Silent, Subset};
 use masf_memory::{MemoryBank, MemoryBankFit, MemoryBankParams, Reduction, Search, Standardisation};
 
-/// Two kinds of images that take turns, so that a fold of one kind would be missed.
 fn images(count: u64) -> Result<Images> {
     Ok(Images((0..count).map(|seed| image((6, 10), 8, seed)).collect::<Result<_>>()?))
 }
@@ -107,6 +106,7 @@ fn bad_folds_are_errors() -> Result<()> {
     let fit = small().check()?;
     let message = |fold_of: &[usize]| fit.cross_fit(&images, fold_of, &Silent).err().map(|error| error.to_string());
     assert!(message(&[0, 1]).is_some_and(|message| message.contains("one for each of the 3 items")));
+    assert!(message(&[0, 1, 3]).is_some_and(|message| message.contains("less than the number of items, 3")));
     // One fold of all: nothing is left without it. A fold that no image is in: everything is.
     let folded = folded(&fit, &images, &[0, 0, 0])?;
     assert!(folded.without(0, &Silent).is_err_and(|error| error.to_string().contains("no images")));

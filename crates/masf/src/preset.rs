@@ -16,7 +16,7 @@ pub enum Preset {
     /// The default configuration.
     #[default]
     Balanced,
-    /// Both branches: memory bank and student.
+    /// Both branches: a larger memory bank, and the student.
     Accurate,
 }
 
@@ -52,7 +52,7 @@ impl FromStr for Preset {
 impl Config {
     /// The configuration of a preset.
     ///
-    /// `balanced` is [`Config::default`]. Its only branch is the memory bank as yet, so `fast` is the same; `accurate` adds the student.
+    /// `balanced` is [`Config::default`]. Its only branch is the memory bank as yet, so `fast` is the same; `accurate` has twice the prototypes and adds the student.
     /// What it gains and costs: `docs/fusion.md`.
     ///
     /// ```
@@ -67,11 +67,14 @@ impl Config {
     /// The configuration of a preset with a backbone of the registry, see [`for_backbone`](Self::for_backbone).
     pub fn preset_for(preset: Preset, backbone: &str) -> Self {
         let mut config = Self::for_backbone(backbone);
-        // The one place that says which branches each preset has. `Balanced` is the default configuration.
+        // The one place that says what each preset has. `Balanced` is the default configuration.
         match preset {
             Preset::Fast => config.branches = vec![Branch::Memory],
             Preset::Balanced => {}
-            Preset::Accurate => config.branches = vec![Branch::Memory, Branch::Distill],
+            Preset::Accurate => {
+                config.branches = vec![Branch::Memory, Branch::Distill];
+                config.memory.prototypes *= 2;
+            }
         }
         config
     }
