@@ -75,9 +75,10 @@ fn the_same_seed_gives_the_same_model_on_any_number_of_threads() -> Result<()> {
 #[test]
 fn a_small_memory_budget_spills_and_changes_no_score() -> Result<()> {
     let images = training_images()?;
-    // The candidates still fit; the cache does not.
+    // The candidates and the banks of folds still fit; the cache does not.
     let mut config = Config { memory_budget: "5MiB".parse()?, ..quick_config() };
     config.memory.candidates = 1000;
+    config.memory.prototypes = 100;
     let (small, report) = Detector::builder().config(config.clone()).fit_with_report(&images)?;
     assert!(report.spilled > 0, "nothing was spilled");
     let large = Config { memory_budget: "512MiB".parse()?, ..config };
