@@ -77,7 +77,7 @@ impl Space {
     }
 
     fn learn(params: &MemoryBankParams, candidates: Candidates) -> Result<Self> {
-        let Candidates { embedding, anchors: maps, rows, anchor_rows: anchors, .. } = candidates;
+        let Candidates { embedding, anchors: maps, rows, anchor_rows: anchors } = candidates;
         let dimensions = embedding.dimensions();
         check_magnitude("descriptor", &rows, dimensions)?;
         let standardiser = Standardiser::learn(params.standardise, &rows, embedding.levels());

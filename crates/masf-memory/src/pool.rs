@@ -155,7 +155,11 @@ impl Places<'_> {
                 let pyramid = self.source.batch(&[image])?;
                 let maps = self.space.embedding.open(&pyramid)?;
                 let all = self.positions(image, maps.positions());
-                let positions: Vec<usize> = own.iter().map(|(place, _)| all[place - ends[0]]).collect();
+                let position = |(place, _): &(usize, usize)| all.get(place - ends[0]).copied();
+                let Some(positions) = own.iter().map(position).collect::<Option<Vec<usize>>>() else {
+                    let changed = "it has another size than when it was read first";
+                    return Err(masf_core::Error::data(format!("image {image}"), changed));
+                };
                 self.space.describe(&maps, 0, &positions, &mut descriptors)?;
                 let anchors = self.space.describe_anchors(&pyramid, 0)?;
                 for (((_, row), position), descriptor) in

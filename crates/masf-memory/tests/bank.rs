@@ -2,10 +2,14 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use candle_core::{Device, Tensor};
 use common::{Images, batch, image, pyramid};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
-use masf_core::{Artifact, Error, Fault, FeaturePyramid, Fit, Progress, Result, Scorer, Scores, Silent, random_stream};
+use masf_core::{
+    Artifact, Error, Fault, FeaturePyramid, Fit, Progress, PyramidSource, Result, Scorer, Scores, Silent, random_stream,
+};
 use masf_memory::{
     CellKeys, LinearMap, MemoryBank, MemoryBankParams, MemoryError, PatchEmbedding, Reduction, Search, Standardisation,
     greedy_k_centre,
@@ -138,6 +142,25 @@ fn the_bank_is_the_coreset_of_all_patches() -> Result<()> {
         let expected: Vec<f32> = coreset.indices.iter().flat_map(|index| &rows[index * 16..][..16]).copied().collect();
         assert_eq!(fit(params, &images)?.search().prototypes(), expected, "projection to {projection}");
     }
+    Ok(())
+}
+
+#[test]
+fn images_that_change_while_they_are_learned_from_are_an_error() -> Result<()> {
+    /// Larger images until they have been read a number of times.
+    struct Fickle(AtomicUsize);
+    impl PyramidSource for Fickle {
+        fn len(&self) -> usize {
+            2
+        }
+
+        fn batch(&self, indices: &[usize]) -> Result<FeaturePyramid> {
+            let side = if self.0.fetch_add(1, Ordering::Relaxed) < 2 { 8 } else { 4 };
+            batch(&indices.iter().map(|seed| image((6, 10), side, *seed as u64)).collect::<Result<Vec<_>>>()?)
+        }
+    }
+    let found = small().check()?.fit(&Fickle(AtomicUsize::new(0)), &Silent);
+    assert!(found.unwrap_err().to_string().contains("has another size than when it was read first"));
     Ok(())
 }
 
