@@ -11,12 +11,12 @@ use crate::{Branch, Config};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Preset {
-    /// The least time per image: the memory bank alone, no views.
+    /// The least time per image: a small memory bank alone, no views.
     Fast,
     /// The default configuration.
     #[default]
     Balanced,
-    /// Both branches: a larger memory bank, and the student.
+    /// Both branches: memory bank and student.
     Accurate,
 }
 
@@ -52,7 +52,7 @@ impl FromStr for Preset {
 impl Config {
     /// The configuration of a preset.
     ///
-    /// `balanced` is [`Config::default`]. Its only branch is the memory bank as yet, so `fast` is the same; `accurate` has twice the prototypes and adds the student.
+    /// `balanced` is [`Config::default`]. Its only branch is the memory bank; `fast` has half its prototypes, `accurate` adds the student.
     /// What it gains and costs: `docs/fusion.md`.
     ///
     /// ```
@@ -69,12 +69,12 @@ impl Config {
         let mut config = Self::for_backbone(backbone);
         // The one place that says what each preset has. `Balanced` is the default configuration.
         match preset {
-            Preset::Fast => config.branches = vec![Branch::Memory],
-            Preset::Balanced => {}
-            Preset::Accurate => {
-                config.branches = vec![Branch::Memory, Branch::Distill];
-                config.memory.prototypes *= 2;
+            Preset::Fast => {
+                config.branches = vec![Branch::Memory];
+                config.memory.prototypes /= 2;
             }
+            Preset::Balanced => {}
+            Preset::Accurate => config.branches = vec![Branch::Memory, Branch::Distill],
         }
         config
     }

@@ -245,7 +245,7 @@ impl Default for MemoryConfig {
             reduction: params.reduction,
             candidates: params.candidates,
             projection: params.projection,
-            prototypes: params.prototypes,
+            prototypes: 2 * params.prototypes,
             search: params.search,
             anchor_channels: params.anchor_channels,
             anchor_weight: params.anchor_weight,
