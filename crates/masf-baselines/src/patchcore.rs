@@ -103,20 +103,7 @@ impl Fit for PatchCoreFit {
         progress: &dyn Progress,
     ) -> masf_core::Result<Option<Box<dyn CrossFit<PatchCore> + 'a>>> {
         let banks = self.0.cross_fit(source, fold_of, progress)?;
-        Ok(banks.map(|banks| Box::new(Banks(banks)) as Box<dyn CrossFit<PatchCore>>))
-    }
-}
-
-/// PatchCore of folds: their banks.
-struct Banks<'a>(Box<dyn CrossFit<MemoryBank> + 'a>);
-
-impl CrossFit<PatchCore> for Banks<'_> {
-    fn without(&self, fold: usize, progress: &dyn Progress) -> masf_core::Result<PatchCore> {
-        Ok(PatchCore { bank: self.0.without(fold, progress)? })
-    }
-
-    fn whole(self: Box<Self>, progress: &dyn Progress) -> masf_core::Result<PatchCore> {
-        Ok(PatchCore { bank: self.0.whole(progress)? })
+        Ok(banks.map(|banks| banks.map(|bank| PatchCore { bank })))
     }
 }
 

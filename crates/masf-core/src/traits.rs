@@ -136,6 +136,23 @@ pub trait CrossFit<S> {
     fn whole(self: Box<Self>, progress: &dyn Progress) -> Result<S>;
 }
 
+impl<'a, S: 'a> dyn CrossFit<S> + 'a {
+    /// The same with something made of what was learned.
+    pub fn map<T: 'a>(self: Box<Self>, make: impl Fn(S) -> T + 'a) -> Box<dyn CrossFit<T> + 'a> {
+        struct Mapped<'a, S, F>(Box<dyn CrossFit<S> + 'a>, F);
+        impl<S, T, F: Fn(S) -> T> CrossFit<T> for Mapped<'_, S, F> {
+            fn without(&self, fold: usize, progress: &dyn Progress) -> Result<T> {
+                Ok((self.1)(self.0.without(fold, progress)?))
+            }
+
+            fn whole(self: Box<Self>, progress: &dyn Progress) -> Result<T> {
+                Ok((self.1)(self.0.whole(progress)?))
+            }
+        }
+        Box::new(Mapped(self, make))
+    }
+}
+
 /// Pyramids of single images that can be read again and again, in any order.
 pub trait PyramidSource: Send + Sync {
     /// The number of images.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::patches::Space;
 use crate::reweight::weighed;
 use crate::search::{Backend, Search, queries_per_task};
-use crate::{Neighbours, PatchEmbedding, PatchMaps, PrototypeSearch, Result};
+use crate::{MemoryBankParams, Neighbours, PatchEmbedding, PatchMaps, PrototypeSearch, Result};
 
 /// A bank of normal patch descriptors (PatchCore, Roth et al., CVPR 2022), learned by
 /// [`MemoryBankFit`](crate::MemoryBankFit).
@@ -34,8 +34,10 @@ impl MemoryBank {
     /// The name of the score map.
     pub const MAP: &'static str = "memory";
 
-    pub(crate) fn new(space: Space, search: Backend, choice: Search, reweight_neighbours: usize) -> Self {
-        Self { space, search, choice, reweight_neighbours }
+    /// The bank of some rows, searched and scored as the parameters say.
+    pub(crate) fn of_rows(space: Space, rows: Vec<f32>, params: &MemoryBankParams) -> Result<Self> {
+        let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
+        Ok(Self { space, search, choice: params.search, reweight_neighbours: params.reweight_neighbours })
     }
 
     /// How descriptors are made.

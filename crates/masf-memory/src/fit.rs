@@ -5,7 +5,6 @@ use masf_core::{CrossFit, Fit, Progress, PyramidSource};
 use crate::folds::FoldedBank;
 use crate::patches::Space;
 use crate::pool::Pool;
-use crate::search::Backend;
 use crate::{MemoryBank, MemoryBankParams};
 
 /// Learns a [`MemoryBank`]; made by [`MemoryBankParams::check`].
@@ -38,8 +37,7 @@ impl Fit for MemoryBankFit {
         let Pool { places, points, .. } = pool;
         drop(points);
         let rows = places.rows(&chosen, progress)?;
-        let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
-        Ok(MemoryBank::new(space, search, params.search, params.reweight_neighbours))
+        Ok(MemoryBank::of_rows(space, rows, params)?)
     }
 
     fn cross_fit<'a>(

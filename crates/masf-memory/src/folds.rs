@@ -15,7 +15,6 @@ use crate::coreset::LazyGreedy;
 use crate::lanes::squared_distance;
 use crate::patches::Space;
 use crate::pool::{Pool, folding};
-use crate::search::Backend;
 use crate::{
     ExactSearch, MemoryBank, MemoryBankParams, MemoryError, PrototypeSearch, Reduction, Result, Standardisation,
 };
@@ -69,10 +68,9 @@ impl<'a> FoldedBank<'a> {
         let mut rows = places.rows(&all, progress)?;
         let replacements = rows.split_off(prototypes.len() * columns.all());
         rows.shrink_to_fit();
-        let search = Backend::build(rows, columns, params.search, params.seed, None)?;
         Ok(Some(Self {
             params,
-            whole: MemoryBank::new(space, search, params.search, params.reweight_neighbours),
+            whole: MemoryBank::of_rows(space, rows, params)?,
             fold_of: prototypes.iter().map(|place| of_points[*place] as usize).collect(),
             replacements,
             counts: replaced.iter().map(Vec::len).collect(),
@@ -92,8 +90,7 @@ impl CrossFit<MemoryBank> for FoldedBank<'_> {
         if rows.is_empty() {
             return Err(MemoryError::NoImages.into());
         }
-        let search = Backend::build(rows, columns, self.params.search, self.params.seed, None)?;
-        Ok(MemoryBank::new(self.whole.space.clone(), search, self.params.search, self.params.reweight_neighbours))
+        Ok(MemoryBank::of_rows(self.whole.space.clone(), rows, self.params)?)
     }
 
     fn whole(self: Box<Self>, _: &dyn Progress) -> masf_core::Result<MemoryBank> {

@@ -5,10 +5,10 @@ mod common;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
-use common::{Images, batch, image, pyramid};
+use common::{Cancelled, Images, batch, image, pyramid};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
 use masf_core::{
-    Artifact, Error, Fault, FeaturePyramid, Fit, Progress, PyramidSource, Result, Scorer, Scores, Silent, random_stream,
+    Artifact, Error, Fault, FeaturePyramid, Fit, PyramidSource, Result, Scorer, Scores, Silent, random_stream,
 };
 use masf_memory::{
     CellKeys, LinearMap, MemoryBank, MemoryBankParams, MemoryError, PatchEmbedding, Reduction, Search, Standardisation,
@@ -450,15 +450,6 @@ fn hostile_model_files_are_refused() -> Result<()> {
 
 #[test]
 fn cancellation_is_heard() -> Result<()> {
-    struct Cancelled;
-    impl Progress for Cancelled {
-        fn start(&self, _: &str, _: u64) {}
-        fn step(&self, _: u64) {}
-        fn finish(&self) {}
-        fn is_cancelled(&self) -> bool {
-            true
-        }
-    }
     assert!(matches!(small().check()?.fit(&images(2)?, &Cancelled), Err(Error::Cancelled)));
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Images, batch, image};
-use masf_core::{CrossFit, FeaturePyramid, Fit, Progress, PyramidSource, Result, Scorer, Silent, Subset};
+use common::{Cancelled, Images, batch, image};
+use masf_core::{CrossFit, FeaturePyramid, Fit, PyramidSource, Result, Scorer, Silent, Subset};
 use masf_memory::{MemoryBank, MemoryBankFit, MemoryBankParams, Reduction, Search, Standardisation};
 
 fn images(count: u64) -> Result<Images> {
@@ -132,15 +132,6 @@ fn images_that_are_alike_to_the_bit_leave_a_bank() -> Result<()> {
 
 #[test]
 fn cancellation_is_heard() -> Result<()> {
-    struct Cancelled;
-    impl Progress for Cancelled {
-        fn start(&self, _: &str, _: u64) {}
-        fn step(&self, _: u64) {}
-        fn finish(&self) {}
-        fn is_cancelled(&self) -> bool {
-            true
-        }
-    }
     let images = images(3)?;
     let fit = small().check()?;
     assert!(matches!(fit.cross_fit(&images, &[0, 1, 2], &Cancelled), Err(masf_core::Error::Cancelled)));

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test crate uses a part")]
 
 use candle_core::{Device, Tensor};
-use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec, PyramidSource, Result, random_stream};
+use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec, Progress, PyramidSource, Result, random_stream};
 use rand::Rng;
 
 /// A pyramid of `(stride, [B, C, h, w])` maps.
@@ -50,4 +50,16 @@ pub(crate) fn image(channels: (usize, usize), side: usize, seed: u64) -> Result<
     };
     let (h, w) = (side, side + 2);
     pyramid(&[(8, map(channels.0, h, w)?), (16, map(channels.1, h.div_ceil(2), w.div_ceil(2))?)])
+}
+
+/// What is to stop at once.
+pub(crate) struct Cancelled;
+
+impl Progress for Cancelled {
+    fn start(&self, _: &str, _: u64) {}
+    fn step(&self, _: u64) {}
+    fn finish(&self) {}
+    fn is_cancelled(&self) -> bool {
+        true
+    }
 }

@@ -94,19 +94,6 @@ impl CrossFit<Box<dyn Scorer>> for Anew<'_> {
     }
 }
 
-/// Scorers of any kind.
-struct Boxed<'a, S>(Box<dyn CrossFit<S> + 'a>);
-
-impl<S: Scorer + 'static> CrossFit<Box<dyn Scorer>> for Boxed<'_, S> {
-    fn without(&self, fold: usize, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
-        Ok(Box::new(self.0.without(fold, progress)?))
-    }
-
-    fn whole(self: Box<Self>, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
-        Ok(Box::new(self.0.whole(progress)?))
-    }
-}
-
 impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
     fn fit_branch(&self, _: Purpose, source: &dyn PyramidSource, progress: &dyn Progress) -> Result<Box<dyn Scorer>> {
         Ok(Box::new(self.fit(source, progress)?))
@@ -123,7 +110,7 @@ impl<F: Fit<Scorer: 'static> + Send + Sync> FitBranch for F {
         progress: &dyn Progress,
     ) -> Result<Option<AnyCrossFit<'a>>> {
         let cheaper = self.cross_fit(source, fold_of, progress)?;
-        Ok(cheaper.map(|cheaper| Box::new(Boxed(cheaper)) as AnyCrossFit<'_>))
+        Ok(cheaper.map(|cheaper| cheaper.map(|scorer| Box::new(scorer) as Box<dyn Scorer>)))
     }
 }
 
