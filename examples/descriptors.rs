@@ -4,13 +4,15 @@
 //! cargo run --release --example descriptors -- --data bottle --backbone resnet50-v2 --weights FILE --dimensions 384 --out coreset.safetensors
 //! ```
 //!
-//! Tensors, one row per patch, images in order: `descriptors [N, D]` and the spectral `anchors [N, A]`, both f32.
+//! Tensors, one row per patch, images in order: `descriptors [N, D]` and the spectral `anchors [N, A]`, both f32. With `--maps` it writes
+//! the feature maps themselves instead, for every stride: `maps8 [images, C, h, w]` and so on, f16.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use candle_core::{Device, Tensor, safetensors};
+use candle_core::{DType, Device, Tensor, safetensors};
 use clap::Parser;
 use masf::core::FeaturePyramid;
 use masf::data::{Dataset, LoadOptions, Loader};
@@ -42,6 +44,9 @@ struct Args {
     /// Dimensions of a seeded random projection of the descriptors; 0 leaves them as they are
     #[arg(long, default_value_t = 0)]
     dimensions: usize,
+    /// Write the feature maps instead
+    #[arg(long)]
+    maps: bool,
     /// Most images that are read [default: all]
     #[arg(long)]
     images: Option<usize>,
@@ -84,19 +89,28 @@ fn main() -> ExitCode {
         progress.start("descriptors", images.len() as u64);
         let preprocess = config.input.preprocess(backbone.normalisation())?;
         let mut loader = Loader::new(images, preprocess, LoadOptions::default(), progress.as_ref());
+        let mut maps: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
         let (mut rows, mut anchors, mut count, mut maker) = (Vec::new(), Vec::new(), 0, None);
         while let Some(batch) = loader.next_batch(8)? {
             let Some(tensor) = batch.tensor else { continue };
             let pyramid = backbone.extract(&tensor)?;
+            if args.maps {
+                for level in pyramid.levels() {
+                    let name = format!("maps{}", level.spec.stride);
+                    maps.entry(name).or_default().push(level.map.to_dtype(DType::F16)?);
+                }
+                count += pyramid.batch_size();
+                continue;
+            }
             let (embedding, ring, projection) = match &mut maker {
                 Some(maker) => maker,
                 none => none.insert(args.maker(&pyramid, &config)?),
             };
-            let maps = embedding.open(&pyramid)?;
-            let positions: Vec<usize> = (0..maps.positions()).collect();
-            for image in 0..maps.batch_size() {
+            let patches = embedding.open(&pyramid)?;
+            let positions: Vec<usize> = (0..patches.positions()).collect();
+            for image in 0..patches.batch_size() {
                 let mut described = vec![0.0; positions.len() * embedding.dimensions()];
-                maps.describe(image, &positions, &mut described)?;
+                patches.describe(image, &positions, &mut described)?;
                 if let Some(projection) = projection {
                     described = projection.apply(&described)?;
                 }
@@ -107,11 +121,19 @@ fn main() -> ExitCode {
         }
         progress.finish();
         anyhow::ensure!(count > 0, "{}: no image could be read", args.data.display());
-        let rows = Tensor::from_vec(rows, (count, ()), &Device::Cpu)?;
-        let anchors = Tensor::from_vec(anchors, (count, ()), &Device::Cpu)?;
-        outln!("{count} descriptors of {} dimensions, anchors of {}", rows.dim(1)?, anchors.dim(1)?)?;
-        let tensors = [("descriptors".to_owned(), rows), ("anchors".to_owned(), anchors)];
-        safetensors::save(&tensors.into(), &args.out).with_context(|| args.out.display().to_string())?;
+        let mut tensors = HashMap::new();
+        if args.maps {
+            outln!("maps of {count} images")?;
+            for (name, maps) in maps {
+                tensors.insert(name, Tensor::cat(&maps, 0)?);
+            }
+        } else {
+            let rows = Tensor::from_vec(rows, (count, ()), &Device::Cpu)?;
+            let anchors = Tensor::from_vec(anchors, (count, ()), &Device::Cpu)?;
+            outln!("{count} descriptors of {} dimensions, anchors of {}", rows.dim(1)?, anchors.dim(1)?)?;
+            tensors.extend([("descriptors".to_owned(), rows), ("anchors".to_owned(), anchors)]);
+        }
+        safetensors::save(&tensors, &args.out).with_context(|| args.out.display().to_string())?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -7,6 +7,7 @@ use masf_core::{Error, Fit, Progress, PyramidSource};
 use crate::checkpoint::{self, Checkpoints};
 use crate::features::ChannelStatistics;
 use crate::grid::Grid;
+use crate::smooth::Smoothed;
 use crate::trainer::Trainer;
 use crate::{DistillError, MaskedStudent, Result, StudentParams, start};
 
@@ -48,6 +49,7 @@ impl MaskedStudentFit {
         if source.is_empty() {
             return Err(DistillError::NoImages);
         }
+        let source = &Smoothed::new(source, self.params.neighbourhood);
         let grid = Grid::of(&source.batch(&[0])?);
         let statistics: Vec<_> = ChannelStatistics::learn(source, &grid, progress)?.into_iter().map(Arc::new).collect();
         let mut trainer = Trainer::new(self.params.clone(), source, grid, statistics)?;

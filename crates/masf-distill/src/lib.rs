@@ -12,6 +12,7 @@ mod network;
 mod ops;
 mod optimiser;
 mod params;
+mod smooth;
 mod start;
 mod student;
 #[cfg(test)]

@@ -40,6 +40,9 @@ pub enum Positions {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StudentParams {
+    /// Side of the square over which the features of the coarsest level are averaged around a position, where there are finer levels:
+    /// odd; 1 is no averaging. 3 suits surfaces, and loses small defects of parts.
+    pub neighbourhood: usize,
     /// Channels of a token, a multiple of `heads`.
     pub width: usize,
     /// Blocks of global filter, spectral attention and MLP; 0 leaves the bottleneck alone.
@@ -95,6 +98,7 @@ pub struct StudentParams {
 impl Default for StudentParams {
     fn default() -> Self {
         Self {
+            neighbourhood: 1,
             width: 256,
             depth: 2,
             mlp_ratio: 4,
@@ -149,6 +153,9 @@ impl StudentParams {
         if let Some(epochs) = self.epochs {
             whole("epochs", epochs, 1, 1_000_000)?;
         }
+        if self.neighbourhood.is_multiple_of(2) || self.neighbourhood > 31 {
+            return Err(DistillError::parameter("neighbourhood", self.neighbourhood, "odd, 1 to 31"));
+        }
         if !self.width.is_multiple_of(self.heads) {
             return Err(DistillError::parameter("width", self.width, format!("a multiple of heads = {}", self.heads)));
         }
@@ -189,6 +196,7 @@ mod tests {
             change(&mut params);
             params.check().unwrap_err().to_string()
         };
+        assert!(bad(|p| p.neighbourhood = 2).contains("neighbourhood"));
         assert!(bad(|p| p.width = 0).contains("width"));
         assert!(bad(|p| p.width = 250).contains("multiple"));
         assert!(bad(|p| p.depth = 100).contains("depth"));

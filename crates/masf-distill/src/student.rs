@@ -9,6 +9,7 @@ use crate::features::{Batch, ChannelStatistics, with_map};
 use crate::grid::Grid;
 use crate::network::{Network, parameters};
 use crate::ops::{self, Mode, PackedLinear};
+use crate::smooth::smooth;
 use crate::{Result, StudentParams, Targets};
 
 /// A student that restores the features of normal images, learned by [`MaskedStudentFit`](crate::MaskedStudentFit).
@@ -89,7 +90,8 @@ impl Scorer for MaskedStudent {
         let mut values = vec![[(); 2].map(|()| Vec::new()); self.grid.levels.len()];
         // Image by image: the rounding of a matrix product may depend on how many rows it has.
         for index in 0..pyramid.batch_size() {
-            for (values, distances) in values.iter_mut().zip(self.distances(&pyramid.image(index)?)?) {
+            let image = smooth(pyramid.image(index)?, self.params.neighbourhood)?;
+            for (values, distances) in values.iter_mut().zip(self.distances(&image)?) {
                 for (values, distances) in values.iter_mut().zip(distances) {
                     values.extend(distances);
                 }

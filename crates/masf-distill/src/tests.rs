@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
-use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec, random_stream};
+use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec, Scorer, random_stream};
 use rand::Rng;
 
 use crate::bands::{BandLoss, Bands};
@@ -12,7 +12,8 @@ use crate::grid::Grid;
 use crate::mask::{dropout, frequency_mask, token_mask};
 use crate::network::{Masks, Network, parameters};
 use crate::ops::{self, LevelTargets, Mode};
-use crate::{Positions, Result, StudentParams};
+use crate::smooth::smooth;
+use crate::{MaskedStudent, Positions, Result, StudentParams};
 
 /// Levels of 5 channels on 7 x 6 and 3 channels on 4 x 3: cells with a row that does not exist.
 fn pyramid(images: usize) -> Result<FeaturePyramid> {
@@ -173,6 +174,47 @@ fn inference_equals_training_without_masks() -> Result<()> {
         Ok(network.body(&network.embed(&case.batch.tokens)?, None, mode)?.flatten_all()?.to_vec1::<f32>()?)
     };
     assert_eq!(values(Mode::Inference)?, values(Mode::Training)?);
+    Ok(())
+}
+
+#[test]
+fn scores_are_those_of_the_predictions() -> Result<()> {
+    let mut case = Case::new()?;
+    case.params.neighbourhood = 3;
+    let tensors: Vec<Tensor> =
+        case.variables(DType::F32)?.iter().map(|variable| variable.as_tensor().clone()).collect();
+    let image = pyramid(1)?;
+    let smoothed = smooth(image.clone(), 3)?;
+    let batch = Batch::new(&smoothed, &case.grid, &case.statistics)?;
+    let network = Network::new(&case.params, &case.grid, &tensors)?;
+    let x = network.body(&network.embed(&batch.tokens)?, None, Mode::Inference)?;
+    let student = MaskedStudent::new(case.params.clone(), case.grid.clone(), case.statistics.clone(), tensors.clone())?;
+    let scores = student.score(&image)?;
+    for (index, (level, statistics)) in case.grid.levels.iter().zip(&case.statistics).enumerate() {
+        let channels = level.spec.channels;
+        let predictions = ops::linear(&x, &network.levels[index], false)?.flatten_all()?.to_vec1::<f32>()?;
+        let maps: Vec<Vec<f32>> = scores.maps[2 * index..2 * index + 2]
+            .iter()
+            .map(|map| map.values.flatten_all()?.to_vec1::<f32>())
+            .collect::<candle_core::Result<_>>()?;
+        for (cell, position) in case.grid.positions(level).into_iter().enumerate() {
+            let Some(position) = position else { continue };
+            let at =
+                |values: &[f32]| values[cell * channels..(cell + 1) * channels].iter().map(|v| f64::from(*v)).collect();
+            let (z, t): (Vec<f64>, Vec<f64>) = (at(&predictions), at(&batch.targets[index]));
+            let mean = |channel: usize| f64::from(statistics.mean[channel]);
+            let deviation = |channel: usize| f64::from(statistics.deviation[channel]);
+            let r: Vec<f64> = (0..channels).map(|c| deviation(c) * z[c] + mean(c)).collect();
+            let q: Vec<f64> = (0..channels).map(|c| (t[c] - mean(c)) / deviation(c)).collect();
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let rms = (dot(&t, &t) / channels as f64).sqrt();
+            let cosine = |a: &[f64], b: &[f64]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+            let expected = [1.0 - cosine(&r, &t), (1.0 - cosine(&z, &q)) * rms.sqrt()];
+            for (map, expected) in maps.iter().zip(expected) {
+                assert!((f64::from(map[position]) - expected).abs() < 1e-3, "{} {expected}", map[position]);
+            }
+        }
+    }
     Ok(())
 }
 

@@ -212,6 +212,7 @@ fn every_part_can_be_turned_off() -> Result<()> {
     let images = images(3, 6)?;
     let base = StudentParams { passes: 12, ..small() };
     let variants = [
+        StudentParams { neighbourhood: 3, ..base.clone() },
         StudentParams { token_mask: 0.0, ..base.clone() },
         StudentParams { frequency_mask: 0.0, ..base.clone() },
         StudentParams { token_mask: 0.0, frequency_mask: 0.0, dropout: 0.0, ..base.clone() },
