@@ -144,7 +144,7 @@ def measure(programs, category, weights, folder):
     known, new = distances(model, train), distances(model, test)
     peer = auroc(labels, known, new)
     paper = roc_auc_score(labels, whole(new, [1, 1]).reshape(len(labels), -1).max(1))
-    return dict(seconds=seconds, passes=round(passes, 1), ours=round(ours, 4), peer=round(peer, 4), peer_largest=round(paper, 4))
+    return dict(seconds=seconds, passes=round(passes, 1), ours=round(ours, 4), rd4ad=round(peer, 4), rd4ad_largest=round(paper, 4))
 
 
 def main():
@@ -158,7 +158,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             rows.append(dict(case=name, peer="RD4AD") | measure(programs, os.path.join(data, name), weights, folder))
         print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in ("ours", "peer", "peer_largest")}
+    mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in ("ours", "rd4ad", "rd4ad_largest")}
     rows.append(dict(case="mean", peer="RD4AD") | mean)
     print(json.dumps(rows))
 
