@@ -2,8 +2,8 @@
 
 use candle_core::DType;
 use masf::data::Dataset;
-use masf::{Config, Detector, Error, Inspection, Method, Progress, Result, SaveOptions, Silent, Size, ThresholdSource};
-use masf_tests::{dataset, fitted, quick_config, training_images};
+use masf::{Config, Detector, Error, Inspection, Method, Result, SaveOptions, Silent, Size, ThresholdSource};
+use masf_tests::{Cancelled, dataset, fitted, quick_config, training_images};
 
 fn test_images() -> Result<Vec<std::path::PathBuf>> {
     Ok(Dataset::test(dataset())?.samples.into_iter().map(|sample| sample.path).collect())
@@ -200,15 +200,6 @@ fn without_masks_pixel_metrics_are_missing_with_a_reason() -> Result<()> {
 
 #[test]
 fn cancelling_stops_a_fit() -> Result<()> {
-    struct Cancelled;
-    impl Progress for Cancelled {
-        fn start(&self, _stage: &str, _total: u64) {}
-        fn step(&self, _count: u64) {}
-        fn finish(&self) {}
-        fn is_cancelled(&self) -> bool {
-            true
-        }
-    }
     let error = Detector::builder()
         .config(quick_config())
         .progress(std::sync::Arc::new(Cancelled))

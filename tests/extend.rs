@@ -5,7 +5,7 @@ use masf::core::{
 };
 use masf::data::Dataset;
 use masf::{Config, Detector, Error, ExtendOptions, Fault, ImageInput, Progress, Result, Search, ThresholdSource};
-use masf_tests::{dataset, quick_config, training_images};
+use masf_tests::{Cancelled, dataset, quick_config, training_images};
 
 fn halves() -> Result<(Vec<ImageInput>, Vec<ImageInput>)> {
     let mut all: Vec<ImageInput> = training_images()?.into_iter().map(Into::into).collect();
@@ -115,17 +115,6 @@ fn what_does_not_fit_together_is_refused_and_named() -> Result<()> {
     let error = foreign.extend(second, &ExtendOptions::default()).unwrap_err();
     assert!(error.to_string().contains("test.flat") && error.to_string().contains("fitted anew"), "{error}");
     Ok(())
-}
-
-struct Cancelled;
-
-impl Progress for Cancelled {
-    fn start(&self, _: &str, _: u64) {}
-    fn step(&self, _: u64) {}
-    fn finish(&self) {}
-    fn is_cancelled(&self) -> bool {
-        true
-    }
 }
 
 /// Scores everything alike.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use masf::data::Dataset;
 use masf::data::synthetic::{SyntheticConfig, write_dataset};
-use masf::{Config, Detector, Result, Size};
+use masf::{Config, Detector, Progress, Result, Size};
 use tempfile::TempDir;
 
 /// A synthetic data set in the MVTec AD layout, written once for all tests of a process.
@@ -47,4 +47,16 @@ pub fn training_images() -> Result<Vec<PathBuf>> {
 /// Those of fitting.
 pub fn fitted() -> Result<Detector> {
     Detector::builder().config(quick_config()).fit(training_images()?)
+}
+
+/// What is to stop at once.
+pub struct Cancelled;
+
+impl Progress for Cancelled {
+    fn start(&self, _: &str, _: u64) {}
+    fn step(&self, _: u64) {}
+    fn finish(&self) {}
+    fn is_cancelled(&self) -> bool {
+        true
+    }
 }

@@ -34,9 +34,12 @@ impl PyramidSource for Smoothed<'_> {
 
 /// Averages the coarsest level over squares of `side` positions, zeros beyond the border, where there are finer levels.
 pub(crate) fn smooth(pyramid: FeaturePyramid, side: usize) -> masf_core::Result<FeaturePyramid> {
+    if side == 1 {
+        return Ok(pyramid);
+    }
     let grid = Grid::of(&pyramid);
     let coarsest = |index: usize| grid.levels[index].per_cell() == 1;
-    if side == 1 || (0..grid.levels.len()).all(coarsest) {
+    if (0..grid.levels.len()).all(coarsest) {
         return Ok(pyramid);
     }
     let mut levels = Vec::with_capacity(grid.levels.len());
