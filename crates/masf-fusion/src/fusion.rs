@@ -183,6 +183,9 @@ impl CalibratedFusion {
     /// The score of an image, and the standard deviation of the pixels that it was read from.
     fn image_score(&self, map: &Tensor, uncertainty: &Tensor) -> Result<(f32, f32)> {
         let (scores, deviations) = (values(map)?, values(uncertainty)?);
+        if deviations.iter().all(|deviation| *deviation == 0.0) {
+            return Ok((self.read_image_score(&scores), 0.0));
+        }
         match self.params.image_score {
             ImageScore::Max => {
                 let score = map.flatten_all()?.max(D::Minus1)?.to_scalar::<f32>()?;

@@ -8,19 +8,23 @@ use candle_core::{Device, Tensor};
 use masf_core::Result;
 use masf_core::resample::bilinear_matrix;
 
-/// The Gaussian convolution matrix `[length, length]`; the identity for `sigma = 0`.
-fn gaussian_matrix(length: usize, sigma: f64, device: &Device) -> Result<Tensor> {
+/// The Gaussian convolution of the rows of a matrix `[length, columns]` along them; the matrix itself for `sigma = 0`.
+fn smoothed_rows(rows: &[f32], length: usize, sigma: f64) -> Vec<f32> {
     let radius = (4.0 * sigma + 0.5) as i64;
     let kernel: Vec<f64> = (-radius..=radius).map(|x| gaussian(x as f64, sigma)).collect();
-    let sum: f64 = kernel.iter().sum();
-    let mut rows = vec![0f64; length * length];
-    for (i, row) in rows.chunks_exact_mut(length).enumerate() {
+    let total: f64 = kernel.iter().sum();
+    let columns = rows.len() / length.max(1);
+    let mut smoothed = Vec::with_capacity(rows.len());
+    let mut sums = vec![0f64; columns];
+    for centre in 0..length as i64 {
+        sums.fill(0.0);
         for (offset, weight) in (-radius..=radius).zip(&kernel) {
-            row[reflect(i as i64 + offset, length as i64)] += weight / sum;
+            let row = &rows[reflect(centre + offset, length as i64) * columns..][..columns];
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight / total * f64::from(*value));
         }
+        smoothed.extend(sums.iter().map(|sum| *sum as f32));
     }
-    let rows: Vec<f32> = rows.into_iter().map(|weight| weight as f32).collect();
-    Ok(Tensor::from_vec(rows, (length, length), device)?)
+    smoothed
 }
 
 fn gaussian(x: f64, sigma: f64) -> f64 {
@@ -45,7 +49,8 @@ impl Smoother {
     /// From maps of size `from` to maps of size `to`, smoothed with `sigma` (in pixels of `to`).
     pub(crate) fn new(from: (usize, usize), to: (usize, usize), sigma: f64, device: &Device) -> Result<Self> {
         let axis = |from, to| -> Result<Tensor> {
-            Ok(gaussian_matrix(to, sigma, device)?.matmul(&bilinear_matrix(from, to, device)?)?)
+            let bilinear = bilinear_matrix(from, to, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            Ok(Tensor::from_vec(smoothed_rows(&bilinear, to, sigma), (to, from), device)?)
         };
         Ok(Self { rows: axis(from.0, to.0)?, columns: axis(from.1, to.1)?.t()?.contiguous()? })
     }
@@ -58,6 +63,8 @@ impl Smoother {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::*;
 
     #[test]
@@ -78,7 +85,9 @@ mod tests {
     #[test]
     fn constants_stay_and_mass_is_kept() -> Result<()> {
         for (length, sigma) in [(1, 4.0), (5, 4.0), (64, 0.0), (31, 2.5)] {
-            let matrix = gaussian_matrix(length, sigma, &Device::Cpu)?;
+            let identity = Tensor::eye(length, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            let smoothed = smoothed_rows(&identity, length, sigma);
+            let matrix = Tensor::from_vec(smoothed, (length, length), &Device::Cpu)?;
             for axis in [0, 1] {
                 for sum in matrix.sum(axis)?.to_vec1::<f32>()? {
                     assert!((sum - 1.0).abs() < 1e-5, "length {length}, sigma {sigma}: {sum}");

@@ -1,7 +1,5 @@
 //! The memory bank: prototypes of normal patches, and the distance to the nearest as anomaly score.
 
-use std::ops::Range;
-
 use candle_core::{Device, Tensor};
 use masf_core::{FeaturePyramid, ScoreMap, Scorer, Scores};
 use rayon::prelude::*;
@@ -10,6 +8,9 @@ use crate::patches::Space;
 use crate::reweight::weighed;
 use crate::search::{Backend, Search, queries_per_task};
 use crate::{MemoryBankParams, Neighbours, PatchEmbedding, PatchMaps, PrototypeSearch, Result};
+
+/// Height and width of a block of positions, whose patches overlap and are alike.
+const BLOCK: usize = 2;
 
 /// A bank of normal patch descriptors (PatchCore, Roth et al., CVPR 2022), learned by
 /// [`MemoryBankFit`](crate::MemoryBankFit).
@@ -51,21 +52,19 @@ impl MemoryBank {
         self.search.get()
     }
 
-    /// Rows of consecutive positions of an image, with their part of the image's anchors.
+    /// Rows of some positions of an image, with their part of the image's anchors.
     fn describe(
         &self,
         maps: &PatchMaps,
         anchors: &[f32],
         image: usize,
-        positions: Range<usize>,
+        positions: &[usize],
         rows: &mut Vec<f32>,
     ) -> Result<()> {
-        let chosen: Vec<usize> = positions.clone().collect();
-        self.space.describe(maps, image, &chosen, rows)?;
+        self.space.describe(maps, image, positions, rows)?;
         let columns = self.space.columns();
         if columns.anchor > 0 {
-            let anchors =
-                anchors[positions.start * columns.anchor..positions.end * columns.anchor].chunks_exact(columns.anchor);
+            let anchors = positions.iter().map(|position| &anchors[position * columns.anchor..][..columns.anchor]);
             *rows = rows
                 .chunks_exact(columns.descriptor)
                 .zip(anchors)
@@ -80,14 +79,21 @@ impl MemoryBank {
     /// The nearest prototype of every position of an image. A task describes and searches for so few positions that their descriptors stay in
     /// the cache.
     fn nearest(&self, maps: &PatchMaps, anchors: &[f32], image: usize) -> Result<Neighbours> {
-        let (positions, search) = (maps.positions(), self.search());
-        let per_task = queries_per_task(positions, search.queries_per_task());
-        let parts = (0..positions.div_ceil(per_task)).into_par_iter().map_init(Vec::new, |rows, task| {
-            let start = task * per_task;
-            self.describe(maps, anchors, image, start..(start + per_task).min(positions), rows)?;
-            search.nearest(rows, 1)
+        let search = self.search();
+        let blocks = blocks(maps.grid());
+        let per_task = queries_per_task(maps.positions(), search.queries_per_task()).div_ceil(BLOCK * BLOCK);
+        let parts = blocks.par_chunks(per_task).map_init(Vec::new, |rows, blocks| {
+            self.describe(maps, anchors, image, &blocks.concat(), rows)?;
+            let lengths: Vec<usize> = blocks.iter().map(Vec::len).collect();
+            search.nearest_alike(rows, &lengths, 1)
         });
-        Ok(Neighbours::join(1, parts.collect::<Result<_>>()?))
+        let found = Neighbours::join(1, parts.collect::<Result<_>>()?);
+        let mut nearest = found.clone();
+        for (place, position) in blocks.into_iter().flatten().enumerate() {
+            nearest.indices[position] = found.indices[place];
+            nearest.distances[position] = found.distances[place];
+        }
+        Ok(nearest)
     }
 
     /// The re-weighted score of an image.
@@ -100,10 +106,20 @@ impl MemoryBank {
         }
         let (position, distance) = farthest;
         let mut row = Vec::new();
-        self.describe(maps, anchors, image, position..position + 1, &mut row)?;
+        self.describe(maps, anchors, image, &[position], &mut row)?;
         let measured = self.space.columns().measured();
         weighed(self.search(), measured, &row, nearest.indices[position], distance, self.reweight_neighbours)
     }
+}
+
+/// The positions of a grid, block after block; those at its edge may be smaller.
+fn blocks((height, width): (usize, usize)) -> Vec<Vec<usize>> {
+    let corners = (0..height).step_by(BLOCK).flat_map(|top| (0..width).step_by(BLOCK).map(move |left| (top, left)));
+    let of = |(top, left): (usize, usize)| {
+        let rows = top..(top + BLOCK).min(height);
+        rows.flat_map(|row| (left..(left + BLOCK).min(width)).map(move |column| row * width + column)).collect()
+    };
+    corners.map(of).collect()
 }
 
 impl Scorer for MemoryBank {
@@ -127,5 +143,20 @@ impl Scorer for MemoryBank {
         };
         let values = Tensor::from_vec(distances, (batch, height, width), &Device::Cpu)?;
         Ok(Scores { maps: vec![ScoreMap { name: Self::MAP.to_owned(), values }], image })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_hold_every_position_once() {
+        assert_eq!(blocks((3, 3)), [vec![0, 1, 3, 4], vec![2, 5], vec![6, 7], vec![8]]);
+        for grid in [(1, 1), (1, 7), (6, 1), (8, 5)] {
+            let mut positions = blocks(grid).concat();
+            positions.sort_unstable();
+            assert!(positions.into_iter().eq(0..grid.0 * grid.1), "{grid:?}");
+        }
     }
 }

@@ -70,6 +70,17 @@ pub trait PrototypeSearch: std::fmt::Debug + Send + Sync {
     /// [`MemoryError::Magnitude`] for queries of another length or not finite.
     fn nearest(&self, queries: &[f32], k: usize) -> Result<Neighbours>;
 
+    /// As [`nearest`](Self::nearest) for queries that come in groups of like ones, such as the patches of neighbouring positions; `groups` has the
+    /// lengths of the groups. A search that is not exact may look for what a whole group is near to: then the answer for a query depends
+    /// on the others of its group, and on nothing else. Callers divide the groups among threads.
+    ///
+    /// # Errors
+    /// As [`nearest`](Self::nearest), and [`MemoryError::Parameter`] for groups that have not as many queries in all.
+    fn nearest_alike(&self, queries: &[f32], groups: &[usize], k: usize) -> Result<Neighbours> {
+        check_groups(groups, queries.len() / self.dimensions().max(1))?;
+        self.nearest(queries, k)
+    }
+
     /// How many queries a thread is best given at once.
     fn queries_per_task(&self) -> usize {
         128
@@ -99,6 +110,16 @@ fn check_queries(search: &impl PrototypeSearch, queries: &[f32], k: usize) -> Re
         return Err(MemoryError::Dimensions { what: "queries", found: queries.len(), dimensions });
     }
     check_magnitude("query", queries, dimensions)
+}
+
+/// Refuses groups that are not those of some number of queries.
+fn check_groups(groups: &[usize], queries: usize) -> Result<()> {
+    let total = groups.iter().fold(0usize, |total, group| total.saturating_add(*group));
+    if total != queries || groups.contains(&0) {
+        let expected = format!("groups of at least 1, {queries} queries in all");
+        return Err(MemoryError::parameter("groups", format!("{} groups, {total} queries", groups.len()), expected));
+    }
+    Ok(())
 }
 
 /// The prototype of an index that a search gave.

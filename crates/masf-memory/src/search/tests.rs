@@ -132,6 +132,59 @@ fn a_shortlist_finds_true_distances_and_mostly_the_nearest() -> Result<()> {
 }
 
 #[test]
+fn like_queries_find_true_distances_and_mostly_the_nearest() -> Result<()> {
+    let dimensions = 80;
+    let prototypes = clustered(3000, dimensions, 1);
+    // Groups of 1 to 4 patches that differ a little, some of them of a defect.
+    let groups: Vec<usize> = (0..160).map(|group| 1 + group % 4).collect();
+    let mut random = random_stream(3, "test.alike");
+    let mut queries = Vec::new();
+    for (group, centre) in groups.iter().zip(clustered(160, dimensions, 2).chunks_exact(dimensions)) {
+        for _ in 0..*group {
+            queries.extend(centre.iter().map(|value| value + random.random_range(-0.3f32..0.3)));
+        }
+        if group % 3 == 0 {
+            let last = queries.len() - dimensions;
+            queries[last + 17] += 8.0;
+        }
+    }
+    let search = ShortlistSearch::new(prototypes.clone(), dimensions, 32, 8)?;
+    for k in [1, 3] {
+        let found = search.nearest_alike(&queries, &groups, k)?;
+        let expected = naive(&prototypes, dimensions, &queries, k);
+        let mut same = 0;
+        for (query, row) in queries.chunks_exact(dimensions).enumerate() {
+            for place in query * k..(query + 1) * k {
+                let prototype = &prototypes[found.indices[place] as usize * dimensions..][..dimensions];
+                assert_eq!(found.distances[place], squared_distance(row, prototype).sqrt());
+                assert!(found.distances[place] <= 1.1 * expected.distances[place], "query {query}");
+                same += usize::from(found.indices[place] == expected.indices[place]);
+            }
+        }
+        assert!(same * 100 >= found.indices.len() * 90, "{same} of {}", found.indices.len());
+        // What lies before and after a group changes no bit.
+        let mut joined = Neighbours { k, ..Neighbours::default() };
+        let mut rest = &queries[..];
+        for groups in groups.chunks(7) {
+            let (part, others) = rest.split_at(groups.iter().sum::<usize>() * dimensions);
+            let found = search.nearest_alike(part, groups, k)?;
+            joined.indices.extend(found.indices);
+            joined.distances.extend(found.distances);
+            rest = others;
+        }
+        assert_eq!(joined, found);
+    }
+    // Groups that are not those of the queries, in this search and in one that needs none.
+    let exact = ExactSearch::new(prototypes, dimensions)?;
+    assert_eq!(exact.nearest_alike(&queries, &groups, 2)?, exact.nearest(&queries, 2)?);
+    for groups in [&[][..], &[400, 1], &[0, 400], &[usize::MAX, usize::MAX]] {
+        assert!(search.nearest_alike(&queries, groups, 1).is_err());
+        assert!(exact.nearest_alike(&queries, groups, 1).is_err());
+    }
+    Ok(())
+}
+
+#[test]
 fn a_shortlist_refuses_what_it_cannot_search() -> Result<()> {
     let rows = clustered(50, 40, 1);
     assert!(ShortlistSearch::new(rows.clone(), 40, 0, 4).is_err());
