@@ -65,6 +65,9 @@ pub struct StudentParams {
     pub token_mask: f64,
     /// The probability that a training image loses a band of its frequencies, in `[0, 1]`.
     pub frequency_mask: f64,
+    /// Over which share of the training, up to its end, masks fade to none, in `[0, 1]`: 0 keeps them to the last step, 1 lets them fade from the
+    /// first.
+    pub mask_fade: f64,
     /// The share of values that the bottleneck drops in training, in `[0, 1)`.
     pub dropout: f64,
     /// The weight of the cosine of whole maps beside that of positions, 0 or more.
@@ -110,6 +113,7 @@ impl Default for StudentParams {
             targets: Targets::default(),
             token_mask: 0.4,
             frequency_mask: 0.5,
+            mask_fade: 0.0,
             dropout: 0.2,
             map_loss: 1.0,
             band_loss: 0.05,
@@ -168,6 +172,7 @@ impl StudentParams {
         real("dropout", self.dropout, (0.0..1.0).contains(&self.dropout), share)?;
         real("average_decay", self.average_decay, (0.0..1.0).contains(&self.average_decay), share)?;
         real("frequency_mask", self.frequency_mask, (0.0..=1.0).contains(&self.frequency_mask), "0 to 1")?;
+        real("mask_fade", self.mask_fade, (0.0..=1.0).contains(&self.mask_fade), "0 to 1")?;
         real("map_loss", self.map_loss, (0.0..=1e3).contains(&self.map_loss), "0 to 1000")?;
         real("band_loss", self.band_loss, (0.0..=1e3).contains(&self.band_loss), "0 to 1000")?;
         let easy = self.easy_weight > 0.0 && self.easy_weight <= 1.0;
@@ -203,6 +208,7 @@ mod tests {
         assert!(bad(|p| p.token_mask = 1.0).contains("token_mask"));
         assert!(bad(|p| p.dropout = f64::NAN).contains("dropout"));
         assert!(bad(|p| p.frequency_mask = -0.1).contains("frequency_mask"));
+        assert!(bad(|p| p.mask_fade = 1.1).contains("mask_fade"));
         assert!(bad(|p| p.easy_weight = 0.0).contains("easy_weight"));
         assert!(bad(|p| p.learning_rate = 0.0).contains("learning_rate"));
         assert!(bad(|p| p.clip_norm = f64::INFINITY).contains("clip_norm"));

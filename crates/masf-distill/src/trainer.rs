@@ -177,8 +177,10 @@ impl<'a> Trainer<'a> {
     /// What a step with so many images hides.
     pub(crate) fn masks(&self, images: usize, random: &mut impl Rng) -> Masks {
         let (params, tokens) = (&self.params, self.grid.tokens());
-        let masked = token_mask(images, tokens, params.token_mask, random);
-        let frequencies = frequency_mask(images, &self.grid, params.frequency_mask, random).map(Arc::new);
+        let left = (self.steps.saturating_sub(self.state.step)) as f64 / self.steps.max(1) as f64;
+        let fade = if left < params.mask_fade { left / params.mask_fade } else { 1.0 };
+        let masked = token_mask(images, tokens, fade * params.token_mask, random);
+        let frequencies = frequency_mask(images, &self.grid, fade * params.frequency_mask, random).map(Arc::new);
         let mut factors = |width: usize| Arc::new(dropout(images * tokens * width, params.dropout, random));
         let dropout = (params.dropout > 0.0).then(|| [factors(params.width), factors(params.bottleneck)]);
         Masks { tokens: masked, frequencies, dropout }
