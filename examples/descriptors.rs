@@ -45,7 +45,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     dimensions: usize,
     /// Write the feature maps instead
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dimensions")]
     maps: bool,
     /// Most images that are read [default: all]
     #[arg(long)]

@@ -51,6 +51,12 @@ pub(crate) const ROWS: &[Row] = &[
         change: |config| (config.distill.token_mask, config.distill.frequency_mask) = (0.0, 0.0),
     },
     Row {
+        name: "steady-masks",
+        what: "the student loses tokens and frequencies to the last step, masks do not fade",
+        trains_again: true,
+        change: |config| config.distill.mask_fade = 0.0,
+    },
+    Row {
         name: "spatial-mask",
         what: "the student loses tokens only, no frequencies",
         trains_again: true,

@@ -113,7 +113,7 @@ impl Default for StudentParams {
             targets: Targets::default(),
             token_mask: 0.4,
             frequency_mask: 0.5,
-            mask_fade: 0.0,
+            mask_fade: 1.0,
             dropout: 0.2,
             map_loss: 1.0,
             band_loss: 0.05,

@@ -177,10 +177,9 @@ impl<'a> Trainer<'a> {
     /// What a step with so many images hides.
     pub(crate) fn masks(&self, images: usize, random: &mut impl Rng) -> Masks {
         let (params, tokens) = (&self.params, self.grid.tokens());
-        let left = (self.steps.saturating_sub(self.state.step)) as f64 / self.steps.max(1) as f64;
-        let fade = if left < params.mask_fade { left / params.mask_fade } else { 1.0 };
-        let masked = token_mask(images, tokens, fade * params.token_mask, random);
-        let frequencies = frequency_mask(images, &self.grid, fade * params.frequency_mask, random).map(Arc::new);
+        let strength = mask_strength(self.state.step, self.steps, params.mask_fade);
+        let masked = token_mask(images, tokens, strength * params.token_mask, random);
+        let frequencies = frequency_mask(images, &self.grid, strength * params.frequency_mask, random).map(Arc::new);
         let mut factors = |width: usize| Arc::new(dropout(images * tokens * width, params.dropout, random));
         let dropout = (params.dropout > 0.0).then(|| [factors(params.width), factors(params.bottleneck)]);
         Masks { tokens: masked, frequencies, dropout }
@@ -245,7 +244,27 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// The share of both masks that is left at a step: all of it until the last `fade` of the training, then less and less.
+fn mask_strength(step: usize, steps: usize, fade: f64) -> f64 {
+    let left = steps.saturating_sub(step) as f64 / steps.max(1) as f64;
+    if left < fade { left / fade } else { 1.0 }
+}
+
 /// The values of variables.
 pub(crate) fn values(variables: &[Var]) -> Result<Vec<Vec<f32>>> {
     Ok(variables.iter().map(|variable| variable.flatten_all()?.to_vec1::<f32>()).collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_fade_over_the_stated_share_of_the_training() {
+        let strengths = |fade| [0, 25, 50, 75, 99].map(|step| mask_strength(step, 100, fade));
+        assert_eq!(strengths(0.0), [1.0; 5]);
+        assert_eq!(strengths(0.5), [1.0, 1.0, 1.0, 0.5, 0.02]);
+        assert_eq!(strengths(1.0), [1.0, 0.75, 0.5, 0.25, 0.01]);
+        assert_eq!(mask_strength(0, 0, 1.0), 0.0);
+    }
 }
