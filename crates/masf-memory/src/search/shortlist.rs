@@ -269,7 +269,8 @@ impl Keys {
         shortlists.resize_with(keys.len() / width, Vec::new);
         shortlists.iter_mut().for_each(Vec::clear);
         limits.clear();
-        limits.resize(shortlists.len(), f32::INFINITY);
+        // Less than the infinite estimates of places without a prototype.
+        limits.resize(shortlists.len(), f32::MAX);
         // From the last on: a coreset begins with rare patches, which few queries are near to.
         for panel in (0..self.panels.len()).rev() {
             let first = (panel * WIDTH) as u32;
@@ -308,7 +309,7 @@ fn order(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
 /// Keeps the first `length` entries, in any order; gives what others must be below to be among them.
 fn keep_least(shortlist: &mut Shortlist, length: usize) -> f32 {
     if shortlist.len() < length {
-        return f32::INFINITY;
+        return f32::MAX;
     }
     let (_, last, _) = shortlist.select_nth_unstable_by(length - 1, order);
     let limit = last.0;

@@ -174,6 +174,15 @@ fn like_queries_find_true_distances_and_mostly_the_nearest() -> Result<()> {
         }
         assert_eq!(joined, found);
     }
+    // Fewer prototypes than like queries may choose from.
+    for count in [9, 20, 31] {
+        let few = prototypes[..count * dimensions].to_vec();
+        let found = ShortlistSearch::new(few.clone(), dimensions, 32, 8)?.nearest_alike(&queries, &groups, 1)?;
+        let expected = naive(&few, dimensions, &queries, 1);
+        for (found, expected) in found.distances.iter().zip(expected.distances) {
+            assert!(*found <= 1.1 * expected, "{count} prototypes: {found}, expected {expected}");
+        }
+    }
     // Groups that are not those of the queries, in this search and in one that needs none.
     let exact = ExactSearch::new(prototypes, dimensions)?;
     assert_eq!(exact.nearest_alike(&queries, &groups, 2)?, exact.nearest(&queries, 2)?);
