@@ -11,8 +11,9 @@ use masf_core::resample::bilinear_matrix;
 /// The Gaussian convolution of the rows of a matrix `[length, columns]` along them; the matrix itself for `sigma = 0`.
 fn smoothed_rows(rows: &[f32], length: usize, sigma: f64) -> Vec<f32> {
     let radius = (4.0 * sigma + 0.5) as i64;
-    let kernel: Vec<f64> = (-radius..=radius).map(|x| gaussian(x as f64, sigma)).collect();
+    let mut kernel: Vec<f64> = (-radius..=radius).map(|x| gaussian(x as f64, sigma)).collect();
     let total: f64 = kernel.iter().sum();
+    kernel.iter_mut().for_each(|weight| *weight /= total);
     let columns = rows.len() / length.max(1);
     let mut smoothed = Vec::with_capacity(rows.len());
     let mut sums = vec![0f64; columns];
@@ -20,7 +21,7 @@ fn smoothed_rows(rows: &[f32], length: usize, sigma: f64) -> Vec<f32> {
         sums.fill(0.0);
         for (offset, weight) in (-radius..=radius).zip(&kernel) {
             let row = &rows[reflect(centre + offset, length as i64) * columns..][..columns];
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight / total * f64::from(*value));
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * f64::from(*value));
         }
         smoothed.extend(sums.iter().map(|sum| *sum as f32));
     }

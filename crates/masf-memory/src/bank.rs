@@ -76,8 +76,7 @@ impl MemoryBank {
         Ok(())
     }
 
-    /// The nearest prototype of every position of an image. A task describes and searches for so few positions that their descriptors stay in
-    /// the cache.
+    /// The nearest prototype of every position of an image. A task describes and searches for some blocks of positions, whose patches are alike.
     fn nearest(&self, maps: &PatchMaps, anchors: &[f32], image: usize) -> Result<Neighbours> {
         let search = self.search();
         let blocks = blocks(maps.grid());

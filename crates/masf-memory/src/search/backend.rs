@@ -19,7 +19,7 @@ pub enum Search {
         /// Principal directions, 1 to 4096; descriptors at most twice as long are searched exactly. Default 128.
         #[serde(default = "directions")]
         directions: usize,
-        /// Prototypes that a query is compared with directly, 1 to 4096. Default 8.
+        /// Prototypes that a query is compared with directly, 1 to 4096; where neighbours look together, at most. Default 8.
         #[serde(default = "candidates")]
         candidates: usize,
     },
