@@ -157,18 +157,18 @@ impl Fit for PadimFit {
         })?;
 
         let divisor = images.saturating_sub(1).max(1) as f64;
-        covariances.par_chunks_mut(packed).enumerate().try_for_each(|(position, covariance)| {
+        // The first position without a factor, whichever thread finds one first.
+        let refused = covariances.par_chunks_mut(packed).enumerate().find_map_first(|(position, covariance)| {
             covariance.iter_mut().for_each(|sum| *sum /= divisor);
             for i in 0..dimensions {
                 covariance[packed_len(i) + i] += self.params.regularisation;
             }
-            factorise(covariance, dimensions).map_err(|(pivot, value)| BaselineError::Covariance {
-                row: position / width,
-                column: position % width,
-                pivot,
-                value,
-            })
-        })?;
+            let (pivot, value) = factorise(covariance, dimensions).err()?;
+            Some(BaselineError::Covariance { row: position / width, column: position % width, pivot, value })
+        });
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
         let means = means.into_iter().map(|value| value as f32).collect();
         let factors = covariances.into_iter().map(|value| value as f32).collect();
         Ok(Padim::new(embedding, means, factors)?)

@@ -59,18 +59,14 @@ impl Scorer for Padim {
             for (value, mean) in row.iter_mut().zip(&self.means[position * dimensions..]) {
                 *value -= mean;
             }
-            let value = solved_norm(&self.factors[position * packed..][..packed], row);
-            if value.is_finite() {
-                return Ok(value);
-            }
-            Err(BaselineError::NonFinite {
-                image: index / positions,
-                row: position / width,
-                column: position % width,
-                value,
-            })
+            solved_norm(&self.factors[position * packed..][..packed], row)
         };
-        let scores = rows.par_chunks_exact_mut(dimensions).enumerate().map(score).collect::<Result<Vec<f32>>>()?;
+        let scores: Vec<f32> = rows.par_chunks_exact_mut(dimensions).enumerate().map(score).collect();
+        if let Some(index) = scores.iter().position(|value| !value.is_finite()) {
+            let (image, position) = (index / positions, index % positions);
+            let (row, column) = (position / width, position % width);
+            return Err(BaselineError::NonFinite { image, row, column, value: scores[index] }.into());
+        }
         let values = Tensor::from_vec(scores, (pyramid.batch_size(), height, width), &Device::Cpu)?;
         Ok(Scores { maps: vec![ScoreMap { name: Self::MAP.to_owned(), values }], image: None })
     }
