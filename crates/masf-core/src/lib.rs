@@ -35,4 +35,4 @@ pub use replace::replace_file;
 pub use scores::{AnomalyMap, CalibratedMap, RealignedScores, ScoreMap, Scores};
 pub use seed::random_stream;
 pub use traits::{CrossFit, FeatureExtractor, Fit, Fusion, Normalisation, PyramidSource, Scorer, Subset, Views};
-pub use vector::vectorised;
+pub use vector::{all_finite, vectorised, with_values};

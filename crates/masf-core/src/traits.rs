@@ -1,9 +1,10 @@
 //! The traits of the parts.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::{
     AnomalyMap, Artifact, CalibratedMap, Error, FeaturePyramid, LevelSpec, Progress, RealignedScores, Result, Scores,
+    with_values,
 };
 
 /// A frozen network (or transform) that turns images into feature pyramids.
@@ -62,17 +63,18 @@ impl Normalisation {
         let &[batch, 3, height, width] = images.dims() else {
             return Err(Error::data("images", format!("shape {:?}; expected [B, 3, H, W]", images.dims())));
         };
-        let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         let plane = (height * width).max(1);
         let mut luminance = vec![0f32; batch * height * width];
-        for (out, image) in luminance.chunks_exact_mut(plane).zip(values.chunks_exact(3 * plane)) {
-            for (channel, values) in image.chunks_exact(plane).enumerate() {
-                let (weight, mean, std) = (WEIGHTS[channel], self.mean[channel], self.std[channel]);
-                for (out, value) in out.iter_mut().zip(values) {
-                    *out += weight * (value * std + mean);
+        with_values(images, |values| {
+            for (out, image) in luminance.chunks_exact_mut(plane).zip(values.chunks_exact(3 * plane)) {
+                for (channel, values) in image.chunks_exact(plane).enumerate() {
+                    let (weight, mean, std) = (WEIGHTS[channel], self.mean[channel], self.std[channel]);
+                    for (out, value) in out.iter_mut().zip(values) {
+                        *out += weight * (value * std + mean);
+                    }
                 }
             }
-        }
+        })?;
         Ok(Tensor::from_vec(luminance, (batch, height, width), &Device::Cpu)?)
     }
 }
@@ -250,6 +252,8 @@ pub trait Views: Send + Sync {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,6 @@
-//! Loops compiled for the vector instructions of the processor that the program runs on.
+//! Loops over values, compiled for the vector instructions of the processor that the program runs on.
 
+use candle_core::{DType, Device, Storage, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 
 /// Runs a closure, compiled for each instruction set that [`pulp`] knows, on the best one that this processor has.
@@ -31,4 +32,54 @@ pub fn vectorised<R>(work: impl FnMut() -> R) -> R {
         }
     }
     Arch::new().dispatch(Direct(work))
+}
+
+/// Whether all values are finite.
+pub fn all_finite(values: &[f32]) -> bool {
+    vectorised(
+        // A fold without branches is vectorised; `all` is not.
+        #[inline(always)]
+        || values.iter().fold(true, |finite, value| finite & value.is_finite()),
+    )
+}
+
+/// Calls `action` with the values of a tensor as `f32`, in the order of its axes; they are copied only where they do not lie like that on the CPU.
+///
+/// # Errors
+/// Those of the tensor library.
+pub fn with_values<R>(tensor: &Tensor, action: impl FnOnce(&[f32]) -> R) -> candle_core::Result<R> {
+    let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let values = match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(storage), Some((start, end))) => storage.as_slice::<f32>()?.get(start..end),
+        _ => None,
+    };
+    let elsewhere = || candle_core::Error::Msg("a contiguous tensor on the CPU has no values there".into());
+    Ok(action(values.ok_or_else(elsewhere)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_those_of_the_tensor_however_it_lies() -> candle_core::Result<()> {
+        let tensor = Tensor::arange(0f32, 24f32, &Device::Cpu)?.reshape((2, 3, 4))?;
+        for tensor in [tensor.clone(), tensor.permute((2, 0, 1))?, tensor.get(1)?, tensor.to_dtype(DType::F64)?] {
+            let expected = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            assert_eq!(with_values(&tensor, <[f32]>::to_vec)?, expected);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn one_value_is_enough_not_to_be_finite() {
+        let mut values = vec![f32::MAX; 1000];
+        assert!(all_finite(&values) && all_finite(&[]));
+        for (index, wrong) in [(0, f32::NAN), (500, f32::INFINITY), (999, f32::NEG_INFINITY)] {
+            values[index] = wrong;
+            assert!(!all_finite(&values), "{wrong} at {index}");
+            values[index] = 0.0;
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 use fast_image_resize as fir;
-use image::{DynamicImage, RgbImage};
+use image::{DynamicImage, GrayImage, RgbImage};
 use masf_core::Normalisation;
 use serde::{Deserialize, Serialize};
 
@@ -145,9 +145,17 @@ impl Preprocess {
     /// [`DataError::Image`] for floating-point pixels or values beyond the significant bits, and as
     /// [`geometry`](Self::geometry).
     pub fn view(&self, image: &DynamicImage) -> Result<RgbImage> {
-        let rgb = to_rgb8(image, self.fields.significant_bits).map_err(in_memory)?;
         let geometry = self.geometry(Size::of(image))?;
-        let resized = resize_bilinear(&rgb, geometry.resized)?;
+        let resized = match image {
+            // One channel to resize, not three equal ones.
+            DynamicImage::ImageLuma8(grey) if Size::of(image) != geometry.resized => {
+                let grey = resize_bilinear(grey.as_raw(), Size::of(image), geometry.resized, fir::PixelType::U8)?;
+                let grey = GrayImage::from_raw(geometry.resized.width, geometry.resized.height, grey);
+                let grey = DynamicImage::ImageLuma8(grey.ok_or_else(too_small)?);
+                Cow::Owned(to_rgb8(&grey, self.fields.significant_bits).map_err(in_memory)?.into_owned())
+            }
+            _ => resize_rgb(to_rgb8(image, self.fields.significant_bits).map_err(in_memory)?, geometry.resized)?,
+        };
         if geometry.resized == geometry.output {
             return Ok(resized.into_owned());
         }
@@ -181,10 +189,14 @@ impl Preprocess {
     /// Those of the tensor library.
     pub fn tensor_of_view(&self, view: &RgbImage) -> Result<Tensor> {
         let Normalisation { mean, std } = self.fields.normalisation;
-        let mut values = Vec::with_capacity(view.as_raw().len());
-        for (channel, (mean, std)) in mean.into_iter().zip(std).enumerate() {
+        let pixels = view.as_raw().as_chunks::<3>().0;
+        let mut values = vec![0f32; 3 * pixels.len()];
+        for (channel, plane) in values.chunks_exact_mut(pixels.len().max(1)).enumerate() {
+            let (mean, std) = (mean[channel], std[channel]);
             let table: [f32; 256] = std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
-            values.extend(view.pixels().map(|pixel| table[usize::from(pixel.0[channel])]));
+            for (value, pixel) in plane.iter_mut().zip(pixels) {
+                *value = table[usize::from(pixel[channel])];
+            }
         }
         let shape = (3, view.height() as usize, view.width() as usize);
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
@@ -250,20 +262,32 @@ fn in_memory(problem: ImageProblem) -> DataError {
     DataError::Image { image: "image".into(), problem }
 }
 
-/// Antialiased bilinear resize; an image that has the size already is taken as it is.
-fn resize_bilinear(image: &RgbImage, size: Size) -> Result<Cow<'_, RgbImage>> {
-    if (image.height(), image.width()) == (size.height, size.width) {
-        return Ok(Cow::Borrowed(image));
+/// An image that has the size already is taken as it is.
+fn resize_rgb(image: Cow<'_, RgbImage>, size: Size) -> Result<Cow<'_, RgbImage>> {
+    let own = Size::new(image.height(), image.width());
+    if own == size {
+        return Ok(image);
     }
-    let failed = |reason: String| in_memory(ImageProblem::Values(format!("it cannot be resized: {reason}")));
-    let source = fir::images::ImageRef::new(image.width(), image.height(), image.as_raw(), fir::PixelType::U8x3)
-        .map_err(|error| failed(error.to_string()))?;
-    let mut target = fir::images::Image::new(size.width, size.height, fir::PixelType::U8x3);
+    let resized = resize_bilinear(image.as_raw(), own, size, fir::PixelType::U8x3)?;
+    RgbImage::from_raw(size.width, size.height, resized).map(Cow::Owned).ok_or_else(too_small)
+}
+
+/// Antialiased bilinear resize.
+fn resize_bilinear(pixels: &[u8], from: Size, to: Size, kind: fir::PixelType) -> Result<Vec<u8>> {
+    let source = fir::images::ImageRef::new(from.width, from.height, pixels, kind)
+        .map_err(|error| not_resized(error.to_string()))?;
+    let mut target = fir::images::Image::new(to.width, to.height, kind);
     let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear));
-    fir::Resizer::new().resize(&source, &mut target, &options).map_err(|error| failed(error.to_string()))?;
-    RgbImage::from_raw(size.width, size.height, target.into_vec())
-        .map(Cow::Owned)
-        .ok_or_else(|| failed("its buffer is too small".into()))
+    fir::Resizer::new().resize(&source, &mut target, &options).map_err(|error| not_resized(error.to_string()))?;
+    Ok(target.into_vec())
+}
+
+fn too_small() -> DataError {
+    not_resized("its buffer is too small".into())
+}
+
+fn not_resized(reason: String) -> DataError {
+    in_memory(ImageProblem::Values(format!("it cannot be resized: {reason}")))
 }
 
 #[cfg(test)]

@@ -12,12 +12,16 @@
 
 use candle_core::Tensor;
 use masf_core::{Error, Result, vectorised};
+use rayon::prelude::*;
 
 use crate::FusionError;
 use crate::fusion::values;
 
 /// Windows whose luminance, in `[0, 1]`, varies less than this count as flat: a deviation of 14 of 255.
 const FLAT: f64 = 0.003;
+
+/// Rows that one task refines; fixed, as sums that move down begin anew in each.
+const ROWS_PER_TASK: usize = 64;
 
 /// How strongly an anomaly map follows what the image shows; a gain of 0 turns it off.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -73,58 +77,64 @@ impl Detail {
 
     /// The same for one map in rows of `width`.
     fn add_to(&self, map: &mut [f32], luminance: &[f32], width: usize) {
-        let mut lights = vec![0f64; map.len()];
-        let mut slopes = vec![0f64; map.len()];
-        vectorised(
-            #[inline(always)]
-            || {
-                let scores = &*map;
-                let values = |pixel: usize| {
-                    let (light, score) = (f64::from(luminance[pixel]), f64::from(scores[pixel]));
-                    [light, light * light, score, light * score]
-                };
-                window_means((scores.len(), width), self.radius, values, |pixel, [light, square, score, product]| {
-                    lights[pixel] = light;
-                    slopes[pixel] = (product - light * score) / ((square - light * light).max(0.0) + FLAT);
-                });
-            },
-        );
-        vectorised(
-            #[inline(always)]
-            || {
-                window_means(
-                    (map.len(), width),
-                    self.radius,
-                    |pixel| [slopes[pixel]],
-                    |pixel, [slope]| {
-                        let detail = self.gain * slope * (f64::from(luminance[pixel]) - lights[pixel]);
-                        let refined = f64::from(map[pixel]) + detail;
-                        map[pixel] = refined.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
+        let (mut lights, mut slopes) = (vec![0f32; map.len()], vec![0f32; map.len()]);
+        let size = (map.len().checked_div(width).unwrap_or(0), width);
+        let task = (ROWS_PER_TASK * width).max(1);
+        let scores = &*map;
+        lights.par_chunks_mut(task).zip(slopes.par_chunks_mut(task)).enumerate().for_each(
+            |(index, (lights, slopes))| {
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let values = |pixel: usize| {
+                            let (light, score) = (f64::from(luminance[pixel]), f64::from(scores[pixel]));
+                            [light, light * light, score, light * score]
+                        };
+                        window_means(size, self.radius, index * ROWS_PER_TASK, values, |pixel, means| {
+                            let [light, square, score, product] = means;
+                            let slope = (product - light * score) / ((square - light * light).max(0.0) + FLAT);
+                            lights[pixel] = light as f32;
+                            slopes[pixel] = (slope as f32).clamp(f32::MIN, f32::MAX);
+                        });
                     },
                 );
             },
         );
+        map.par_chunks_mut(task).enumerate().for_each(|(index, map)| {
+            let first = index * task;
+            vectorised(
+                #[inline(always)]
+                || {
+                    let values = |pixel: usize| [f64::from(slopes[pixel])];
+                    window_means(size, self.radius, index * ROWS_PER_TASK, values, |pixel, [slope]| {
+                        let difference = f64::from(luminance[first + pixel] - lights[first + pixel]);
+                        let refined = f64::from(map[pixel]) + self.gain * slope * difference;
+                        map[pixel] = refined.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
+                    });
+                },
+            );
+        });
     }
 }
 
-/// Gives `take` the mean of `values(pixel)` over the window around every pixel of an image of so many pixels in rows of `width`, pixel by pixel, in time
-/// that does not depend on the radius.
+/// Gives `take` the mean of `values(pixel)` over the window around every pixel of a task, which begins at row `first` of an image, pixel by pixel,
+/// counted from there on; in time that does not depend on the radius.
 #[inline(always)]
 fn window_means<const N: usize>(
-    (pixels, width): (usize, usize),
+    (height, width): (usize, usize),
     radius: usize,
+    first: usize,
     values: impl Fn(usize) -> [f64; N],
     mut take: impl FnMut(usize, [f64; N]),
 ) {
-    let height = pixels.checked_div(width).unwrap_or(0);
     let reach = |at: usize, length: usize| (at + radius).min(length - 1) - at.saturating_sub(radius) + 1;
     let shares: Vec<f64> = (0..width).map(|column| 1.0 / reach(column, width) as f64).collect();
     // The sums of each column over the rows of the window, moved down row by row, with zeros to both sides; in each row, their sum moved right.
     let mut columns = vec![[0f64; N]; radius + 1 + width + radius];
-    for row in 0..radius.min(height) {
+    for row in first.saturating_sub(radius + 1)..(first + radius).min(height) {
         change_columns(&mut columns[radius + 1..][..width], |sums, column| add(sums, &values(row * width + column)));
     }
-    for row in 0..height {
+    for row in first..(first + ROWS_PER_TASK).min(height) {
         let inner = &mut columns[radius + 1..][..width];
         let entering = (row + radius) * width;
         match (row + radius < height, row.checked_sub(radius + 1).map(|leaving| leaving * width)) {
@@ -145,7 +155,7 @@ fn window_means<const N: usize>(
         let steps = columns[2 * radius + 1..].iter().zip(&columns).zip(&shares).enumerate();
         for (column, ((entering, leaving), share)) in steps {
             add(&mut sum, &difference(entering, leaving));
-            take(row * width + column, sum.map(|sum| sum * (rows * share)));
+            take((row - first) * width + column, sum.map(|sum| sum * (rows * share)));
         }
     }
 }
@@ -208,7 +218,9 @@ mod tests {
 
     #[test]
     fn equals_the_formula_window_by_window() {
-        for (size, radius) in [((13, 17), 3), ((1, 1), 8), ((5, 2), 1), ((9, 30), 40), ((24, 8), 7)] {
+        for (size, radius) in
+            [((13, 17), 3), ((1, 1), 8), ((5, 2), 1), ((9, 30), 40), ((24, 8), 7), ((200, 3), 5), ((130, 4), 70)]
+        {
             let detail = Detail { gain: 1.5, radius };
             let (map, luminance) = (pattern(size.0 * size.1, 1), pattern(size.0 * size.1, 2));
             let mut found = map.clone();

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, CalibratedMap, Error, Fusion, Result, ScoreMap, Scores,
 };
@@ -125,7 +125,7 @@ impl CalibratedFusion {
     }
 
     fn smoother(&self, map: &Tensor, size: (usize, usize)) -> Result<Smoother> {
-        Smoother::new(map.dims2()?, size, self.params.smoothing_sigma, map.device())
+        Smoother::new(map.dims2()?, size, self.params.smoothing_sigma)
     }
 
     /// Means and variances of one image of a batch, resized and smoothed.
@@ -160,46 +160,42 @@ impl CalibratedFusion {
         }
         let gate = self.units.as_deref().map(|units| (self.params.gate, units));
         let ungated = self.precisions.is_none() && gate.is_none();
-        let (map, uncertainty) = if ungated && maps.len() == 1 && self.variance(&maps[0], index, size)?.is_none() {
+        if ungated && maps.len() == 1 && self.variance(&maps[0], index, size)?.is_none() {
             let mean = maps[0].mean.get(index)?;
             let map = self.smoother(&mean, size)?.apply(&mean)?;
-            let uncertainty = map.zeros_like()?;
-            (map, uncertainty)
-        } else {
-            if self.maps() != maps.len() {
-                let expected = format!("the {} that it was fitted on", self.maps());
-                return Err(Error::argument("number of score maps", maps.len(), expected));
-            }
-            let layers = self.layers_of_image(maps, index, size)?;
-            let (scores, deviations) = blend(&layers, &self.weights(), gate);
-            let device = maps[0].mean.device();
-            let tensor = |values: Vec<f32>| Ok::<_, Error>(Tensor::from_vec(values, size, device)?);
-            (tensor(scores)?, tensor(deviations)?)
-        };
-        let (score, image_uncertainty) = self.image_score(&map, &uncertainty)?;
-        Ok(FusedImage { map, score, uncertainty, image_uncertainty })
+            let (score, uncertainty) = (self.read_image_score(&values(&map)?), map.zeros_like()?);
+            return Ok(FusedImage { map, score, uncertainty, image_uncertainty: 0.0 });
+        }
+        if self.maps() != maps.len() {
+            let expected = format!("the {} that it was fitted on", self.maps());
+            return Err(Error::argument("number of score maps", maps.len(), expected));
+        }
+        let layers = self.layers_of_image(maps, index, size)?;
+        let (scores, deviations) = blend(&layers, &self.weights(), gate);
+        let (score, image_uncertainty) = self.image_score(&scores, &deviations);
+        let tensor = |values: Vec<f32>| Ok::<_, Error>(Tensor::from_vec(values, size, maps[0].mean.device())?);
+        Ok(FusedImage { map: tensor(scores)?, score, uncertainty: tensor(deviations)?, image_uncertainty })
     }
 
     /// The score of an image, and the standard deviation of the pixels that it was read from.
-    fn image_score(&self, map: &Tensor, uncertainty: &Tensor) -> Result<(f32, f32)> {
-        let (scores, deviations) = (values(map)?, values(uncertainty)?);
+    fn image_score(&self, scores: &[f32], deviations: &[f32]) -> (f32, f32) {
         if deviations.iter().all(|deviation| *deviation == 0.0) {
-            return Ok((self.read_image_score(&scores), 0.0));
+            return (self.read_image_score(scores), 0.0);
         }
         match self.params.image_score {
             ImageScore::Max => {
-                let score = map.flatten_all()?.max(D::Minus1)?.to_scalar::<f32>()?;
+                let score = self.read_image_score(scores);
                 let peak = scores.iter().position(|value| *value == score);
-                Ok((score, peak.and_then(|peak| deviations.get(peak)).copied().unwrap_or(0.0)))
+                (score, peak.and_then(|peak| deviations.get(peak)).copied().unwrap_or(0.0))
             }
             ImageScore::TopFraction(share) => {
-                let mut pairs: Vec<(f32, f32)> = scores.into_iter().zip(deviations).collect();
+                let mut pairs: Vec<(f32, f32)> = scores.iter().copied().zip(deviations.iter().copied()).collect();
                 let top = largest(&mut pairs, share, |a, b| b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)));
                 let mean = |part: fn(&(f32, f32)) -> f32| {
                     let sum: f64 = top.iter().map(|pair| f64::from(part(pair))).sum();
                     (sum / top.len() as f64) as f32
                 };
-                Ok((mean(|pair| pair.0), mean(|pair| pair.1)))
+                (mean(|pair| pair.0), mean(|pair| pair.1))
             }
         }
     }

@@ -115,7 +115,7 @@ fn around(images: &[&[f32]], (height, width): (usize, usize), statistic: impl Fn
 
 fn smooth(values: Vec<f32>, size: (usize, usize)) -> Result<Vec<f32>, FusionError> {
     let map = Tensor::from_vec(values, size, &Device::Cpu)?;
-    let smoothed = Smoother::new(size, size, SIGMA, &Device::Cpu)?.apply(&map)?;
+    let smoothed = Smoother::new(size, size, SIGMA)?.apply(&map)?;
     Ok(smoothed.flatten_all()?.to_vec1::<f32>()?)
 }
 

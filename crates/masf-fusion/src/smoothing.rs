@@ -1,12 +1,16 @@
-//! Resizing and Gaussian smoothing of maps in one pair of matrix products.
+//! Resizing and Gaussian smoothing of maps as one sum along each axis.
 //!
 //! Both are linear along each axis, so their matrices multiply: `A = G U` with the bilinear matrix `U [H, h]` and the
-//! Gaussian one `G [H, H]`; a map becomes `A_y X A_x^T`. The Gaussian is that of `scipy.ndimage.gaussian_filter`: cut at
+//! Gaussian one `G [H, H]`; a map becomes `A_y X A_x^T`. `A` is a narrow band: only that is summed. The Gaussian is that of `scipy.ndimage.gaussian_filter`: cut at
 //! four standard deviations, normalised, mirrored at the border (`reflect`: d c b a | a b c d | d c b a).
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
-use masf_core::Result;
 use masf_core::resample::bilinear_matrix;
+use masf_core::{Result, vectorised};
+
+use crate::fusion::values;
 
 /// The Gaussian convolution of the rows of a matrix `[length, columns]` along them; the matrix itself for `sigma = 0`.
 fn smoothed_rows(rows: &[f32], length: usize, sigma: f64) -> Vec<f32> {
@@ -40,25 +44,71 @@ fn reflect(index: i64, length: i64) -> usize {
 
 /// Resizes to a fixed size and smooths.
 pub(crate) struct Smoother {
-    /// `[H, h]`.
-    rows: Tensor,
-    /// `[w, W]`.
-    columns: Tensor,
+    rows: Axis,
+    columns: Axis,
 }
 
 impl Smoother {
     /// From maps of size `from` to maps of size `to`, smoothed with `sigma` (in pixels of `to`).
-    pub(crate) fn new(from: (usize, usize), to: (usize, usize), sigma: f64, device: &Device) -> Result<Self> {
-        let axis = |from, to| -> Result<Tensor> {
-            let bilinear = bilinear_matrix(from, to, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-            Ok(Tensor::from_vec(smoothed_rows(&bilinear, to, sigma), (to, from), device)?)
-        };
-        Ok(Self { rows: axis(from.0, to.0)?, columns: axis(from.1, to.1)?.t()?.contiguous()? })
+    pub(crate) fn new(from: (usize, usize), to: (usize, usize), sigma: f64) -> Result<Self> {
+        let rows = Axis::new(from.0, to.0, sigma)?;
+        let columns = if (from.0, to.0) == (from.1, to.1) { rows.clone() } else { Axis::new(from.1, to.1, sigma)? };
+        Ok(Self { rows, columns })
     }
 
-    /// `[h, w]` to `[H, W]`.
+    /// `[h, w]` to `[H, W]`, on the map's device.
     pub(crate) fn apply(&self, map: &Tensor) -> Result<Tensor> {
-        Ok(self.rows.matmul(&map.contiguous()?.matmul(&self.columns)?)?)
+        let (height, width) =
+            (self.rows.matrix.len() / self.rows.input, self.columns.matrix.len() / self.columns.input);
+        let from = values(map)?;
+        // `[h, W]`, then `[H, W]`.
+        let (mut wide, mut smoothed) = (vec![0f32; self.rows.input * width], vec![0f32; height * width]);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (wide, row) in wide.chunks_exact_mut(width).zip(from.chunks_exact(self.columns.input)) {
+                    for (value, (taps, weights)) in wide.iter_mut().zip(self.columns.taps()) {
+                        *value = row[taps].iter().zip(weights).map(|(value, weight)| value * weight).sum();
+                    }
+                }
+                for (out, (taps, weights)) in smoothed.chunks_exact_mut(width).zip(self.rows.taps()) {
+                    for (row, weight) in wide.chunks_exact(width).skip(taps.start).zip(weights) {
+                        out.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * value);
+                    }
+                }
+            },
+        );
+        Ok(Tensor::from_vec(smoothed, (height, width), map.device())?)
+    }
+}
+
+/// The sums along one axis.
+#[derive(Clone)]
+struct Axis {
+    input: usize,
+    /// `[output, input]`.
+    matrix: Vec<f32>,
+    /// Where the weights of every output position are not zero.
+    taps: Vec<Range<usize>>,
+}
+
+impl Axis {
+    fn new(input: usize, output: usize, sigma: f64) -> Result<Self> {
+        let bilinear = bilinear_matrix(input, output, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let matrix = smoothed_rows(&bilinear, output, sigma);
+        let taps = |row: &[f32]| {
+            let start = row.iter().position(|weight| *weight != 0.0).unwrap_or(0);
+            start..row.iter().rposition(|weight| *weight != 0.0).map_or(start, |last| last + 1)
+        };
+        let taps = matrix.chunks_exact(input).map(taps).collect();
+        Ok(Self { input, matrix, taps })
+    }
+
+    /// For every output position the input positions that it is summed from, and their weights.
+    #[inline(always)]
+    fn taps(&self) -> impl Iterator<Item = (Range<usize>, &[f32])> {
+        let rows = self.matrix.chunks_exact(self.input);
+        self.taps.iter().zip(rows).map(|(taps, row)| (taps.clone(), &row[taps.clone()]))
     }
 }
 
@@ -72,8 +122,7 @@ mod tests {
     fn matches_scipy() -> Result<()> {
         // scipy.ndimage.gaussian_filter(numpy.arange(12.0).reshape(3, 4) ** 2, 1.5)
         let map = Tensor::arange(0f32, 12f32, &Device::Cpu)?.sqr()?.reshape((3, 4))?;
-        let smoothed =
-            Smoother::new((3, 4), (3, 4), 1.5, &Device::Cpu)?.apply(&map)?.flatten_all()?.to_vec1::<f32>()?;
+        let smoothed = Smoother::new((3, 4), (3, 4), 1.5)?.apply(&map)?.flatten_all()?.to_vec1::<f32>()?;
         for (a, b) in smoothed.iter().zip(SCIPY) {
             assert!((a - b).abs() < 1e-3, "{smoothed:?}");
         }

@@ -142,6 +142,6 @@ impl Artifact for MemoryBank {
             return Err(reader.invalid("there are far more cells than prototypes"));
         }
         let search = Backend::build(prototypes, columns, settings.search, 0, centres).map_err(invalid)?;
-        Ok(Self { space, search, choice: settings.search, reweight_neighbours: settings.reweight_neighbours })
+        Ok(Self::new(space, search, settings.search, settings.reweight_neighbours)?)
     }
 }

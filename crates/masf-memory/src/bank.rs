@@ -4,9 +4,11 @@ use candle_core::{Device, Tensor};
 use masf_core::{FeaturePyramid, ScoreMap, Scorer, Scores};
 use rayon::prelude::*;
 
+use crate::keys::KeyMaps;
 use crate::patches::Space;
 use crate::reweight::weighed;
 use crate::search::{Backend, Search, queries_per_task};
+use crate::spare::Spare;
 use crate::{MemoryBankParams, Neighbours, PatchEmbedding, PatchMaps, PrototypeSearch, Result};
 
 /// Height and width of a block of positions, whose patches overlap and are alike.
@@ -27,6 +29,17 @@ pub struct MemoryBank {
     /// How the search was made, so that another one can be made of other prototypes.
     pub(crate) choice: Search,
     pub(crate) reweight_neighbours: usize,
+    /// Where a shortlist's keys can be had from feature maps.
+    keys: Option<KeyMaps>,
+    /// Rows of patches.
+    rows: Spare<Vec<f32>>,
+}
+
+/// The feature maps of a batch, ready to be described.
+struct Opened {
+    maps: PatchMaps,
+    /// For [`KeyMaps`].
+    projected: Option<PatchMaps>,
 }
 
 impl MemoryBank {
@@ -38,7 +51,16 @@ impl MemoryBank {
     /// The bank of some rows, searched and scored as the parameters say.
     pub(crate) fn of_rows(space: Space, rows: Vec<f32>, params: &MemoryBankParams) -> Result<Self> {
         let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
-        Ok(Self { space, search, choice: params.search, reweight_neighbours: params.reweight_neighbours })
+        Self::new(space, search, params.search, params.reweight_neighbours)
+    }
+
+    /// The bank of a search that was made by `choice`.
+    pub(crate) fn new(space: Space, search: Backend, choice: Search, reweight_neighbours: usize) -> Result<Self> {
+        let keys = match search.keys() {
+            Some((directions, origin)) => KeyMaps::new(&space, directions, origin)?,
+            None => None,
+        };
+        Ok(Self { space, search, choice, reweight_neighbours, keys, rows: Spare::default() })
     }
 
     /// How descriptors are made.
@@ -77,16 +99,32 @@ impl MemoryBank {
     }
 
     /// The nearest prototype of every position of an image. A task describes and searches for some blocks of positions, whose patches are alike.
-    fn nearest(&self, maps: &PatchMaps, anchors: &[f32], image: usize) -> Result<Neighbours> {
+    fn nearest(&self, Opened { maps, projected }: &Opened, anchors: &[f32], image: usize) -> Result<Neighbours> {
         let search = self.search();
         let blocks = blocks(maps.grid());
         let per_task = queries_per_task(maps.positions(), search.queries_per_task()).div_ceil(BLOCK * BLOCK);
-        let parts = blocks.par_chunks(per_task).map_init(Vec::new, |rows, blocks| {
-            self.describe(maps, anchors, image, &blocks.concat(), rows)?;
-            let lengths: Vec<usize> = blocks.iter().map(Vec::len).collect();
-            search.nearest_alike(rows, &lengths, 1)
+        let tasks = blocks.par_chunks(per_task).map(|blocks| {
+            let (positions, lengths) = (blocks.concat(), blocks.iter().map(Vec::len).collect::<Vec<_>>());
+            self.rows.with(|rows| match (&self.search, &self.keys, projected) {
+                (Backend::Shortlist(search), Some(keys), Some(projected)) => search.nearest_alike_with(
+                    &lengths,
+                    1,
+                    |out| keys.describe(projected, image, &positions, out),
+                    |range, action| {
+                        self.describe(maps, anchors, image, &positions[range], rows)?;
+                        action(rows);
+                        Ok(())
+                    },
+                ),
+                _ => {
+                    self.describe(maps, anchors, image, &positions, rows)?;
+                    search.nearest_alike(rows, &lengths, 1)
+                }
+            })
         });
-        let found = Neighbours::join(1, parts.collect::<Result<_>>()?);
+        // All results first: of several errors the first of the image, not of the fastest thread.
+        let parts: Vec<Result<Neighbours>> = tasks.collect();
+        let found = Neighbours::join(1, parts.into_iter().collect::<Result<_>>()?);
         let mut nearest = found.clone();
         for (place, position) in blocks.into_iter().flatten().enumerate() {
             nearest.indices[position] = found.indices[place];
@@ -124,15 +162,17 @@ fn blocks((height, width): (usize, usize)) -> Vec<Vec<usize>> {
 impl Scorer for MemoryBank {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
         let maps = self.embedding().open(pyramid)?;
-        let (height, width) = maps.grid();
-        let batch = maps.batch_size();
+        let projected = self.keys.as_ref().map(|keys| keys.project(&maps)).transpose()?;
+        let opened = Opened { maps, projected };
+        let (height, width) = opened.maps.grid();
+        let batch = opened.maps.batch_size();
         let mut distances = Vec::with_capacity(batch * height * width);
         let mut scores = Vec::new();
         for image in 0..batch {
             let anchors = self.space.describe_anchors(pyramid, image)?;
-            let nearest = self.nearest(&maps, &anchors, image)?;
+            let nearest = self.nearest(&opened, &anchors, image)?;
             if self.reweight_neighbours > 0 {
-                scores.push(self.image_score(&maps, &anchors, image, &nearest)?);
+                scores.push(self.image_score(&opened.maps, &anchors, image, &nearest)?);
             }
             distances.extend(nearest.distances);
         }

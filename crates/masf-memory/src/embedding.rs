@@ -5,15 +5,15 @@
 //! features count as zero. That marks the border: its patches have near neighbours among border patches only. With means
 //! over the positions that exist instead, defects show less among the border's false alarms (`docs/decisions.md`).
 //!
-//! Both steps are linear and separable, so a descriptor is a weighted sum of a few features with weights that are products
-//! of one row weight and one column weight. Any set of positions can be computed alone, with the same bits as in a full map.
+//! Both steps are linear and separable, so a descriptor is a weighted sum over a few columns of weighted sums over a few rows. Any
+//! set of positions can be computed alone, with the same bits as in a full map.
 
-use candle_core::{DType, Device, Storage, Tensor};
-use masf_core::{FeaturePyramid, LevelSpec, vectorised};
+use candle_core::{DType, Device, Tensor};
+use masf_core::{FeaturePyramid, LevelSpec, all_finite, vectorised, with_values};
 use rayon::prelude::*;
 
 use crate::params::check_neighbourhood;
-use crate::{MemoryError, Result};
+use crate::{LinearMap, MemoryError, Result};
 
 /// Which levels make up a descriptor, and over which neighbourhood they are averaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,28 +151,9 @@ struct LevelMap {
 }
 
 impl LevelMap {
-    /// Calls `action` with the values of the map.
-    fn with_values<T>(&self, action: impl FnOnce(&[f32]) -> T) -> Result<T> {
-        let (storage, layout) = self.map.storage_and_layout();
-        let values = match &*storage {
-            Storage::Cpu(storage) => storage.as_slice::<f32>()?,
-            _ => return Err(candle_core::Error::Msg("the map is not on the CPU".into()).into()),
-        };
-        let range = layout.contiguous_offsets();
-        let values = range.and_then(|(start, end)| values.get(start..end));
-        values.map(action).ok_or_else(|| candle_core::Error::Msg("the map is not contiguous".into()).into())
-    }
-
     fn check_finite(&self) -> Result<()> {
-        self.with_values(|values| {
-            let finite = |part: &[f32]| {
-                // A branch-free fold that compilers vectorise; `all` is not.
-                vectorised(
-                    #[inline(always)]
-                    || part.iter().fold(true, |finite, value| finite & value.is_finite()),
-                )
-            };
-            if values.par_chunks(1 << 16).all(finite) {
+        with_values(&self.map, |values| {
+            if values.par_chunks(1 << 16).all(all_finite) {
                 return Ok(());
             }
             let Some(index) = values.iter().position(|value| !value.is_finite()) else {
@@ -217,6 +198,25 @@ impl PatchMaps {
         self.batch
     }
 
+    /// The same with the features of every level projected: descriptors are those of the projections, level by level.
+    pub(crate) fn projected(&self, projections: &[LinearMap]) -> Result<Self> {
+        let mut levels = Vec::with_capacity(self.levels.len());
+        for (level, projection) in self.levels.iter().zip(projections) {
+            let channels = projection.output();
+            let features = with_values(&level.map, |values| projection.apply(values))??;
+            let (height, width) = level.size;
+            levels.push(LevelMap {
+                spec: LevelSpec { channels, ..level.spec },
+                map: Tensor::from_vec(features, (self.batch, height, width, channels), &Device::Cpu)?,
+                size: level.size,
+                rows: level.rows.clone(),
+                columns: level.columns.clone(),
+            });
+        }
+        let dimensions = levels.iter().map(|level| level.spec.channels).sum();
+        Ok(Self { levels, grid: self.grid, batch: self.batch, dimensions })
+    }
+
     /// Writes the descriptors of some positions of an image to `out`, row after row.
     ///
     /// A position is `row * width + column` of the grid; `out` takes `positions x dimensions` values.
@@ -235,20 +235,29 @@ impl PatchMaps {
             let expected = format!("{} x {}", positions.len(), self.dimensions);
             return Err(MemoryError::parameter("length of out", out.len(), expected));
         }
+        // Row by row of the grid: positions of a row share their sums over rows of features.
+        let mut slots: Vec<usize> = (0..positions.len()).collect();
+        slots.sort_by_key(|slot| positions[*slot] / self.grid.1);
+        let runs = || slots.chunk_by(|a, b| positions[*a] / self.grid.1 == positions[*b] / self.grid.1);
         let mut offset = 0;
+        let mut sums = ColumnSums::default();
         for level in &self.levels {
             let channels = level.spec.channels;
-            level.with_values(|values| {
-                let image_len = level.size.0 * level.size.1 * channels;
+            let image_len = level.size.0 * level.size.1 * channels;
+            with_values(&level.map, |values| {
                 let values = &values[image * image_len..(image + 1) * image_len];
                 vectorised(
                     #[inline(always)]
                     || {
-                        for (row, position) in out.chunks_exact_mut(self.dimensions).zip(positions) {
-                            let row = &mut row[offset..offset + channels];
-                            let rows = &level.rows[position / self.grid.1];
-                            let columns = &level.columns[position % self.grid.1];
-                            weighted_sum(values, level.size.1, rows, columns, row);
+                        for run in runs() {
+                            let places = run
+                                .iter()
+                                .map(|slot| (slot, positions[*slot] / self.grid.1, positions[*slot] % self.grid.1));
+                            sums.begin(level);
+                            for (slot, row, column) in places {
+                                let start = slot * self.dimensions + offset;
+                                sums.describe(values, level, (row, column), &mut out[start..start + channels]);
+                            }
                         }
                     },
                 );
@@ -259,19 +268,59 @@ impl PatchMaps {
     }
 }
 
-/// The sum over the taps of a position, for every channel.
-#[inline(always)]
-fn weighted_sum(values: &[f32], width: usize, rows: &Taps, columns: &Taps, out: &mut [f32]) {
-    let channels = out.len();
-    out.fill(0.0);
-    for (y, row_weight) in rows.weights.iter().enumerate() {
-        let start = ((rows.start + y) * width + columns.start) * channels;
-        let line = &values[start..start + columns.weights.len() * channels];
-        for (features, column_weight) in line.chunks_exact(channels).zip(&columns.weights) {
-            let weight = row_weight * column_weight;
-            for (sum, feature) in out.iter_mut().zip(features) {
-                *sum += weight * feature;
+/// The sums over the rows of features that positions of one row of the grid read, column by column as they are needed: a position's bits do
+/// not depend on what else is asked for.
+#[derive(Default)]
+struct ColumnSums {
+    /// `[w, C]`; what is not `known` is left over.
+    sums: Vec<f32>,
+    known: Vec<bool>,
+}
+
+impl ColumnSums {
+    /// For another row of the grid.
+    #[inline(always)]
+    fn begin(&mut self, level: &LevelMap) {
+        self.sums.resize(level.size.1 * level.spec.channels, 0.0);
+        self.known.clear();
+        self.known.resize(level.size.1, false);
+    }
+
+    /// The descriptor at a place of the grid, on one level.
+    #[inline(always)]
+    fn describe(&mut self, values: &[f32], level: &LevelMap, (row, column): (usize, usize), out: &mut [f32]) {
+        let (width, channels) = (level.size.1, level.spec.channels);
+        let (rows, columns) = (&level.rows[row], &level.columns[column]);
+        for column in columns.start..columns.start + columns.weights.len() {
+            if !self.known[column] {
+                self.known[column] = true;
+                let sum = &mut self.sums[column * channels..(column + 1) * channels];
+                weighted_sum(|tap| &values[((rows.start + tap) * width + column) * channels..], &rows.weights, sum);
             }
+        }
+        weighted_sum(|tap| &self.sums[(columns.start + tap) * channels..], &columns.weights, out);
+    }
+}
+
+/// The sum of the beginnings of some lines.
+#[inline(always)]
+fn weighted_sum<'a>(line: impl Fn(usize) -> &'a [f32], weights: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
+    let (threes, rest) = weights.as_chunks::<3>();
+    for (index, weights) in threes.iter().enumerate() {
+        add_lines(std::array::from_fn(|tap| line(3 * index + tap)), weights, out);
+    }
+    for (weight, tap) in rest.iter().zip(3 * threes.len()..) {
+        add_lines([line(tap)], &[*weight], out);
+    }
+}
+
+#[inline(always)]
+fn add_lines<const N: usize>(lines: [&[f32]; N], weights: &[f32; N], out: &mut [f32]) {
+    let lines = lines.map(|line| &line[..out.len()]);
+    for (index, sum) in out.iter_mut().enumerate() {
+        for (line, weight) in lines.iter().zip(weights) {
+            *sum += weight * line[index];
         }
     }
 }

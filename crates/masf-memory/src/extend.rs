@@ -73,7 +73,7 @@ impl MemoryBank {
         let params = fit.params();
         let rows = patches.reduce(params, progress)?;
         let search = Backend::build(rows, self.space.columns(), self.choice, params.seed, None)?;
-        Ok(Self { space: self.space.clone(), search, ..*self })
+        Ok(Self::new(self.space.clone(), search, self.choice, self.reweight_neighbours)?)
     }
 
     /// Whether the parameters describe patches as this bank does.

@@ -11,6 +11,7 @@ mod error;
 mod extend;
 mod fit;
 mod folds;
+mod keys;
 mod lanes;
 mod linear;
 mod panels;
@@ -22,6 +23,7 @@ mod reduce;
 mod reweight;
 mod search;
 mod sieve;
+mod spare;
 mod standardise;
 
 pub use anchors::SpectralAnchors;

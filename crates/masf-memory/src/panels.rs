@@ -67,9 +67,8 @@ impl Panels {
         self.squared_norms.len() / WIDTH
     }
 
-    /// For every query and every row of a panel `|p|^2 - 2 q.p`: `[queries, WIDTH]`, for padding queries too.
-    pub(crate) fn products(&self, panel: usize, queries: &Tiles, out: &mut Vec<f32>) {
-        out.resize(queries.values.len() / self.dimensions * WIDTH, 0.0);
+    /// For every query and every row of a panel `|p|^2 - 2 q.p`: `[places of the queries, WIDTH]`.
+    pub(crate) fn products(&self, panel: usize, queries: &Tiles, out: &mut [f32]) {
         let size = WIDTH * self.dimensions;
         Arch::new().dispatch(Products {
             panel: &self.values[panel * size..(panel + 1) * size],
@@ -86,19 +85,26 @@ impl Panels {
 pub(crate) struct Tiles {
     /// `[tiles, dimensions, TILE]`, times -2; zeros fill the last tile.
     values: Vec<f32>,
+    places: usize,
 }
 
 impl Tiles {
     /// Packs rows of length `dimensions`, at least 1.
     pub(crate) fn pack<'a>(&mut self, rows: impl ExactSizeIterator<Item = &'a [f32]>, dimensions: usize) {
+        self.places = rows.len().div_ceil(TILE) * TILE;
         self.values.clear();
-        self.values.resize(rows.len().div_ceil(TILE) * TILE * dimensions, 0.0);
+        self.values.resize(self.places * dimensions, 0.0);
         for (index, row) in rows.enumerate() {
             let start = index / TILE * TILE * dimensions + index % TILE;
             for (target, value) in self.values[start..].iter_mut().step_by(TILE).zip(row) {
                 *target = -2.0 * value;
             }
         }
+    }
+
+    /// The number of queries, with those that fill the last tile.
+    pub(crate) fn places(&self) -> usize {
+        self.places
     }
 }
 
@@ -175,7 +181,7 @@ mod tests {
             }
             let mut tiles = Tiles::default();
             tiles.pack(q.chunks_exact(dimensions), dimensions);
-            let mut out = Vec::new();
+            let mut out = vec![0.0; tiles.places() * WIDTH];
             for panel in 0..panels.len() {
                 panels.products(panel, &tiles, &mut out);
                 for (query, values) in q.chunks_exact(dimensions).zip(out.chunks_exact(WIDTH)) {

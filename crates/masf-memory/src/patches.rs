@@ -130,19 +130,22 @@ impl Space {
         rows: &mut Vec<f32>,
     ) -> Result<()> {
         let dimensions = self.embedding.dimensions();
-        let indices = || positions.iter().copied();
+        let check = |rows: &[f32], dimensions, positions: &[usize]| {
+            check_rows("the descriptor at position", rows, dimensions, positions.iter().copied())
+        };
         rows.resize(positions.len() * dimensions, 0.0);
         maps.describe(image, positions, rows)?;
         if let Some(standardiser) = &self.standardiser {
             standardiser.apply(rows);
         }
+        check(rows, dimensions, positions)?;
         if let Some(reduction) = &self.reduction {
-            check_rows("the descriptor at position", rows, dimensions, indices())?;
             let mut reduced = vec![0.0; positions.len() * reduction.output()];
             reduction.apply_to(rows, &mut reduced)?;
+            check(&reduced, reduction.output(), positions)?;
             *rows = reduced;
         }
-        check_rows("the descriptor at position", rows, self.columns().descriptor, indices())
+        Ok(())
     }
 
     /// The scaled anchors of all positions of an image; none where there are none.

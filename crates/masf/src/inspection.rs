@@ -79,6 +79,9 @@ pub(crate) fn regions(
     threshold: &Threshold,
     geometry: &Geometry,
 ) -> Result<Vec<Region>, masf_metrics::Error> {
+    if !map.iter().any(|score| threshold.is_exceeded_by(*score)) {
+        return Ok(Vec::new());
+    }
     let found = label_components(map.mapv(|score| threshold.is_exceeded_by(score)).view())?;
     let mut peaks = vec![((0, 0), f32::NEG_INFINITY); found.components.len()];
     for ((place, &label), &score) in found.labels.indexed_iter().zip(&map) {

@@ -7,7 +7,7 @@ mod executor;
 pub use builder::BackboneBuilder;
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{FeatureExtractor, FeatureLevel, FeaturePyramid, LevelSpec, Normalisation};
+use masf_core::{FeatureExtractor, FeatureLevel, FeaturePyramid, LevelSpec, Normalisation, all_finite};
 use masf_models::Model;
 
 use crate::engine::Precision;
@@ -186,7 +186,7 @@ pub(crate) fn is_finite(x: &Tensor) -> Result<bool> {
     // A strided tensor is walked in the order of its memory where it covers it without gaps, else copied.
     let covered = |values: &[f32]| {
         let start = layout.start_offset();
-        values.get(start..start + x.elem_count()).map(|values| values.iter().all(|value| value.is_finite()))
+        values.get(start..start + x.elem_count()).map(all_finite)
     };
     if let candle_core::Storage::Cpu(storage) = &*storage
         && is_dense(layout)
@@ -195,7 +195,7 @@ pub(crate) fn is_finite(x: &Tensor) -> Result<bool> {
         return Ok(finite);
     }
     drop(storage);
-    Ok(x.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
+    Ok(all_finite(&x.flatten_all()?.to_vec1::<f32>()?))
 }
 
 /// Whether some order of the axes makes the tensor contiguous, so that its values are one stretch of memory.

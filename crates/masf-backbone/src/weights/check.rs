@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use candle_core::{DType, Tensor};
+use masf_core::{all_finite, with_values};
 
 use super::Weights;
 
@@ -133,12 +134,13 @@ fn structure(weights: &Weights, required: &[Requirement], ignored: impl Fn(&str)
 fn value_problem(tensors: &BTreeMap<String, Tensor>, needed: &Requirement) -> Option<Problem> {
     let name = needed.name.clone();
     // Widening keeps NaN, infinity and sign.
-    let values = tensors.get(&name).and_then(|tensor| tensor.to_dtype(DType::F32).ok()?.flatten_all().ok());
-    let Some(values) = values.and_then(|values| values.to_vec1::<f32>().ok()) else {
-        return Some(Problem::Missing { name, shape: needed.shape.clone() });
-    };
-    if !values.iter().all(|value| value.is_finite()) {
-        return Some(Problem::NotFinite { name });
+    let found = tensors.get(&name).and_then(|tensor| {
+        let negative = |values: &[f32]| needed.non_negative && values.iter().any(|value| *value < 0.0);
+        with_values(tensor, |values| (all_finite(values), negative(values))).ok()
+    });
+    match found {
+        None => Some(Problem::Missing { name, shape: needed.shape.clone() }),
+        Some((false, _)) => Some(Problem::NotFinite { name }),
+        Some((true, negative)) => negative.then_some(Problem::Negative { name }),
     }
-    (needed.non_negative && values.iter().any(|value| *value < 0.0)).then_some(Problem::Negative { name })
 }

@@ -15,7 +15,9 @@ pub(crate) fn to_rgb8(image: &DynamicImage, bits: u8) -> Result<Cow<'_, RgbImage
     let (width, height) = (image.width(), image.height());
     let pixels: Vec<u8> = match image {
         DynamicImage::ImageRgb8(rgb) => return Ok(Cow::Borrowed(rgb)),
-        DynamicImage::ImageLuma8(grey) => grey.as_raw().iter().flat_map(|value| [*value; 3]).collect(),
+        DynamicImage::ImageLuma8(grey) => {
+            grey.as_raw().iter().map(|value| [*value; 3]).collect::<Vec<_>>().into_flattened()
+        }
         DynamicImage::ImageLumaA8(grey) => grey.pixels().flat_map(|pixel| [pixel.0[0]; 3]).collect(),
         DynamicImage::ImageRgba8(rgba) => rgba.pixels().flat_map(|&image::Rgba([r, g, b, _])| [r, g, b]).collect(),
         DynamicImage::ImageLuma16(grey) => {

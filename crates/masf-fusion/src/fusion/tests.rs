@@ -59,7 +59,7 @@ fn equal_weights_give_the_bits_that_they_always_gave() -> Result<()> {
         for image in 0..2 {
             let smoothed = |map: &CalibratedMap| -> Result<Tensor> {
                 let map = map.mean.get(image)?;
-                Smoother::new(map.dims2()?, (64, 48), 4.0, &Device::Cpu)?.apply(&map)
+                Smoother::new(map.dims2()?, (64, 48), 4.0)?.apply(&map)
             };
             let mean = ((smoothed(&calibrated[0])? + smoothed(&calibrated[1])?)? / 2.0)?;
             let bits = |map: &Tensor| -> Result<Vec<u32>> {

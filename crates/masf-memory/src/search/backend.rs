@@ -1,7 +1,7 @@
 //! The choice among the ways to search, and the search of a bank.
 
 use super::{CellParams, CellSearch, ExactSearch, PrototypeSearch, ShortlistSearch};
-use crate::{MemoryError, Result};
+use crate::{LinearMap, MemoryError, Result};
 
 /// How a bank finds the nearest prototype.
 ///
@@ -196,6 +196,14 @@ impl Backend {
             }
             #[cfg(not(feature = "hnsw"))]
             Search::Hnsw { .. } => Err(MemoryError::parameter("search", "hnsw", "exact, shortlist or cells")),
+        }
+    }
+
+    /// The directions that keys are made with, and the prototypes' mean along them, where there are keys.
+    pub(crate) fn keys(&self) -> Option<(&LinearMap, &[f32])> {
+        match self {
+            Self::Shortlist(search) => search.keys(),
+            _ => None,
         }
     }
 

@@ -284,6 +284,7 @@ impl Store {
             for (place, key) in keys.values.chunks_exact(dimensions).enumerate() {
                 panel.set(place, key);
             }
+            out.resize(tiles.places() * WIDTH, 0.0);
             panel.products(0, tiles, out);
             let ids: [u32; WIDTH] = std::array::from_fn(|place| {
                 if place * dimensions < rows.len() { (block * WIDTH + place) as u32 } else { EMPTY }
@@ -358,6 +359,7 @@ impl Store {
         let Scratch { keys, tiles, out, hits, states } = scratch;
         tiles.pack(chosen.iter().map(|query| &keys.values[*query as usize * width..][..width]), width);
         for panel in panels {
+            out.resize(tiles.places() * WIDTH, 0.0);
             self.panels.products(panel, tiles, out);
             let ids = &self.ids[panel * WIDTH..(panel + 1) * WIDTH];
             vectorised(
@@ -370,7 +372,7 @@ impl Store {
 
 /// The smallest value, in lanes.
 #[inline(always)]
-pub(super) fn smallest(values: &[f32; WIDTH]) -> f32 {
+pub(super) fn smallest<const N: usize>(values: &[f32; N]) -> f32 {
     let mut lanes = [f32::INFINITY; 16];
     for block in values.as_chunks::<16>().0 {
         for (lane, value) in lanes.iter_mut().zip(block) {

@@ -11,13 +11,16 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use masf_core::vectorised;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::scan::smallest;
 use super::{check_groups, check_prototypes, check_queries, queries_per_task};
+use crate::coreset::check_magnitude;
 use crate::lanes::{squared_distance, squared_norm};
-use crate::panels::{Panels, Tiles, WIDTH};
+use crate::panels::{Panels, TILE, Tiles, WIDTH};
 use crate::pca::{leading_directions, mean, spread};
+use crate::spare::Spare;
 use crate::{ExactSearch, LinearMap, MemoryError, Neighbours, PrototypeSearch, Result};
 
 /// Queries of a task: prototypes that several of them are compared with are fetched once.
@@ -26,6 +29,14 @@ const QUERIES_PER_TASK: usize = 256;
 const DIRECTION_ROWS: usize = 2048;
 /// Rows whose keys are computed at once while packing.
 const ROWS_PER_BLOCK: usize = 512;
+/// Keys whose products with all prototypes are held at once: whole tiles, and with some thousand prototypes they stay in the second-level cache.
+const KEYS_AT_ONCE: usize = 11 * TILE;
+/// Estimates of which the least is noted.
+const BLOCK: usize = 16;
+/// Blocks of a panel.
+const BLOCKS: usize = WIDTH / BLOCK;
+/// Queries whose rows are asked for at once: they stay in near memory.
+const ROWS_AT_ONCE: usize = 64;
 /// Prototypes that like queries choose from, for each that one of them is compared with.
 const SHARED: usize = 4;
 /// An estimate that lies by this share of the squared distance above the least is not worth a comparison.
@@ -40,6 +51,7 @@ pub struct ShortlistSearch {
     prototypes: Prototypes,
     dimensions: usize,
     candidates: usize,
+    scratch: Spare<Scratch>,
 }
 
 /// The prototypes.
@@ -57,10 +69,11 @@ struct Keys {
     directions: LinearMap,
     /// The mean of the prototypes along the directions.
     origin: Vec<f32>,
-    /// What the prototypes have along the directions, `[prototypes, directions]`, and the squared norms of what they have besides.
+    /// What the prototypes have along the directions, `[prototypes, directions]`.
     rows: Vec<f32>,
-    rests: Vec<f32>,
-    /// The same packed, with the squared norms of the centred prototypes.
+    /// The squared norms of the centred prototypes.
+    squared_norms: Vec<f32>,
+    /// Both packed.
     panels: Panels,
 }
 
@@ -71,9 +84,13 @@ type Shortlist = Vec<(f32, u32)>;
 #[derive(Default)]
 struct Products {
     tiles: Tiles,
-    out: Vec<f32>,
-    /// What estimates must be below to enter a shortlist.
-    limits: Vec<f32>,
+    /// Blocks of the prototypes.
+    blocks: usize,
+    /// `[panels, places of the keys, BLOCKS]`.
+    estimates: Vec<[f32; BLOCK]>,
+    /// The least estimate of every block, `[places, blocks]`.
+    least: Vec<f32>,
+    order: Vec<f32>,
 }
 
 /// What a thread needs for searching.
@@ -94,17 +111,20 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// Puts squared distances in the place of estimates, and leaves out what is too far to be among the `k` nearest.
-    fn measure_close(&mut self, queries: &[f32], rows: &[f32], dimensions: usize, k: usize) {
-        self.least.clear();
-        self.least.extend(self.shortlists.iter().map(|shortlist| shortlist[k - 1].0));
-        self.measure(0..k, queries, rows, dimensions);
-        for (shortlist, least) in self.shortlists.iter_mut().zip(&self.least) {
+    /// Puts squared distances in the place of estimates in the shortlists of some queries, whose rows are given, and leaves out what is too far to be among
+    /// the `k` nearest.
+    fn measure_close(&mut self, range: Range<usize>, queries: &[f32], rows: &[f32], dimensions: usize, k: usize) {
+        let Self { shortlists, least, pairs, .. } = self;
+        let shortlists = &mut shortlists[range];
+        least.clear();
+        least.extend(shortlists.iter().map(|shortlist| shortlist[k - 1].0));
+        measure(shortlists, 0..k, pairs, queries, rows, dimensions);
+        for (shortlist, least) in shortlists.iter_mut().zip(least) {
             let farthest = shortlist[..k].iter().fold(0.0, |most: f32, entry| most.max(entry.0));
-            let close = shortlist[k..].partition_point(|entry| entry.0 <= least + CLOSE * farthest);
+            let close = shortlist[k..].partition_point(|entry| entry.0 <= *least + CLOSE * farthest);
             shortlist.truncate(k + close);
         }
-        self.measure(k..usize::MAX, queries, rows, dimensions);
+        measure(shortlists, k..usize::MAX, pairs, queries, rows, dimensions);
     }
 
     /// The `k` nearest of every query, of what was measured.
@@ -117,27 +137,34 @@ impl Scratch {
         }
         found
     }
+}
 
-    /// Puts squared distances in the place of estimates, at some places of every shortlist: prototype by prototype, as neighbouring queries share
-    /// them and each lies in far memory.
-    fn measure(&mut self, places: Range<usize>, queries: &[f32], rows: &[f32], dimensions: usize) {
-        self.pairs.clear();
-        for (query, shortlist) in (0u32..).zip(&self.shortlists) {
-            let places = places.start..places.end.min(shortlist.len());
-            self.pairs.extend(places.map(|place| (shortlist[place].1, query, place as u32)));
-        }
-        self.pairs.sort_unstable();
-        let range = |index: u32| index as usize * dimensions..(index as usize + 1) * dimensions;
-        vectorised(
-            #[inline(always)]
-            || {
-                for (id, query, place) in &self.pairs {
-                    let distance = squared_distance(&queries[range(*query)], &rows[range(*id)]);
-                    self.shortlists[*query as usize][*place as usize].0 = distance;
-                }
-            },
-        );
+/// Puts squared distances in the place of estimates, at some places of every shortlist: prototype by prototype, as neighbouring queries share
+/// them and each lies in far memory.
+fn measure(
+    shortlists: &mut [Shortlist],
+    places: Range<usize>,
+    pairs: &mut Vec<(u32, u32, u32)>,
+    queries: &[f32],
+    rows: &[f32],
+    dimensions: usize,
+) {
+    pairs.clear();
+    for (query, shortlist) in (0u32..).zip(&*shortlists) {
+        let places = places.start..places.end.min(shortlist.len());
+        pairs.extend(places.map(|place| (shortlist[place].1, query, place as u32)));
     }
+    pairs.sort_unstable();
+    let range = |index: u32| index as usize * dimensions..(index as usize + 1) * dimensions;
+    vectorised(
+        #[inline(always)]
+        || {
+            for (id, query, place) in &*pairs {
+                let distance = squared_distance(&queries[range(*query)], &rows[range(*id)]);
+                shortlists[*query as usize][*place as usize].0 = distance;
+            }
+        },
+    );
 }
 
 impl std::fmt::Debug for ShortlistSearch {
@@ -171,7 +198,53 @@ impl ShortlistSearch {
                 Prototypes::Keyed(prototypes, keys)
             }
         };
-        Ok(Self { prototypes, dimensions, candidates })
+        Ok(Self { prototypes, dimensions, candidates, scratch: Spare::default() })
+    }
+}
+
+impl ShortlistSearch {
+    /// The directions that keys are made with, and the prototypes' mean along them, where there are keys.
+    pub(crate) fn keys(&self) -> Option<(&LinearMap, &[f32])> {
+        match &self.prototypes {
+            Prototypes::Alone(_) => None,
+            Prototypes::Keyed(_, keys) => Some((&keys.directions, &keys.origin)),
+        }
+    }
+
+    /// As [`nearest_alike`](PrototypeSearch::nearest_alike) where the caller makes the keys, for each query what it has along the directions beyond the
+    /// prototypes' mean, and then the queries themselves, range by range: it lends them to what it is given. It refuses those that cannot be searched for.
+    pub(crate) fn nearest_alike_with(
+        &self,
+        groups: &[usize],
+        k: usize,
+        make_keys: impl FnOnce(&mut Vec<f32>) -> Result<()>,
+        mut lend: impl FnMut(Range<usize>, &mut dyn FnMut(&[f32])) -> Result<()>,
+    ) -> Result<Neighbours> {
+        let queries = groups.iter().sum();
+        let (rows, keys) = match &self.prototypes {
+            Prototypes::Keyed(rows, keys) => (rows, keys),
+            Prototypes::Alone(search) => {
+                let mut found = Ok(Neighbours::default());
+                lend(0..queries, &mut |queries| found = search.nearest(queries, k))?;
+                return found;
+            }
+        };
+        self.scratch.with(|scratch| {
+            make_keys(&mut scratch.keys)?;
+            if let Err(error) = check_magnitude("key", &scratch.keys, keys.directions.output()) {
+                // So are the queries, most likely, which says more.
+                lend(0..queries, &mut |_| {})?;
+                return Err(error);
+            }
+            keys.shortlist_alike(groups, self.candidates.max(k), scratch);
+            for start in (0..queries).step_by(ROWS_AT_ONCE) {
+                let range = start..(start + ROWS_AT_ONCE).min(queries);
+                lend(range.clone(), &mut |queries| {
+                    scratch.measure_close(range.clone(), queries, rows, self.dimensions, k);
+                })?;
+            }
+            Ok(scratch.neighbours(k))
+        })
     }
 }
 
@@ -183,7 +256,7 @@ impl Keys {
         let directions = LinearMap::new(matrix, dimensions, directions)?;
         let origin = directions.apply(&mean)?;
         let panels = Panels::new(count, directions.output());
-        let mut keys = Self { panels, directions, origin, rows: Vec::new(), rests: Vec::with_capacity(count) };
+        let mut keys = Self { panels, directions, origin, rows: Vec::new(), squared_norms: Vec::with_capacity(count) };
         let (mut values, mut centred) = (Vec::new(), vec![0.0; dimensions]);
         for (block, rows) in rows.chunks(ROWS_PER_BLOCK * dimensions).enumerate() {
             keys.of(rows, &mut values)?;
@@ -199,7 +272,7 @@ impl Keys {
                     },
                 );
                 keys.panels.set_with_norm(block * ROWS_PER_BLOCK + index, key, squared);
-                keys.rests.push((squared - squared_norm(key)).max(0.0));
+                keys.squared_norms.push(squared);
             }
             keys.rows.extend_from_slice(&values);
         }
@@ -225,10 +298,9 @@ impl Keys {
         Ok(())
     }
 
-    /// The same where queries come in groups of like ones, of these lengths.
-    fn shortlist_alike(&self, queries: &[f32], groups: &[usize], length: usize, scratch: &mut Scratch) -> Result<()> {
+    /// The same where queries, whose keys are in place, come in groups of like ones, of these lengths.
+    fn shortlist_alike(&self, groups: &[usize], length: usize, scratch: &mut Scratch) {
         let Scratch { keys, means, products, shared, shortlists, .. } = scratch;
-        self.of(queries, keys)?;
         let width = self.directions.output();
         means.clear();
         means.resize(groups.len() * width, 0.0);
@@ -240,64 +312,100 @@ impl Keys {
         }
         self.promising(means, length.saturating_mul(SHARED), products, shared);
         shortlists.resize_with(keys.len() / width, Vec::new);
-        vectorised(
-            #[inline(always)]
-            || {
-                let mut queries = shortlists.iter_mut().zip(keys.chunks_exact(width));
-                for (shared, count) in shared.iter().zip(groups) {
-                    for (shortlist, key) in queries.by_ref().take(*count) {
-                        shortlist.clear();
-                        shortlist.extend(shared.iter().map(|(_, id)| {
-                            let index = *id as usize;
-                            let other = &self.rows[index * width..(index + 1) * width];
-                            (squared_distance(key, other) + self.rests[index], *id)
-                        }));
-                        keep_least(shortlist, length);
-                        shortlist.sort_unstable_by(order);
-                    }
-                }
-            },
-        );
-        Ok(())
+        let mut queries = shortlists.iter_mut().zip(keys.chunks_exact(width));
+        for (shared, count) in shared.iter().zip(groups) {
+            for (shortlist, key) in queries.by_ref().take(*count) {
+                Arch::new().dispatch(Estimates { keys: self, shared, key, shortlist });
+                keep_least(shortlist, length);
+                shortlist.sort_unstable_by(order);
+            }
+        }
     }
 
-    /// The least estimates for each of some keys, but for the squared norm of what belongs to the key.
+    /// The least estimates for each of some keys, in any order, but for the squared norm of what belongs to the key.
     fn promising(&self, keys: &[f32], length: usize, products: &mut Products, shortlists: &mut Vec<Shortlist>) {
         let width = self.directions.output();
-        let Products { tiles, out, limits } = products;
-        tiles.pack(keys.chunks_exact(width), width);
         shortlists.resize_with(keys.len() / width, Vec::new);
-        shortlists.iter_mut().for_each(Vec::clear);
-        limits.clear();
-        // Less than the infinite estimates of places without a prototype.
-        limits.resize(shortlists.len(), f32::MAX);
-        // From the last on: a coreset begins with rare patches, which few queries are near to.
-        for panel in (0..self.panels.len()).rev() {
-            let first = (panel * WIDTH) as u32;
-            self.panels.products(panel, tiles, out);
+        for (keys, shortlists) in keys.chunks(KEYS_AT_ONCE * width).zip(shortlists.chunks_mut(KEYS_AT_ONCE)) {
+            products.of(&self.panels, keys, width);
+            for (index, shortlist) in shortlists.iter_mut().enumerate() {
+                products.choose(index, length, shortlist);
+            }
+        }
+    }
+}
+
+/// Estimates of some prototypes for a key, but for the key's own squared norm, as in [`Products`].
+struct Estimates<'a> {
+    keys: &'a Keys,
+    shared: &'a [(f32, u32)],
+    key: &'a [f32],
+    shortlist: &'a mut Shortlist,
+}
+
+impl WithSimd for Estimates<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { keys, shared, key, shortlist } = self;
+        let width = key.len();
+        let (vectors, rest) = S::as_simd_f32s(key);
+        shortlist.clear();
+        for (_, id) in shared {
+            let index = *id as usize;
+            let (others, others_rest) = S::as_simd_f32s(&keys.rows[index * width..(index + 1) * width]);
+            let mut sums = simd.splat_f32s(0.0);
+            for (a, b) in vectors.iter().zip(others) {
+                sums = simd.mul_add_e_f32s(*a, *b, sums);
+            }
+            let product = rest.iter().zip(others_rest).fold(simd.reduce_sum_f32s(sums), |sum, (a, b)| sum + a * b);
+            shortlist.push((keys.squared_norms[index] - 2.0 * product, *id));
+        }
+    }
+}
+
+impl Products {
+    /// Estimates for all prototypes, and the least of every block of them.
+    fn of(&mut self, panels: &Panels, keys: &[f32], width: usize) {
+        self.tiles.pack(keys.chunks_exact(width), width);
+        let places = self.tiles.places();
+        self.blocks = panels.len() * BLOCKS;
+        self.estimates.resize(self.blocks * places, [0.0; BLOCK]);
+        self.least.resize(self.blocks * places, 0.0);
+        for (panel, estimates) in self.estimates.chunks_exact_mut(BLOCKS * places).enumerate() {
+            panels.products(panel, &self.tiles, estimates.as_flattened_mut());
             vectorised(
                 #[inline(always)]
                 || {
-                    let estimates = out.as_chunks::<WIDTH>().0;
-                    for ((shortlist, limit), estimates) in shortlists.iter_mut().zip(&mut *limits).zip(estimates) {
-                        if smallest(estimates) <= *limit {
-                            for (estimate, id) in estimates.iter().zip(first..) {
-                                if *estimate <= *limit {
-                                    shortlist.push((*estimate, id));
-                                }
-                            }
-                            if shortlist.len() >= 2 * length {
-                                *limit = keep_least(shortlist, length);
-                            }
+                    let least = self.least.chunks_exact_mut(self.blocks);
+                    for (least, estimates) in least.zip(estimates.as_chunks::<BLOCKS>().0) {
+                        for (least, block) in least[panel * BLOCKS..].iter_mut().zip(estimates) {
+                            *least = smallest(block);
                         }
                     }
                 },
             );
         }
-        for shortlist in shortlists {
-            keep_least(shortlist, length);
-            shortlist.sort_unstable_by(order);
+    }
+
+    /// The least estimates for a key. So many blocks have one that is no more than the limit, so none above it is wanted.
+    fn choose(&mut self, key: usize, length: usize, shortlist: &mut Shortlist) {
+        shortlist.clear();
+        let least = &self.least[key * self.blocks..(key + 1) * self.blocks];
+        // Less than the infinite estimates of places without a prototype.
+        let mut limit = f32::MAX;
+        if length <= self.blocks {
+            self.order.clear();
+            self.order.extend_from_slice(least);
+            limit = limit.min(*self.order.select_nth_unstable_by(length - 1, f32::total_cmp).1);
         }
+        for (block, _) in least.iter().enumerate().filter(|(_, least)| **least <= limit) {
+            let estimates = &self.estimates[(block / BLOCKS * self.tiles.places() + key) * BLOCKS + block % BLOCKS];
+            let entries = estimates.iter().zip((block * BLOCK) as u32..).filter(|(estimate, _)| **estimate <= limit);
+            shortlist.extend(entries.map(|(estimate, id)| (*estimate, id)));
+        }
+        keep_least(shortlist, length);
     }
 }
 
@@ -306,15 +414,12 @@ fn order(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
     a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
 }
 
-/// Keeps the first `length` entries, in any order; gives what others must be below to be among them.
-fn keep_least(shortlist: &mut Shortlist, length: usize) -> f32 {
-    if shortlist.len() < length {
-        return f32::MAX;
+/// Keeps the first `length` entries, in any order.
+fn keep_least(shortlist: &mut Shortlist, length: usize) {
+    if shortlist.len() > length {
+        shortlist.select_nth_unstable_by(length - 1, order);
+        shortlist.truncate(length);
     }
-    let (_, last, _) = shortlist.select_nth_unstable_by(length - 1, order);
-    let limit = last.0;
-    shortlist.truncate(length);
-    limit
 }
 
 impl PrototypeSearch for ShortlistSearch {
@@ -347,10 +452,13 @@ impl PrototypeSearch for ShortlistSearch {
         let queries_per_task = queries_per_task(queries.len() / dimensions, QUERIES_PER_TASK);
         let parts: Vec<Neighbours> = queries
             .par_chunks(queries_per_task * dimensions)
-            .map_init(Scratch::default, |scratch, queries| {
-                keys.shortlist(queries, self.candidates.max(k), scratch)?;
-                scratch.measure(0..usize::MAX, queries, rows, dimensions);
-                Ok(scratch.neighbours(k))
+            .map(|queries| {
+                self.scratch.with(|scratch| {
+                    keys.shortlist(queries, self.candidates.max(k), scratch)?;
+                    let Scratch { shortlists, pairs, .. } = scratch;
+                    measure(shortlists, 0..usize::MAX, pairs, queries, rows, dimensions);
+                    Ok(scratch.neighbours(k))
+                })
             })
             .collect::<Result<_>>()?;
         Ok(Neighbours::join(k, parts))
@@ -358,15 +466,19 @@ impl PrototypeSearch for ShortlistSearch {
 
     fn nearest_alike(&self, queries: &[f32], groups: &[usize], k: usize) -> Result<Neighbours> {
         check_queries(self, queries, k)?;
-        check_groups(groups, queries.len() / self.dimensions)?;
+        let dimensions = self.dimensions;
+        check_groups(groups, queries.len() / dimensions)?;
         match &self.prototypes {
             Prototypes::Alone(search) => search.nearest(queries, k),
-            Prototypes::Keyed(rows, keys) => {
-                let mut scratch = Scratch::default();
-                keys.shortlist_alike(queries, groups, self.candidates.max(k), &mut scratch)?;
-                scratch.measure_close(queries, rows, self.dimensions, k);
-                Ok(scratch.neighbours(k))
-            }
+            Prototypes::Keyed(_, own) => self.nearest_alike_with(
+                groups,
+                k,
+                |keys| own.of(queries, keys),
+                |range, action| {
+                    action(&queries[range.start * dimensions..range.end * dimensions]);
+                    Ok(())
+                },
+            ),
         }
     }
 }
