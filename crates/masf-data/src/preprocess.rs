@@ -311,6 +311,17 @@ mod tests {
     }
 
     #[test]
+    fn grey_is_resized_as_three_equal_channels_would_be() {
+        let grey = image::GrayImage::from_fn(97, 61, |x, y| image::Luma([((x * 31 + y * y * 7) % 256) as u8]));
+        let rgb = DynamicImage::ImageRgb8(DynamicImage::ImageLuma8(grey.clone()).to_rgb8());
+        let grey = DynamicImage::ImageLuma8(grey);
+        for size in [(32, 40), (61, 97), (128, 96), (1, 1)] {
+            let preprocess = stretch(size.0, size.1);
+            assert_eq!(preprocess.view(&grey).unwrap(), preprocess.view(&rgb).unwrap(), "{size:?}");
+        }
+    }
+
+    #[test]
     fn brings_every_layout_to_rgb() {
         let view = |image: DynamicImage| stretch(1, 1).view(&image).unwrap().into_raw();
         assert_eq!(view(DynamicImage::ImageLuma8(image::GrayImage::from_pixel(1, 1, image::Luma([7])))), [7, 7, 7]);

@@ -73,3 +73,54 @@ impl KeyMaps {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+    use masf_core::{FeatureLevel, FeaturePyramid, random_stream};
+    use rand::Rng;
+
+    use super::*;
+    use crate::PatchEmbedding;
+    use crate::standardise::Standardiser;
+
+    fn random(count: usize, seed: u64) -> Vec<f32> {
+        let mut random = random_stream(seed, "test.keys");
+        (0..count).map(|_| random.random_range(-1f32..1.0)).collect()
+    }
+
+    #[test]
+    fn they_are_the_directions_of_described_rows() -> Result<()> {
+        let level = |stride: usize, channels: usize, side: usize| -> Result<FeatureLevel> {
+            let values = random(2 * channels * side * (side + 1), stride as u64);
+            let map = Tensor::from_vec(values, (2, channels, side, side + 1), &Device::Cpu)?;
+            Ok(FeatureLevel { spec: masf_core::LevelSpec { stride, channels }, map })
+        };
+        let pyramid = FeaturePyramid::new(vec![level(8, 5, 6)?, level(16, 9, 3)?], (48, 56)).unwrap();
+        let embedding = PatchEmbedding::of_pyramid(&pyramid, &[8, 16], 3)?;
+        let maps = embedding.open(&pyramid)?;
+        let (directions, origin) = (LinearMap::new(random(14 * 4, 1), 14, 4)?, random(4, 2));
+        let scales = Standardiser { mean: random(14, 3), factor: random(14, 4) };
+        let positions = [0, 1, 7, 8, 41, 20];
+        for standardiser in [None, Some(scales)] {
+            let space = Space { embedding: embedding.clone(), standardiser, reduction: None, anchors: None };
+            let keys = KeyMaps::new(&space, &directions, &origin)?.expect("rows are scaled descriptors");
+            let projected = keys.project(&maps)?;
+            for image in 0..2 {
+                let (mut rows, mut found) = (Vec::new(), Vec::new());
+                space.describe(&maps, image, &positions, &mut rows)?;
+                keys.describe(&projected, image, &positions, &mut found)?;
+                let expected = directions.apply(&rows)?;
+                for (found, expected) in found.chunks(4).zip(expected.chunks(4)) {
+                    for ((found, expected), origin) in found.iter().zip(expected).zip(&origin) {
+                        assert!((found - (expected - origin)).abs() < 1e-5, "{found}, expected {}", expected - origin);
+                    }
+                }
+            }
+        }
+        let reduction = Some(LinearMap::new(random(14 * 4, 5), 14, 4)?);
+        let space = Space { embedding, standardiser: None, reduction, anchors: None };
+        assert!(KeyMaps::new(&space, &directions, &origin)?.is_none());
+        Ok(())
+    }
+}

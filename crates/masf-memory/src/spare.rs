@@ -29,3 +29,20 @@ impl<T: Default> Spare<T> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_lent_to_one_at_a_time_and_again() {
+        let spare = Spare::<Vec<u8>>::default();
+        spare.with(|outer| {
+            outer.push(1);
+            spare.with(|inner| assert!(inner.is_empty(), "it is lent twice"));
+        });
+        let found = || spare.with(|value| std::mem::take(value));
+        assert!([found(), found()].contains(&vec![1]));
+        assert!(spare.clone().with(|value| value.is_empty()));
+    }
+}

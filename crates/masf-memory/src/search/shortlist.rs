@@ -482,3 +482,39 @@ impl PrototypeSearch for ShortlistSearch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use masf_core::random_stream;
+    use rand::Rng;
+
+    use super::*;
+
+    #[test]
+    fn the_least_estimates_are_those_of_sorting_them_all() {
+        const WIDTH: usize = 3;
+        for (rows, keys, length) in [(1, 1, 1), (70, 7, 4), (200, 5, 40), (200, 3, 300), (3000, 70, 32)] {
+            let mut random = random_stream(rows as u64, "test.products");
+            // Few different values: many estimates are equal.
+            let mut draw = |count: usize| (0..count).map(|_| random.random_range(-3i8..3).into()).collect::<Vec<f32>>();
+            let (prototypes, keys) = (draw(rows * WIDTH), draw(keys * WIDTH));
+            let mut panels = Panels::new(rows, WIDTH);
+            for (place, row) in prototypes.chunks_exact(WIDTH).enumerate() {
+                panels.set(place, row);
+            }
+            let mut products = Products::default();
+            products.of(&panels, &keys, WIDTH);
+            for (index, key) in keys.chunks_exact(WIDTH).enumerate() {
+                let estimate =
+                    |row: &[f32]| squared_norm(row) - 2.0 * row.iter().zip(key).map(|(a, b)| a * b).sum::<f32>();
+                let mut expected: Shortlist = prototypes.chunks_exact(WIDTH).map(estimate).zip(0..).collect();
+                expected.sort_unstable_by(order);
+                expected.truncate(length);
+                let mut found = Shortlist::new();
+                products.choose(index, length, &mut found);
+                found.sort_unstable_by(order);
+                assert_eq!(found, expected, "{rows} prototypes, {length} wanted");
+            }
+        }
+    }
+}
