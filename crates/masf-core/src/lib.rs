@@ -22,6 +22,7 @@ mod replace;
 pub mod resample;
 mod scores;
 mod seed;
+mod threads;
 mod traits;
 mod vector;
 
@@ -34,5 +35,6 @@ pub use pyramid::{FeatureLevel, FeaturePyramid, LevelSpec};
 pub use replace::replace_file;
 pub use scores::{AnomalyMap, CalibratedMap, RealignedScores, ScoreMap, Scores};
 pub use seed::random_stream;
+pub use threads::in_pool;
 pub use traits::{CrossFit, FeatureExtractor, Fit, Fusion, Normalisation, PyramidSource, Scorer, Subset, Views};
 pub use vector::{all_finite, vectorised, with_values};

@@ -21,7 +21,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::grid::Grid;
 use crate::mask::radius;
-use crate::ops::{self, AttentionShape, Mode};
+use crate::ops::{self, AttentionShape, Mode, PackedLinear};
 use crate::{Positions, Result, StudentParams};
 
 /// How a parameter starts.
@@ -129,18 +129,59 @@ struct Filter {
     gains: Tensor,
 }
 
+/// An affine map.
+enum Affine {
+    /// Its weight `[I + 1, O]`.
+    Learned(Tensor),
+    /// Ready for scoring.
+    Packed(PackedLinear),
+}
+
+impl Affine {
+    fn packed(self) -> Result<Self> {
+        match self {
+            Self::Learned(weight) => Ok(Self::Packed(PackedLinear::new(&weight)?)),
+            packed => Ok(packed),
+        }
+    }
+
+    /// `x W + b`.
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Learned(weight) => Ok(ops::linear(x, weight, true)?),
+            Self::Packed(map) => Ok(map.apply(x)?),
+        }
+    }
+
+    /// `gelu(x W + b)`.
+    fn apply_gelu(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Learned(_) => Ok(ops::gelu(&self.apply(x)?)?),
+            Self::Packed(map) => Ok(map.apply_gelu(x)?),
+        }
+    }
+
+    /// `y + x W + b`.
+    fn add_to(&self, y: &Tensor, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Learned(_) => Ok(ops::add(y, &self.apply(x)?)?),
+            Self::Packed(map) => Ok(map.add_to(y, x)?),
+        }
+    }
+}
+
 struct SpectralAttention {
-    query: Tensor,
+    query: Affine,
     frequencies: Tensor,
-    key_value: Tensor,
-    mix: Tensor,
+    key_value: Affine,
+    mix: Affine,
 }
 
 struct Block {
     filter: Option<Filter>,
     attention: Option<SpectralAttention>,
-    up: Tensor,
-    down: Tensor,
+    up: Affine,
+    down: Affine,
 }
 
 /// The network with its parameters.
@@ -151,7 +192,7 @@ pub(crate) struct Network {
     embedding: Tensor,
     mask_token: Tensor,
     positions: Option<Tensor>,
-    bottleneck: (Tensor, Tensor),
+    bottleneck: (Affine, Affine),
     blocks: Vec<Block>,
     /// One weight per level, finest first.
     pub(crate) levels: Vec<Tensor>,
@@ -165,7 +206,7 @@ impl Network {
         let embedding = next()?;
         let mask_token = next()?;
         let positions = (params.positions == Positions::Learned).then(&mut next).transpose()?;
-        let bottleneck = (next()?, next()?);
+        let bottleneck = (Affine::Learned(next()?), Affine::Learned(next()?));
         let mut blocks = Vec::with_capacity(params.depth);
         for _ in 0..params.depth {
             let filter = match params.global_filter {
@@ -173,12 +214,16 @@ impl Network {
                 false => None,
             };
             let attention = match params.spectral_attention {
-                true => {
-                    Some(SpectralAttention { query: next()?, frequencies: next()?, key_value: next()?, mix: next()? })
-                }
+                true => Some(SpectralAttention {
+                    query: Affine::Learned(next()?),
+                    frequencies: next()?,
+                    key_value: Affine::Learned(next()?),
+                    mix: Affine::Learned(next()?),
+                }),
                 false => None,
             };
-            blocks.push(Block { filter, attention, up: next()?, down: next()? });
+            let (up, down) = (Affine::Learned(next()?), Affine::Learned(next()?));
+            blocks.push(Block { filter, attention, up, down });
         }
         let levels = grid.levels.iter().map(|_| next()).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -192,6 +237,22 @@ impl Network {
             blocks,
             levels,
         })
+    }
+
+    /// The same for scoring alone: the affine maps of the body are packed.
+    pub(crate) fn packed(self) -> Result<Self> {
+        let block = |block: Block| -> Result<Block> {
+            let attention = |attention: SpectralAttention| -> Result<SpectralAttention> {
+                let SpectralAttention { query, frequencies, key_value, mix } = attention;
+                let (query, key_value, mix) = (query.packed()?, key_value.packed()?, mix.packed()?);
+                Ok(SpectralAttention { query, frequencies, key_value, mix })
+            };
+            let Block { filter, attention: own, up, down } = block;
+            Ok(Block { filter, attention: own.map(attention).transpose()?, up: up.packed()?, down: down.packed()? })
+        };
+        let bottleneck = (self.bottleneck.0.packed()?, self.bottleneck.1.packed()?);
+        let blocks = self.blocks.into_iter().map(block).collect::<Result<_>>()?;
+        Ok(Self { bottleneck, blocks, ..self })
     }
 
     /// The weight of the embedding, `[I + 1, D]`.
@@ -225,11 +286,11 @@ impl Network {
         if let Some([before, _]) = &dropout {
             x = ops::scale(&x, before)?;
         }
-        x = ops::gelu(&ops::linear(&x, &self.bottleneck.0, true)?)?;
+        x = self.bottleneck.0.apply_gelu(&x)?;
         if let Some([_, inside]) = &dropout {
             x = ops::scale(&x, inside)?;
         }
-        x = ops::linear(&x, &self.bottleneck.1, true)?;
+        x = self.bottleneck.1.apply(&x)?;
         for block in &self.blocks {
             x = self.block(block, &x, mode)?;
         }
@@ -251,8 +312,8 @@ impl Network {
             if let Some(attention) = &block.attention {
                 let spectral = ops::layer_norm(&ops::spectral_tokens(&self.flat(planes)?)?)?;
                 let spectral = ops::add_rows(&spectral, &attention.frequencies)?;
-                let key_value = ops::linear(&spectral, &attention.key_value, true)?;
-                let query = ops::linear(&normal, &attention.query, true)?;
+                let key_value = attention.key_value.apply(&spectral)?;
+                let query = attention.query.apply(&normal)?;
                 let shape = AttentionShape {
                     queries: self.grid.tokens(),
                     keys: self.grid.height * self.grid.columns(),
@@ -260,10 +321,13 @@ impl Network {
                     heads: self.heads,
                 };
                 let attended = ops::attend(&query, &key_value, shape, mode)?;
-                y = ops::add(&y, &ops::linear(&attended, &attention.mix, true)?)?;
+                y = attention.mix.add_to(&y, &attended)?;
             }
         }
-        Ok(ops::mlp(&y, &block.up, &block.down, mode)?)
+        match (&block.up, &block.down) {
+            (Affine::Learned(up), Affine::Learned(down)) => Ok(ops::mlp(&y, up, down, mode)?),
+            (up, down) => down.add_to(&y, &up.apply_gelu(&ops::layer_norm(&y)?)?),
+        }
     }
 
     /// Planes `[2, B, D, H, W']` as `[2, B, D, H W']`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreMap, Scorer, Scores};
+use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, ScoreMap, Scorer, Scores, in_pool};
 
 use crate::features::{Batch, ChannelStatistics, with_map};
 use crate::grid::Grid;
@@ -47,6 +47,7 @@ impl MaskedStudent {
         let network = Network::new(&params, &grid, &tensors)?;
         let heads = network.levels.iter().map(PackedLinear::new).collect::<candle_core::Result<_>>()?;
         let embedding = PackedLinear::new(network.embedding())?;
+        let network = network.packed()?;
         Ok(Self { params, grid, statistics, tensors, network, embedding, heads })
     }
 
@@ -86,6 +87,12 @@ impl MaskedStudent {
 
 impl Scorer for MaskedStudent {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
+        in_pool(|| self.scores(pyramid))
+    }
+}
+
+impl MaskedStudent {
+    fn scores(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
         self.grid.expect(pyramid)?;
         let mut values = vec![[(); 2].map(|()| Vec::new()); self.grid.levels.len()];
         // Image by image: the rounding of a matrix product may depend on how many rows it has.

@@ -1,7 +1,7 @@
 //! The memory bank: prototypes of normal patches, and the distance to the nearest as anomaly score.
 
 use candle_core::{Device, Tensor};
-use masf_core::{FeaturePyramid, ScoreMap, Scorer, Scores};
+use masf_core::{FeaturePyramid, ScoreMap, Scorer, Scores, in_pool};
 use rayon::prelude::*;
 
 use crate::keys::KeyMaps;
@@ -161,6 +161,12 @@ fn blocks((height, width): (usize, usize)) -> Vec<Vec<usize>> {
 
 impl Scorer for MemoryBank {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
+        in_pool(|| self.scores(pyramid))
+    }
+}
+
+impl MemoryBank {
+    fn scores(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
         let maps = self.embedding().open(pyramid)?;
         let projected = self.keys.as_ref().map(|keys| keys.project(&maps)).transpose()?;
         let opened = Opened { maps, projected };

@@ -7,7 +7,7 @@ use image::DynamicImage;
 use masf_core::artifact::{self, ModelFile, ReadOptions, Registry, SaveOptions};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, Error, FeatureExtractor, Fusion, Result, Scorer, Silent,
-    Views,
+    Views, in_pool,
 };
 use masf_data::{Geometry, ImageInput, Limits, LoadOptions, Loaded, Loader, Preprocess, Size};
 use masf_fusion::{Threshold, conformal_threshold};
@@ -193,8 +193,11 @@ impl Detector {
 
     /// Inspects preprocessed images `[B, 3, H, W]`.
     pub(crate) fn run(&self, images: &Tensor, geometries: &[Geometry]) -> Result<Vec<Inspection>> {
-        let AnomalyMap { map, image_score, uncertainty, image_uncertainty } =
-            pipeline::run(self.backbone.as_ref(), &self.branches, self.views.as_deref(), self.fusion.as_ref(), images)?;
+        let span = tracing::Span::current();
+        let AnomalyMap { map, image_score, uncertainty, image_uncertainty } = in_pool(|| {
+            let _span = span.enter();
+            pipeline::run(self.backbone.as_ref(), &self.branches, self.views.as_deref(), self.fusion.as_ref(), images)
+        })?;
         let vector = |tensor: Tensor| tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec1::<f32>();
         let scores = vector(image_score)?.into_iter().zip(vector(image_uncertainty)?);
         let (map, uncertainty) = (map.to_device(&Device::Cpu)?, uncertainty.to_device(&Device::Cpu)?);

@@ -149,12 +149,15 @@ fn gelu_of(x: &[f32]) -> Vec<f32> {
 }
 
 fn gelu_in_place(values: &mut [f32]) {
-    values.par_chunks_mut(CHUNK).for_each(|values| {
-        vectorised(
-            #[inline(always)]
-            || values.iter_mut().for_each(|value| *value = simd::gelu(*value)),
-        );
-    });
+    values.par_chunks_mut(CHUNK).for_each(gelu_of_some);
+}
+
+/// GELU of values in place, on this thread.
+pub(super) fn gelu_of_some(values: &mut [f32]) {
+    vectorised(
+        #[inline(always)]
+        || values.iter_mut().for_each(|value| *value = simd::gelu(*value)),
+    );
 }
 
 /// Multiplies gradients by the slope at `x`.

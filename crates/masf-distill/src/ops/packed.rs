@@ -7,6 +7,7 @@ use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, P
 use rten_tensor::NdTensorView;
 
 use super::cosine::Sums;
+use super::linear::gelu_of_some;
 use super::with_slice;
 use crate::features::ChannelStatistics;
 
@@ -32,10 +33,10 @@ impl PackedLinear {
         })
     }
 
-    /// `x W + b` for some rows of `x [R, I]`, into `[R, O]`.
-    fn rows(&self, x: &[f32], out: &mut [f32]) -> Result<()> {
+    /// `x W + b` for some rows of `x [R, I]`, into `[R, O]`, plus `share` of what is there.
+    fn rows(&self, x: &[f32], out: &mut [f32], share: f32) -> Result<()> {
         let a = NdTensorView::from_data([x.len() / self.input, self.input], x);
-        let options = GemmOptions { bias: Some(BiasVector::Row(&self.bias)), ..GemmOptions::default() };
+        let options = GemmOptions { beta: share, bias: Some(BiasVector::Row(&self.bias)), ..GemmOptions::default() };
         GemmExecutor::<f32>::new()
             .gemm(out, GemmInputA::Unpacked(a), GemmInputB::Packed(&self.weight), options)
             .map_err(|error| Error::Msg(format!("matrix product: {error}")))
@@ -43,12 +44,30 @@ impl PackedLinear {
 
     /// `x W + b` for `x [R, I]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let (rows, output) = (x.dim(0)?, self.bias.len());
-        let mut y = vec![0f32; rows * output];
+        self.run(x, vec![0f32; x.dim(0)? * self.bias.len()], 0.0, |_| {})
+    }
+
+    /// `gelu(x W + b)`.
+    pub(crate) fn apply_gelu(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, vec![0f32; x.dim(0)? * self.bias.len()], 0.0, gelu_of_some)
+    }
+
+    /// `y + x W + b`.
+    pub(crate) fn add_to(&self, y: &Tensor, x: &Tensor) -> Result<Tensor> {
+        self.run(x, with_slice(y, |y| Ok(y.to_vec()))?, 1.0, |_| {})
+    }
+
+    /// `then` of `x W + b` plus `share` of what is in `y`.
+    fn run(&self, x: &Tensor, mut y: Vec<f32>, share: f32, then: impl Fn(&mut [f32]) + Sync) -> Result<Tensor> {
+        let output = self.bias.len();
         with_slice(x, |x| {
-            y.par_chunks_mut(ROWS * output).zip(x.par_chunks(ROWS * self.input)).try_for_each(|(y, x)| self.rows(x, y))
+            y.par_chunks_mut(ROWS * output).zip(x.par_chunks(ROWS * self.input)).try_for_each(|(y, x)| {
+                self.rows(x, y, share)?;
+                then(y);
+                Ok(())
+            })
         })?;
-        Tensor::from_vec(y, (rows, output), x.device())
+        Tensor::from_vec(y, (x.dim(0)?, output), x.device())
     }
 
     /// As a head `[D + 1, P C]`: the distances (raw; standardised, times the [activity](Sums::activity)) of every token's positions, token by token, of one image: `x [N, D]`, features `[h, w, C]`, and where in the
@@ -70,7 +89,7 @@ impl PackedLinear {
             .try_for_each_init(Vec::new, |predictions: &mut Vec<f32>, ((distances, positions), x)| {
                 let rows = x.len() / self.input;
                 predictions.resize(rows * output, 0.0);
-                self.rows(x, predictions)?;
+                self.rows(x, predictions, 0.0)?;
                 vectorised(
                     #[inline(always)]
                     || {

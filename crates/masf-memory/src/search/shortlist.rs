@@ -39,8 +39,9 @@ const BLOCKS: usize = WIDTH / BLOCK;
 const ROWS_AT_ONCE: usize = 64;
 /// Prototypes that like queries choose from, for each that one of them is compared with.
 const SHARED: usize = 4;
-/// An estimate that lies by this share of the squared distance above the least is not worth a comparison.
-const CLOSE: f32 = 0.15;
+/// An estimate is wrong by twice the product of two rests, of which that of the prototype is known. One that lies by more than this share of its square
+/// above another one is hardly ever that of a nearer prototype (`docs/decisions.md`).
+const CLOSE: f32 = 0.45;
 
 /// Search among the prototypes that a few principal directions find promising.
 ///
@@ -71,9 +72,10 @@ struct Keys {
     origin: Vec<f32>,
     /// What the prototypes have along the directions, `[prototypes, directions]`.
     rows: Vec<f32>,
-    /// The squared norms of the centred prototypes.
+    /// The squared norms of the centred prototypes, and of what they have besides.
     squared_norms: Vec<f32>,
-    /// Both packed.
+    rests: Vec<f32>,
+    /// The first two packed.
     panels: Panels,
 }
 
@@ -104,29 +106,11 @@ struct Scratch {
     shared: Vec<Shortlist>,
     /// Of every query.
     shortlists: Vec<Shortlist>,
-    /// The `k`-th estimate of every query.
-    least: Vec<f32>,
     /// Prototype, query and place in its shortlist of every comparison.
     pairs: Vec<(u32, u32, u32)>,
 }
 
 impl Scratch {
-    /// Puts squared distances in the place of estimates in the shortlists of some queries, whose rows are given, and leaves out what is too far to be among
-    /// the `k` nearest.
-    fn measure_close(&mut self, range: Range<usize>, queries: &[f32], rows: &[f32], dimensions: usize, k: usize) {
-        let Self { shortlists, least, pairs, .. } = self;
-        let shortlists = &mut shortlists[range];
-        least.clear();
-        least.extend(shortlists.iter().map(|shortlist| shortlist[k - 1].0));
-        measure(shortlists, 0..k, pairs, queries, rows, dimensions);
-        for (shortlist, least) in shortlists.iter_mut().zip(least) {
-            let farthest = shortlist[..k].iter().fold(0.0, |most: f32, entry| most.max(entry.0));
-            let close = shortlist[k..].partition_point(|entry| entry.0 <= *least + CLOSE * farthest);
-            shortlist.truncate(k + close);
-        }
-        measure(shortlists, k..usize::MAX, pairs, queries, rows, dimensions);
-    }
-
     /// The `k` nearest of every query, of what was measured.
     fn neighbours(&mut self, k: usize) -> Neighbours {
         let mut found = Neighbours { k, ..Neighbours::default() };
@@ -139,11 +123,9 @@ impl Scratch {
     }
 }
 
-/// Puts squared distances in the place of estimates, at some places of every shortlist: prototype by prototype, as neighbouring queries share
-/// them and each lies in far memory.
+/// Puts squared distances in the place of estimates: prototype by prototype, as neighbouring queries share them and each lies in far memory.
 fn measure(
     shortlists: &mut [Shortlist],
-    places: Range<usize>,
     pairs: &mut Vec<(u32, u32, u32)>,
     queries: &[f32],
     rows: &[f32],
@@ -151,8 +133,7 @@ fn measure(
 ) {
     pairs.clear();
     for (query, shortlist) in (0u32..).zip(&*shortlists) {
-        let places = places.start..places.end.min(shortlist.len());
-        pairs.extend(places.map(|place| (shortlist[place].1, query, place as u32)));
+        pairs.extend(shortlist.iter().zip(0u32..).map(|((_, id), place)| (*id, query, place)));
     }
     pairs.sort_unstable();
     let range = |index: u32| index as usize * dimensions..(index as usize + 1) * dimensions;
@@ -237,11 +218,12 @@ impl ShortlistSearch {
                 return Err(error);
             }
             keys.shortlist_alike(groups, self.candidates.max(k), scratch);
+            scratch.shortlists.iter_mut().for_each(|shortlist| keys.keep_close(shortlist, k));
             for start in (0..queries).step_by(ROWS_AT_ONCE) {
                 let range = start..(start + ROWS_AT_ONCE).min(queries);
-                lend(range.clone(), &mut |queries| {
-                    scratch.measure_close(range.clone(), queries, rows, self.dimensions, k);
-                })?;
+                let Scratch { shortlists, pairs, .. } = &mut *scratch;
+                let shortlists = &mut shortlists[range.clone()];
+                lend(range, &mut |queries| measure(shortlists, pairs, queries, rows, self.dimensions))?;
             }
             Ok(scratch.neighbours(k))
         })
@@ -256,7 +238,14 @@ impl Keys {
         let directions = LinearMap::new(matrix, dimensions, directions)?;
         let origin = directions.apply(&mean)?;
         let panels = Panels::new(count, directions.output());
-        let mut keys = Self { panels, directions, origin, rows: Vec::new(), squared_norms: Vec::with_capacity(count) };
+        let mut keys = Self {
+            panels,
+            directions,
+            origin,
+            rows: Vec::new(),
+            squared_norms: Vec::with_capacity(count),
+            rests: Vec::with_capacity(count),
+        };
         let (mut values, mut centred) = (Vec::new(), vec![0.0; dimensions]);
         for (block, rows) in rows.chunks(ROWS_PER_BLOCK * dimensions).enumerate() {
             keys.of(rows, &mut values)?;
@@ -273,6 +262,7 @@ impl Keys {
                 );
                 keys.panels.set_with_norm(block * ROWS_PER_BLOCK + index, key, squared);
                 keys.squared_norms.push(squared);
+                keys.rests.push((squared - squared_norm(key)).max(0.0));
             }
             keys.rows.extend_from_slice(&values);
         }
@@ -320,6 +310,16 @@ impl Keys {
                 shortlist.sort_unstable_by(order);
             }
         }
+    }
+
+    /// Leaves out of a shortlist, least estimates first, what is too far to be among the `k` nearest.
+    fn keep_close(&self, shortlist: &mut Shortlist, k: usize) {
+        let least = shortlist[k - 1].0;
+        let mut place = 0;
+        shortlist.retain(|(estimate, id)| {
+            place += 1;
+            place <= k || *estimate <= least + CLOSE * self.rests[*id as usize]
+        });
     }
 
     /// The least estimates for each of some keys, in any order, but for the squared norm of what belongs to the key.
@@ -456,7 +456,7 @@ impl PrototypeSearch for ShortlistSearch {
                 self.scratch.with(|scratch| {
                     keys.shortlist(queries, self.candidates.max(k), scratch)?;
                     let Scratch { shortlists, pairs, .. } = scratch;
-                    measure(shortlists, 0..usize::MAX, pairs, queries, rows, dimensions);
+                    measure(shortlists, pairs, queries, rows, dimensions);
                     Ok(scratch.neighbours(k))
                 })
             })
