@@ -11,7 +11,7 @@
 //! scores along the outlines of the part; the map itself plus the detail does not.
 
 use candle_core::Tensor;
-use masf_core::{Error, Result, vectorised};
+use masf_core::{Error, Result, vectorised, with_values};
 use rayon::prelude::*;
 
 use crate::FusionError;
@@ -67,11 +67,13 @@ impl Detail {
             let problem = format!("shape {:?}; expected {:?}, that of the maps", luminance.dims(), maps.dims());
             return Err(Error::data("luminance", problem));
         }
-        let (mut refined, luminance) = (values(maps)?, values(luminance)?);
+        let mut refined = values(maps)?;
         let plane = (height * width).max(1);
-        for (map, luminance) in refined.chunks_exact_mut(plane).zip(luminance.chunks_exact(plane)) {
-            self.add_to(map, luminance, width);
-        }
+        with_values(luminance, |luminance| {
+            for (map, luminance) in refined.chunks_exact_mut(plane).zip(luminance.chunks_exact(plane)) {
+                self.add_to(map, luminance, width);
+            }
+        })?;
         Ok(Tensor::from_vec(refined, (batch, height, width), maps.device())?)
     }
 

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use candle_core::{DType, Device, Tensor};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, CalibratedMap, Error, Fusion, Result, ScoreMap, Scores,
+    with_values,
 };
 
 use crate::gate::{GateUnits, Layer, blend};
@@ -163,7 +164,8 @@ impl CalibratedFusion {
         if ungated && maps.len() == 1 && self.variance(&maps[0], index, size)?.is_none() {
             let mean = maps[0].mean.get(index)?;
             let map = self.smoother(&mean, size)?.apply(&mean)?;
-            let (score, uncertainty) = (self.read_image_score(&values(&map)?), map.zeros_like()?);
+            let score = with_values(&map, |pixels| self.read_image_score(pixels))?;
+            let uncertainty = map.zeros_like()?;
             return Ok(FusedImage { map, score, uncertainty, image_uncertainty: 0.0 });
         }
         if self.maps() != maps.len() {

@@ -21,14 +21,19 @@ fn smoothed_rows(rows: &[f32], length: usize, sigma: f64) -> Vec<f32> {
     let columns = rows.len() / length.max(1);
     let mut smoothed = Vec::with_capacity(rows.len());
     let mut sums = vec![0f64; columns];
-    for centre in 0..length as i64 {
-        sums.fill(0.0);
-        for (offset, weight) in (-radius..=radius).zip(&kernel) {
-            let row = &rows[reflect(centre + offset, length as i64) * columns..][..columns];
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * f64::from(*value));
-        }
-        smoothed.extend(sums.iter().map(|sum| *sum as f32));
-    }
+    vectorised(
+        #[inline(always)]
+        || {
+            for centre in 0..length as i64 {
+                sums.fill(0.0);
+                for (offset, weight) in (-radius..=radius).zip(&kernel) {
+                    let row = &rows[reflect(centre + offset, length as i64) * columns..][..columns];
+                    sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * f64::from(*value));
+                }
+                smoothed.extend(sums.iter().map(|sum| *sum as f32));
+            }
+        },
+    );
     smoothed
 }
 
