@@ -41,7 +41,7 @@ mod tests {
             outer.push(1);
             spare.with(|inner| assert!(inner.is_empty(), "it is lent twice"));
         });
-        let found = || spare.with(|value| std::mem::take(value));
+        let found = || spare.with(std::mem::take);
         assert!([found(), found()].contains(&vec![1]));
         assert!(spare.clone().with(|value| value.is_empty()));
     }

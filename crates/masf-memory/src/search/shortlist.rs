@@ -181,9 +181,7 @@ impl ShortlistSearch {
         };
         Ok(Self { prototypes, dimensions, candidates, scratch: Spare::default() })
     }
-}
 
-impl ShortlistSearch {
     /// The directions that keys are made with, and the prototypes' mean along them, where there are keys.
     pub(crate) fn keys(&self) -> Option<(&LinearMap, &[f32])> {
         match &self.prototypes {
