@@ -31,6 +31,9 @@ pub trait FeatureExtractor: Artifact {
     fn device(&self) -> Device {
         Device::Cpu
     }
+
+    /// Frees what [`extract`](Self::extract) can make again, such as packed weights: no features will be wanted for a while. By default nothing.
+    fn release(&self) {}
 }
 
 impl<T: FeatureExtractor> From<T> for Box<dyn FeatureExtractor> {

@@ -289,6 +289,7 @@ impl DetectorBuilder {
             let _span = tracing::info_span!("features", images = images.len()).entered();
             self.extract(images, ("training images", MIN_IMAGES), preprocess, backbone.as_ref(), turns)?
         };
+        backbone.release();
         // `learned` ascends.
         let again: Vec<ImageInput> = again
             .into_iter()

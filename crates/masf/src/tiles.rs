@@ -182,6 +182,10 @@ impl FeatureExtractor for Tiled {
         self.inner.device()
     }
 
+    fn release(&self) {
+        self.inner.release();
+    }
+
     fn extract(&self, images: &Tensor) -> Result<FeaturePyramid> {
         let (batch, _, height, width) = images.dims4()?;
         let stride = self.largest_stride();

@@ -7,7 +7,7 @@ use masf_core::Normalisation;
 use masf_models::Model;
 
 use super::Backbone;
-use super::executor::Executor;
+use super::executor::Prepared;
 use crate::engine::Precision;
 use crate::networks::{self, Layer, Network};
 use crate::weights::{Problem, Problems, Weights, check};
@@ -176,9 +176,9 @@ impl BackboneBuilder {
         let needed: std::collections::BTreeSet<_> = network.requirements().into_iter().map(|r| r.name).collect();
         weights.retain(|name| needed.contains(name));
         let levels = network.levels();
-        let executor = Executor::new(&network, &weights, &self.device, self.precision)?;
-        let Self { model, normalisation, device, precision, .. } = self;
         let granularity = network.granularity();
+        let executor = Prepared::new(network, &weights, &self.device, self.precision)?;
+        let Self { model, normalisation, device, precision, .. } = self;
         Ok(Backbone { model, layers, levels, granularity, normalisation, device, precision, weights, executor })
     }
 

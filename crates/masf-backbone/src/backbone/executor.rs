@@ -1,6 +1,8 @@
 //! The one place that chooses how a network is run: convolutional ones on the engine on the CPU and on Candle elsewhere,
 //! transformers on Candle.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use candle_core::{Device, Storage, Tensor};
 
 use crate::engine::{Engine, Precision};
@@ -15,6 +17,36 @@ pub(super) enum Executor {
     Candle(Graph),
     #[cfg(feature = "vit")]
     Transformer(crate::vit::Transformer),
+}
+
+/// The executor of a network, which can be freed and made again.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    network: Network,
+    executor: Mutex<Option<Arc<Executor>>>,
+}
+
+impl Prepared {
+    /// Prepares a network with weights that have been checked; [`get`](Self::get) is to be asked with the same ones.
+    pub(super) fn new(network: Network, weights: &Weights, device: &Device, precision: Precision) -> Result<Self> {
+        let executor = Executor::new(&network, weights, device, precision)?;
+        Ok(Self { network, executor: Mutex::new(Some(Arc::new(executor))) })
+    }
+
+    /// The executor, made again if it was freed.
+    pub(super) fn get(&self, weights: &Weights, device: &Device, precision: Precision) -> Result<Arc<Executor>> {
+        let mut kept = self.executor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(executor) = &*kept {
+            return Ok(executor.clone());
+        }
+        let executor = Arc::new(Executor::new(&self.network, weights, device, precision)?);
+        Ok(kept.insert(executor).clone())
+    }
+
+    /// Frees the executor once no thread uses it.
+    pub(super) fn release(&self) {
+        *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 impl Executor {

@@ -13,7 +13,7 @@ use masf_models::Model;
 use crate::engine::Precision;
 use crate::weights::Weights;
 use crate::{BackboneError, Result};
-use executor::Executor;
+use executor::Prepared;
 
 /// The shortest side of an image that is accepted, in pixels.
 const MIN_SIDE: usize = 32;
@@ -47,7 +47,7 @@ pub struct Backbone {
     precision: Precision,
     /// What the network was made from, in the type it was stored in: a model file has to give the same bits.
     weights: Weights,
-    executor: Executor,
+    executor: Prepared,
 }
 
 impl Backbone {
@@ -90,7 +90,7 @@ impl Backbone {
     fn maps(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         check_images(images, &self.device)?;
         check_granularity(images, self.granularity)?;
-        let maps = self.executor.run(images)?;
+        let maps = self.executor.get(&self.weights, &self.device, self.precision)?.run(images)?;
         for (map, level) in maps.iter().zip(&self.levels) {
             if !is_finite(map)? {
                 return Err(BackboneError::NotFinite { backbone: self.model.name.into(), stride: level.stride });
@@ -119,6 +119,10 @@ impl FeatureExtractor for Backbone {
 
     fn device(&self) -> Device {
         self.device.clone()
+    }
+
+    fn release(&self) {
+        self.executor.release();
     }
 }
 

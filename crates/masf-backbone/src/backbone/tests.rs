@@ -4,6 +4,9 @@ use std::io::Write;
 
 use candle_core::{Device, Tensor};
 
+use masf_core::FeatureExtractor as _;
+
+use super::Backbone;
 use super::executor::Executor;
 use crate::engine::Precision;
 use crate::networks::{self, Blueprint, Network};
@@ -143,4 +146,24 @@ fn the_embedded_network_is_small() {
     let known = masf_models::find("masf-nano").and_then(|model| model.weights?.sha256);
     assert_eq!(Some(weights.sha256()), known);
     assert!(masf_models::embedded("masf-nano").is_some_and(|file| file.len() <= 4 << 20));
+}
+
+#[test]
+fn a_released_backbone_gives_the_same_bits() {
+    let (name, blueprint) = registered().find(|(name, _)| *name == "mobilenet-v2").unwrap();
+    let builder = Backbone::builder(name).unwrap().strides(&[8, 16]);
+    let backbone = builder.build(weights(&blueprint.requirements())).unwrap();
+    let image = images(1, 64, 96);
+    let values = || -> Vec<Vec<f32>> {
+        let pyramid = backbone.extract(&image).unwrap();
+        pyramid.levels().iter().map(|level| level.map.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    };
+    let before = values();
+    backbone.release();
+    assert_eq!(values(), before);
+    std::thread::scope(|scope| {
+        let found: Vec<_> = (0..3).map(|_| scope.spawn(values)).collect();
+        backbone.release();
+        found.into_iter().for_each(|found| assert_eq!(found.join().unwrap(), before));
+    });
 }

@@ -10,7 +10,7 @@ use crate::Method;
 impl Config {
     /// The part of the memory budget for the cache of extracted features.
     pub(crate) fn cache_budget(&self) -> usize {
-        self.memory_budget.0 / 4
+        self.memory_budget.0 / 16
     }
 
     /// The settings of the student.
@@ -20,7 +20,7 @@ impl Config {
 
     /// The part of the memory budget for learning.
     pub(super) fn learning_budget(&self) -> usize {
-        self.memory_budget.0 - self.cache_budget()
+        self.memory_budget.0 / 4 * 3
     }
 
     /// The settings of the fusion; the baselines take the largest value of the map, and the map as it is, as published.

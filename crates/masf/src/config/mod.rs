@@ -42,7 +42,7 @@ use crate::{ByteSize, Method};
 pub struct Config {
     /// Seed of everything random.
     pub seed: u64,
-    /// Bytes that fitting may use for features: three quarters for the memory bank's candidates, a quarter for the cache
+    /// Bytes that fitting may use for features: three quarters for the memory bank's candidates, a sixteenth for the cache
     /// of extracted features, which continues in a temporary file.
     pub memory_budget: ByteSize,
     /// What is learned: masf itself, or one of the baselines.
