@@ -250,13 +250,11 @@ impl PatchMaps {
                     #[inline(always)]
                     || {
                         for run in runs() {
-                            let places = run
-                                .iter()
-                                .map(|slot| (slot, positions[*slot] / self.grid.1, positions[*slot] % self.grid.1));
                             sums.begin(level);
-                            for (slot, row, column) in places {
+                            for slot in run {
+                                let place = (positions[*slot] / self.grid.1, positions[*slot] % self.grid.1);
                                 let start = slot * self.dimensions + offset;
-                                sums.describe(values, level, (row, column), &mut out[start..start + channels]);
+                                sums.describe(values, level, place, &mut out[start..start + channels]);
                             }
                         }
                     },

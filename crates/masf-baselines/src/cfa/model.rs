@@ -47,8 +47,12 @@ impl Patches {
         for (image, rows) in rows.chunks_exact_mut(positions * dimensions).enumerate() {
             rows.par_chunks_mut(GROUP * dimensions).enumerate().try_for_each(
                 |(group, rows)| -> masf_memory::Result<()> {
-                    for (row, position) in rows.chunks_exact_mut(dimensions).zip(group * GROUP..) {
-                        maps.describe(image, &[position], &mut row[..features])?;
+                    let group: Vec<usize> = (group * GROUP..).take(rows.len() / dimensions).collect();
+                    let mut described = vec![0f32; group.len() * features];
+                    maps.describe(image, &group, &mut described)?;
+                    let described = described.chunks_exact(features);
+                    for ((row, described), position) in rows.chunks_exact_mut(dimensions).zip(described).zip(group) {
+                        row[..features].copy_from_slice(described);
                         self.complete(row, position);
                     }
                     Ok(())
