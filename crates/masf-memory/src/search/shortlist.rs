@@ -237,10 +237,10 @@ impl Keys {
         let origin = directions.apply(&mean)?;
         let panels = Panels::new(count, directions.output());
         let mut keys = Self {
+            rows: Vec::with_capacity(count * directions.output()),
             panels,
             directions,
             origin,
-            rows: Vec::new(),
             squared_norms: Vec::with_capacity(count),
             rests: Vec::with_capacity(count),
         };
