@@ -193,11 +193,14 @@ impl Detector {
 
     /// Inspects preprocessed images `[B, 3, H, W]`.
     pub(crate) fn run(&self, images: &Tensor, geometries: &[Geometry]) -> Result<Vec<Inspection>> {
-        let span = tracing::Span::current();
-        let AnomalyMap { map, image_score, uncertainty, image_uncertainty } = in_pool(|| {
+        // Whoever listens to this thread, and what it is in, go along.
+        let (listener, span) = (tracing::dispatcher::get_default(Clone::clone), tracing::Span::current());
+        let work = || {
             let _span = span.enter();
             pipeline::run(self.backbone.as_ref(), &self.branches, self.views.as_deref(), self.fusion.as_ref(), images)
-        })?;
+        };
+        let AnomalyMap { map, image_score, uncertainty, image_uncertainty } =
+            in_pool(|| tracing::dispatcher::with_default(&listener, work))?;
         let vector = |tensor: Tensor| tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec1::<f32>();
         let scores = vector(image_score)?.into_iter().zip(vector(image_uncertainty)?);
         let (map, uncertainty) = (map.to_device(&Device::Cpu)?, uncertainty.to_device(&Device::Cpu)?);
