@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use masf_core::Error;
+use masf_core::{Error, all_finite};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::grid::Grid;
@@ -171,7 +171,7 @@ pub(crate) fn load(trainer: &mut Trainer<'_>, path: &Path) -> Result<()> {
         }
         let values: Vec<f32> =
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        match values.iter().all(|value| value.is_finite()) {
+        match all_finite(&values) {
             true => Ok(values),
             false => Err(unfit(path, format!("`{name}` holds values that are not finite"))),
         }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
-use masf_core::{FeaturePyramid, Progress, PyramidSource, vectorised};
+use candle_core::{Device, Tensor};
+use masf_core::{FeaturePyramid, Progress, PyramidSource, all_finite, with_values};
 use rayon::prelude::*;
 
 use crate::grid::{Grid, LevelGrid};
-use crate::ops::with_slice;
 use crate::{DistillError, Result};
 
 /// Least deviation of a channel, as a share of its level's root mean square deviation: channels that are hardly ever active
@@ -102,18 +101,9 @@ fn add_moments(values: &[f32], level: &LevelGrid, sums: &mut (Vec<f64>, Vec<f64>
 /// Calls `read` with the values `[B, h, w, C]` of a level.
 pub(crate) fn with_map<R>(pyramid: &FeaturePyramid, level: usize, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let level = &pyramid.levels()[level];
-    let map = level.map.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
-    with_slice(&map, |values| {
-        // A fold without a branch, which compilers vectorise.
-        let finite = values.par_chunks(1 << 14).all(|chunk| {
-            vectorised(
-                #[inline(always)]
-                || chunk.iter().fold(true, |finite, value| finite & value.is_finite()),
-            )
-        });
-        Ok(finite.then(|| read(values)))
-    })?
-    .ok_or(DistillError::NonFinite { stride: level.spec.stride })
+    let map = level.map.permute((0, 2, 3, 1))?;
+    with_values(&map, |values| values.par_chunks(1 << 14).all(all_finite).then(|| read(values)))?
+        .ok_or(DistillError::NonFinite { stride: level.spec.stride })
 }
 
 /// A batch of pyramids as the student takes it. A token holds the features of all positions of its cell, level by level, position by position.

@@ -1,7 +1,7 @@
 //! A common scale for score maps of different origin.
 
 use candle_core::{DType, Tensor};
-use masf_core::{CalibratedMap, ScoreMap};
+use masf_core::{CalibratedMap, ScoreMap, all_finite};
 
 use crate::position::{LEAST_IMAGES, PositionScales, positions_matter};
 use crate::{FusionError, PositionAware};
@@ -147,11 +147,7 @@ impl Calibration {
 
 fn finite_values(map: &ScoreMap) -> Result<Vec<f32>, FusionError> {
     let values = map.values.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-    if values.iter().all(|value| value.is_finite()) {
-        Ok(values)
-    } else {
-        Err(FusionError::NotFinite(map.name.clone()))
-    }
+    if all_finite(&values) { Ok(values) } else { Err(FusionError::NotFinite(map.name.clone())) }
 }
 
 /// The quantile of sorted values by linear interpolation (NumPy's default).

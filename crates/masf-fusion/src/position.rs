@@ -5,6 +5,7 @@
 //! to that of all positions and bounded to a factor of two either way, so that places that never vary do not become over-sensitive.
 
 use candle_core::{Device, Tensor};
+use masf_core::all_finite;
 
 use crate::FusionError;
 use crate::calibration::quantile;
@@ -65,7 +66,7 @@ impl PositionScales {
         length > 0
             && self.centre.len() == length
             && self.factor.len() == length
-            && self.centre.iter().all(|value| value.is_finite())
+            && all_finite(&self.centre)
             && self.factor.iter().all(|factor| bounds.contains(factor))
     }
 }

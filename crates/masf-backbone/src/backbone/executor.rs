@@ -3,7 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{Device, Storage, Tensor};
+use candle_core::{Device, Tensor};
+use masf_core::with_values;
 
 use crate::engine::{Engine, Precision};
 use crate::graph::Graph;
@@ -81,14 +82,7 @@ impl Executor {
 /// The maps lie channels-last in memory.
 fn run_engine(engine: &Engine, images: &Tensor) -> Result<Vec<Tensor>> {
     let (batch, _, height, width) = images.dims4()?;
-    let images = images.contiguous()?;
-    let (storage, layout) = images.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else {
-        return Err(candle_core::Error::Msg("the images are not in host memory".into()).into());
-    };
-    let (start, end) = layout.contiguous_offsets().unwrap_or_default();
-    let pixels = storage.as_slice::<f32>()?.get(start..end).unwrap_or_default();
-    let maps = engine.run(pixels, batch, height, width)?;
+    let maps = with_values(images, |pixels| engine.run(pixels, batch, height, width))??;
     let tensor = |map: crate::engine::TapMap| {
         let shape = (batch, map.height, map.width, map.channels);
         Tensor::from_vec(map.data, shape, &Device::Cpu)?.permute((0, 3, 1, 2))

@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use candle_core::{Device, Tensor};
-
 use masf_core::FeatureExtractor as _;
 
 use super::Backbone;

@@ -46,7 +46,7 @@ const CLOSE: f32 = 0.45;
 /// Search among the prototypes that a few principal directions find promising.
 ///
 /// The answer for a query depends neither on the batch nor on the threads; on processors with other vector units the shortlist may differ
-/// where estimates are equal up to rounding. Memory: the prototypes, and `2 directions` values for each.
+/// where estimates are equal up to rounding. Memory: the prototypes, `2 directions` values for each, and the buffers of as many searches as ever ran at once.
 #[derive(Clone)]
 pub struct ShortlistSearch {
     prototypes: Prototypes,
