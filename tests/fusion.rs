@@ -287,6 +287,8 @@ fn settings_of_views_and_fusion_are_checked() {
         ("views.band = [0.5, 0.1]", "views.band"),
         ("fusion.gate.views = -1.0", "fusion.gate.views"),
         ("fusion.weights = 'best'", "best"),
+        ("fusion.weights = { shares = { memory = 0.0 } }", "shares"),
+        ("fusion.fine_scale.sigma = 0.0", "fine_scale.sigma"),
         ("fusion.synthetic_defects = 1", "synthetic_defects"),
         ("threshold.drift_level = 0.0", "drift_level"),
         ("input.tile = 100", "input.tile"),

@@ -96,7 +96,10 @@ impl Args {
     fn full(&self) -> anyhow::Result<Config> {
         let mut config = match &self.config {
             Some(path) => Config::from_file(path)?,
-            None => Config::preset(self.preset),
+            None => match &self.backbone {
+                Some(name) => Config::preset_for(self.preset, name),
+                None => Config::preset(self.preset),
+            },
         };
         if let Some(name) = &self.backbone {
             config.backbone.name.clone_from(name);

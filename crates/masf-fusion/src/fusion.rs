@@ -1,18 +1,20 @@
 //! One anomaly map and one image score from several calibrated maps.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, CalibratedMap, Error, Fusion, Result, ScoreMap, Scores,
     with_values,
 };
+use rayon::prelude::*;
 
 use crate::gate::{GateUnits, Layer, blend};
 use crate::params::{FusionParams, FusionValidParams, ImageScore};
 use crate::position::PositionScales;
-use crate::smoothing::Smoother;
-use crate::{Calibration, Detail, FusionError, MapPrecision};
+use crate::smoothing::{Smoother, Smoothers};
+use crate::{Calibration, Detail, FineScale, FusionError, MapPrecision, Weights};
 
 impl FusionValidParams {
     /// Learns the scales of all score maps from the scores of held-out normal images.
@@ -42,7 +44,13 @@ impl FusionValidParams {
             .iter()
             .map(|maps| Calibration::fit_at_positions(maps, upper_quantile, position_aware))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(CalibratedFusion { params: self.0.clone(), calibrations, precisions: None, units: None })
+        Ok(CalibratedFusion {
+            params: self.0.clone(),
+            calibrations,
+            precisions: None,
+            units: None,
+            smoothers: Smoothers::default(),
+        })
     }
 }
 
@@ -57,6 +65,7 @@ pub struct CalibratedFusion {
     calibrations: Vec<Calibration>,
     precisions: Option<Vec<MapPrecision>>,
     units: Option<Vec<GateUnits>>,
+    smoothers: Smoothers,
 }
 
 /// What is written to a model file.
@@ -69,7 +78,9 @@ struct Section {
     precisions: Option<Vec<MapPrecision>>,
     #[serde(default)]
     units: Option<Vec<GateUnits>>,
-    /// That of the parameters; `None` in files of before, whose thresholds were set without detail.
+    /// Those of the parameters; `None` in files of before, whose thresholds were set without them.
+    #[serde(default)]
+    fine_scale: Option<FineScale>,
     #[serde(default)]
     detail: Option<Detail>,
 }
@@ -121,12 +132,12 @@ impl CalibratedFusion {
     pub(crate) fn weights(&self) -> Vec<f64> {
         match &self.precisions {
             Some(precisions) => precisions.iter().map(|precision| precision.weight).collect(),
-            None => equal_weights(&self.names().collect::<Vec<_>>()),
+            None => branch_weights(&self.names().collect::<Vec<_>>(), &self.params.weights),
         }
     }
 
-    fn smoother(&self, map: &Tensor, size: (usize, usize)) -> Result<Smoother> {
-        Smoother::new(map.dims2()?, size, self.params.smoothing_sigma)
+    fn smoother(&self, map: &Tensor, size: (usize, usize)) -> Result<Arc<Smoother>> {
+        self.smoothers.get(map.dims2()?, size, self.params.smoothing_sigma)
     }
 
     /// Means and variances of one image of a batch, resized and smoothed.
@@ -136,13 +147,13 @@ impl CalibratedFusion {
         index: usize,
         size: (usize, usize),
     ) -> Result<Vec<Layer>> {
-        maps.iter()
-            .map(|map| {
-                let mean = map.mean.get(index)?;
-                let smoothed = self.smoother(&mean, size)?.apply(&mean)?;
-                Ok(Layer { mean: values(&smoothed)?, variance: self.variance(map, index, size)? })
-            })
-            .collect()
+        let layers = maps.par_iter().map(|map| {
+            let mean = map.mean.get(index)?;
+            let smoothed = self.smoother(&mean, size)?.apply(&mean)?;
+            Ok(Layer { mean: values(&smoothed)?, variance: self.variance(map, index, size)? })
+        });
+        // All first: of several errors that of the first map.
+        layers.collect::<Vec<Result<Layer>>>().into_iter().collect()
     }
 
     /// The smoothed variance over the views; `None` where it is zero everywhere.
@@ -172,9 +183,13 @@ impl CalibratedFusion {
             let expected = format!("the {} that it was fitted on", self.maps());
             return Err(Error::argument("number of score maps", maps.len(), expected));
         }
-        let layers = self.layers_of_image(maps, index, size)?;
-        let (scores, deviations) = blend(&layers, &self.weights(), gate);
+        let (layers, weights) = (self.layers_of_image(maps, index, size)?, self.weights());
+        let (mut scores, deviations) = blend(&layers, &weights, gate);
         let (score, image_uncertainty) = self.image_score(&scores, &deviations);
+        let smoothed = |sum: &Tensor, sigma| {
+            self.smoothers.get(sum.dims2()?, size, self.params.smoothing_sigma.hypot(sigma))?.apply(sum)
+        };
+        self.params.fine_scale.add_to(&mut scores, maps, &weights, index, &smoothed)?;
         let tensor = |values: Vec<f32>| Ok::<_, Error>(Tensor::from_vec(values, size, maps[0].mean.device())?);
         Ok(FusedImage { map: tensor(scores)?, score, uncertainty: tensor(deviations)?, image_uncertainty })
     }
@@ -216,7 +231,7 @@ impl CalibratedFusion {
 }
 
 /// The branch that a map comes from: its name up to the first full stop, as in `student.8.raw`.
-fn branch(name: &str) -> &str {
+pub(crate) fn branch(name: &str) -> &str {
     name.split_once('.').map_or(name, |(branch, _)| branch)
 }
 
@@ -225,11 +240,15 @@ pub(crate) fn maps_of_branch(names: &[&str]) -> Vec<usize> {
     names.iter().map(|name| names.iter().filter(|other| branch(other) == branch(name)).count()).collect()
 }
 
-/// Weights with which all branches, and all maps of a branch, count alike; they add up to 1.
-fn equal_weights(names: &[&str]) -> Vec<f64> {
-    let counts = maps_of_branch(names);
-    let branches: f64 = counts.iter().map(|count| 1.0 / *count as f64).sum();
-    counts.into_iter().map(|count| 1.0 / (branches * count as f64)).collect()
+/// Weights with which branches count for their shares, or alike, and all maps of a branch alike; they add up to 1.
+fn branch_weights(names: &[&str], weights: &Weights) -> Vec<f64> {
+    let share = |name: &str| match weights {
+        Weights::Shares(shares) => shares.get(branch(name)).copied().unwrap_or(1.0),
+        Weights::Equal | Weights::Learned => 1.0,
+    };
+    let maps = maps_of_branch(names).into_iter().zip(names).map(|(count, name)| share(name) / count as f64);
+    let sum: f64 = maps.clone().sum();
+    maps.map(|weight| weight / sum).collect()
 }
 
 /// The largest `share` of values, at least one if there are any, in descending order: what is summed up in it does not depend on how they were found.
@@ -306,6 +325,7 @@ impl Artifact for CalibratedFusion {
             calibrations: self.calibrations.clone(),
             precisions: self.precisions.clone(),
             units: self.units.clone(),
+            fine_scale: Some(self.params.fine_scale),
             detail: Some(self.params.detail),
         })?;
         for (index, calibration) in self.calibrations.iter().enumerate() {
@@ -319,7 +339,8 @@ impl Artifact for CalibratedFusion {
     }
 
     fn read(reader: &ArtifactReader<'_>) -> Result<Self> {
-        let Section { mut params, mut calibrations, precisions, units, detail } = reader.section()?;
+        let Section { mut params, mut calibrations, precisions, units, fine_scale, detail } = reader.section()?;
+        params.fine_scale = fine_scale.unwrap_or(FineScale::OFF);
         params.detail = detail.unwrap_or(Detail::OFF);
         let invalid = |error: FusionError| reader.invalid(error.to_string());
         params.clone().check().map_err(invalid)?;
@@ -344,7 +365,7 @@ impl Artifact for CalibratedFusion {
             }
             units.iter().try_for_each(GateUnits::check).map_err(invalid)?;
         }
-        Ok(Self { params, calibrations, precisions, units })
+        Ok(Self { params, calibrations, precisions, units, smoothers: Smoothers::default() })
     }
 }
 

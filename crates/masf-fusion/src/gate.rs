@@ -9,6 +9,8 @@
 //! The variance of the score is that of the mixture of branches: `U = sum w_b g_b (v_b + (z_b - F)^2) / sum w_b g_b` (law of
 //! total variance).
 
+use rayon::prelude::*;
+
 use crate::calibration::quantile;
 use crate::{FusionError, Gate};
 
@@ -16,6 +18,9 @@ use crate::{FusionError, Gate};
 const UNIT: f64 = 0.9;
 /// Least unit: below it, differences are rounding.
 const LEAST_UNIT: f64 = 1e-3;
+
+/// Fewer are not worth a task of their own.
+const PIXELS_PER_TASK: usize = 4096;
 
 /// Units of the gate for one score map.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -68,44 +73,48 @@ fn weighted_mean(layers: &[Layer], weights: &[f64], pixel: usize) -> f64 {
 /// Score and standard deviation of every pixel. `weights` add up to 1.
 pub(crate) fn blend(layers: &[Layer], weights: &[f64], gate: Option<(Gate, &[GateUnits])>) -> (Vec<f32>, Vec<f32>) {
     let pixels = layers.first().map_or(0, |layer| layer.mean.len());
-    let mut gated = vec![0.0; layers.len()];
     (0..pixels)
-        .map(|pixel| {
-            let plain = weighted_mean(layers, weights, pixel);
-            let fused = match gate {
-                None => {
-                    gated.copy_from_slice(weights);
-                    plain
-                }
-                Some((gate, units)) => {
-                    let mut sum = 0.0;
-                    for (((gated, weight), layer), units) in gated.iter_mut().zip(weights).zip(layers).zip(units) {
-                        let (mean, variance) = layer.at(pixel);
-                        let deviation = relative_deviation(mean, variance) / units.views;
-                        let distance = relative_distance(mean, plain) / units.disagreement;
-                        let doubt = gate.views * deviation * deviation + gate.disagreement * distance * distance;
-                        *gated = weight / (1.0 + doubt);
-                        sum += *gated;
-                    }
-                    // Weights are positive somewhere and doubts finite, so the sum is above zero but for underflow.
-                    if sum > f64::MIN_POSITIVE {
-                        gated.iter_mut().for_each(|weight| *weight /= sum);
-                    } else {
+        .into_par_iter()
+        .with_min_len(PIXELS_PER_TASK)
+        .map_init(
+            || vec![0.0; layers.len()],
+            |gated, pixel| {
+                let plain = weighted_mean(layers, weights, pixel);
+                let fused = match gate {
+                    None => {
                         gated.copy_from_slice(weights);
+                        plain
                     }
-                    weighted_mean(layers, &gated, pixel)
-                }
-            };
-            let variance: f64 = layers
-                .iter()
-                .zip(&gated)
-                .map(|(layer, weight)| {
-                    let (mean, variance) = layer.at(pixel);
-                    weight * (variance + (mean - fused) * (mean - fused))
-                })
-                .sum();
-            (fused as f32, variance.max(0.0).sqrt() as f32)
-        })
+                    Some((gate, units)) => {
+                        let mut sum = 0.0;
+                        for (((gated, weight), layer), units) in gated.iter_mut().zip(weights).zip(layers).zip(units) {
+                            let (mean, variance) = layer.at(pixel);
+                            let deviation = relative_deviation(mean, variance) / units.views;
+                            let distance = relative_distance(mean, plain) / units.disagreement;
+                            let doubt = gate.views * deviation * deviation + gate.disagreement * distance * distance;
+                            *gated = weight / (1.0 + doubt);
+                            sum += *gated;
+                        }
+                        // Weights are positive somewhere and doubts finite, so the sum is above zero but for underflow.
+                        if sum > f64::MIN_POSITIVE {
+                            gated.iter_mut().for_each(|weight| *weight /= sum);
+                        } else {
+                            gated.copy_from_slice(weights);
+                        }
+                        weighted_mean(layers, gated, pixel)
+                    }
+                };
+                let variance: f64 = layers
+                    .iter()
+                    .zip(gated.iter())
+                    .map(|(layer, weight)| {
+                        let (mean, variance) = layer.at(pixel);
+                        weight * (variance + (mean - fused) * (mean - fused))
+                    })
+                    .sum();
+                (fused as f32, variance.max(0.0).sqrt() as f32)
+            },
+        )
         .unzip()
 }
 

@@ -3,11 +3,11 @@
 //! 1. [`Calibration`] brings every score map to a common scale: on held-out normal images its median becomes 0 and an upper
 //!    quantile 1, for the map as a whole or position by position ([`PositionAware`]).
 //! 2. [`CalibratedFusion`] averages the calibrated maps, resizes the mean to the image and smooths it; the image score is
-//!    read from the result ([`ImageScore`]). Plainly all maps weigh alike. [`CalibratedFusion::learn`] weighs them by their
-//!    precision in telling synthetic defects from normal images ([`Weights`], [`MapPrecision`]), and learns the units of the
+//!    read from the result ([`ImageScore`]). Branches have stated shares, or weigh alike, or [`CalibratedFusion::learn`] weighs them by their
+//!    precision in telling synthetic defects from normal images ([`Weights`], [`MapPrecision`]); it also learns the units of the
 //!    [`Gate`], which lowers the weight of a branch where it varies over test-time views or stands alone. Uncertainty maps come
 //!    from the same variance and disagreement.
-//!    [`Detail`] of the image then sharpens maps; image scores stay.
+//!    [`FineScale`] and the [`Detail`] of the image then sharpen maps; image scores stay.
 //! 3. [`conformal_threshold`] turns the image scores of normal images into a [`Threshold`] for a stated false-alarm rate;
 //!    [`kolmogorov_smirnov`] tells whether later scores still look like those.
 //!
@@ -22,6 +22,7 @@ mod calibration;
 mod detail;
 mod drift;
 mod error;
+mod fine;
 mod fusion;
 mod gate;
 mod learn;
@@ -35,6 +36,7 @@ pub use calibration::Calibration;
 pub use detail::Detail;
 pub use drift::{KolmogorovSmirnov, kolmogorov_smirnov};
 pub use error::FusionError;
+pub use fine::FineScale;
 pub use fusion::CalibratedFusion;
 pub use learn::DefectMaps;
 pub use params::{FusionParams, FusionValidParams, Gate, ImageScore, PositionAware, Weights};

@@ -1,6 +1,8 @@
 //! The settings of the fusion and their check.
 
-use crate::{Detail, FusionError};
+use std::collections::BTreeMap;
+
+use crate::{Detail, FineScale, FusionError};
 
 /// How the score of an image is read from its anomaly map.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -14,15 +16,23 @@ pub enum ImageScore {
 }
 
 /// How the score maps of branches and scales are weighed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Weights {
-    /// All alike.
-    #[default]
+    /// All branches alike.
     Equal,
+    /// What the branch of a name counts for beside one that is not named, which counts 1; above 0 and at most 1000. All maps of a branch count alike.
+    Shares(BTreeMap<String, f64>),
     /// By their precision in telling synthetic defects from normal images; see [`log_variance`](crate::log_variance).
     Learned,
+}
+
+impl Default for Weights {
+    /// The memory bank counts twice.
+    fn default() -> Self {
+        Self::Shares([("memory".to_owned(), 2.0)].into())
+    }
 }
 
 /// Whether median and scale of normal scores are taken position by position.
@@ -79,6 +89,8 @@ pub struct FusionParams {
     pub synthetic_defects: usize,
     /// Where branches lose weight for lack of agreement.
     pub gate: Gate,
+    /// How strongly maps follow the finest scale of branches that have several; image scores do not depend on it.
+    pub fine_scale: FineScale,
     /// How strongly maps follow what the image shows; image scores do not depend on it.
     pub detail: Detail,
 }
@@ -90,9 +102,10 @@ impl Default for FusionParams {
             upper_quantile: 0.995,
             image_score: ImageScore::TopFraction(0.01),
             position_aware: PositionAware::Never,
-            weights: Weights::Equal,
+            weights: Weights::default(),
             synthetic_defects: 100,
             gate: Gate::default(),
+            fine_scale: FineScale::default(),
             detail: Detail::default(),
         }
     }
@@ -131,6 +144,12 @@ impl FusionParams {
                 return wrong(name, value, "0 to 100");
             }
         }
+        if let Weights::Shares(shares) = &self.weights
+            && let Some(share) = shares.values().find(|share| !(**share > 0.0 && **share <= 1000.0))
+        {
+            return wrong("fusion.weights.shares", *share, "above 0 and at most 1000");
+        }
+        self.fine_scale.check()?;
         self.detail.check()?;
         Ok(FusionValidParams(self))
     }
@@ -150,12 +169,18 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         let default = FusionParams::default();
+        let shares = |share| Weights::Shares([("memory".to_owned(), share)].into());
+        let fine = |gain, sigma| FusionParams { fine_scale: FineScale { gain, sigma }, ..default.clone() };
         let gate = |views, disagreement| FusionParams { gate: Gate { views, disagreement }, ..default.clone() };
         let wrong = [
             (FusionParams { smoothing_sigma: f64::NAN, ..default.clone() }, "smoothing_sigma"),
             (FusionParams { upper_quantile: 0.5, ..default.clone() }, "upper_quantile"),
             (FusionParams { image_score: ImageScore::TopFraction(0.0), ..default.clone() }, "top_fraction"),
             (FusionParams { synthetic_defects: 7, ..default.clone() }, "synthetic_defects"),
+            (FusionParams { weights: shares(0.0), ..default.clone() }, "weights.shares"),
+            (FusionParams { weights: shares(f64::NAN), ..default.clone() }, "weights.shares"),
+            (fine(-0.5, 16.0), "fine_scale.gain"),
+            (fine(0.5, 0.0), "fine_scale.sigma"),
             (gate(-1.0, 0.0), "gate.views"),
             (gate(0.0, f64::NAN), "gate.disagreement"),
             (FusionParams { detail: Detail { gain: f64::NAN, radius: 8 }, ..default.clone() }, "detail.gain"),

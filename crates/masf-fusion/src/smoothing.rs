@@ -5,6 +5,7 @@
 //! four standard deviations, normalised, mirrored at the border (`reflect`: d c b a | a b c d | d c b a).
 
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use masf_core::resample::bilinear_matrix;
@@ -84,6 +85,53 @@ impl Smoother {
             },
         );
         Ok(Tensor::from_vec(smoothed, (height, width), map.device())?)
+    }
+}
+
+/// Smoothers that were made, as every image needs the same few. A copy begins with none, and all are equal: they are nothing but time saved.
+#[derive(Default)]
+pub(crate) struct Smoothers(Mutex<Vec<(Request, Arc<Smoother>)>>);
+
+/// Sizes from and to, and the standard deviation.
+type Request = ((usize, usize), (usize, usize), f64);
+
+/// Most that are kept: a fusion of two branches needs three for each size of input.
+const KEPT: usize = 12;
+
+impl Smoothers {
+    /// As [`Smoother::new`].
+    pub(crate) fn get(&self, from: (usize, usize), to: (usize, usize), sigma: f64) -> Result<Arc<Smoother>> {
+        let request = (from, to, sigma);
+        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, found)) = kept().iter().find(|(made, _)| *made == request) {
+            return Ok(found.clone());
+        }
+        // Made without the lock: several threads may make the same one at first, and each is as good.
+        let made = Arc::new(Smoother::new(from, to, sigma)?);
+        let mut kept = kept();
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push((request, made.clone()));
+        Ok(made)
+    }
+}
+
+impl Clone for Smoothers {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Smoothers {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl std::fmt::Debug for Smoothers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Smoothers")
     }
 }
 

@@ -249,6 +249,7 @@ impl DetectorBuilder {
         if branches.is_empty() {
             match self.config.method {
                 Method::Masf => {
+                    check_shares(&self.config.fusion.weights)?;
                     for branch in &self.config.branches {
                         match branch {
                             Branch::Memory => {
@@ -385,5 +386,17 @@ impl DetectorBuilder {
             images_sha256: digest.finish(),
         };
         Ok((extraction.finish()?, learned, provenance, report))
+    }
+}
+
+/// Refuses shares of branches that the configuration cannot have; branches of one's own may have any name.
+fn check_shares(weights: &Weights) -> Result<()> {
+    const NAMES: [&str; 2] = ["memory", "student"];
+    match weights {
+        Weights::Shares(shares) => match shares.keys().find(|name| !NAMES.contains(&name.as_str())) {
+            Some(unknown) => Err(Error::argument("branch of fusion.weights.shares", unknown, NAMES.join(" or "))),
+            None => Ok(()),
+        },
+        _ => Ok(()),
     }
 }

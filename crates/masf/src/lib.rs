@@ -106,8 +106,8 @@ pub use masf_core::{DeviceChoice, Error, Fault, FeatureExtractor, Fit, Progress,
 pub use masf_data::{ImageInput, Size};
 pub use masf_distill::{Checkpoints, Positions, StudentParams, Targets};
 pub use masf_fusion::{
-    Detail, FusionParams, Gate, ImageScore, MapPrecision, NormalisedScore, PositionAware, Threshold, ThresholdSource,
-    Weights,
+    Detail, FineScale, FusionParams, Gate, ImageScore, MapPrecision, NormalisedScore, PositionAware, Threshold,
+    ThresholdSource, Weights,
 };
 pub use masf_memory::{CellKeys, MemoryBankParams, Reduction, Search, Standardisation};
 pub use masf_tta::ViewParams;

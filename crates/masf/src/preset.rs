@@ -11,12 +11,12 @@ use crate::{Branch, Config};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Preset {
-    /// The least time per image: a small memory bank alone, no views.
+    /// The least time per image, and to fit: the memory bank alone.
     Fast,
-    /// The default configuration.
+    /// The default configuration: memory bank and, with most backbones, student.
     #[default]
     Balanced,
-    /// Both branches: memory bank and student.
+    /// Both branches, with twice the prototypes.
     Accurate,
 }
 
@@ -52,13 +52,14 @@ impl FromStr for Preset {
 impl Config {
     /// The configuration of a preset.
     ///
-    /// `balanced` is [`Config::default`]. Its only branch is the memory bank; `fast` has half its prototypes, `accurate` adds the student.
+    /// `fast` has the memory bank alone. `balanced` is [`Config::for_backbone`]: with most backbones the student beside it, but not with the default one.
+    /// `accurate` always has both, and twice the prototypes.
     /// What it gains and costs: `docs/fusion.md`.
     ///
     /// ```
     /// use masf::{Config, Preset};
     /// assert_eq!(Config::preset(Preset::Balanced), Config::default());
-    /// assert_eq!(Config::preset(Preset::Accurate).branches.len(), 2);
+    /// assert_eq!(Config::preset(Preset::Fast).branches, [masf::Branch::Memory]);
     /// ```
     pub fn preset(preset: Preset) -> Self {
         Self::preset_for(preset, &Self::default().backbone.name)
@@ -69,12 +70,12 @@ impl Config {
         let mut config = Self::for_backbone(backbone);
         // The one place that says what each preset has. `Balanced` is the default configuration.
         match preset {
-            Preset::Fast => {
-                config.branches = vec![Branch::Memory];
-                config.memory.prototypes /= 2;
-            }
+            Preset::Fast => config.branches = vec![Branch::Memory],
             Preset::Balanced => {}
-            Preset::Accurate => config.branches = vec![Branch::Memory, Branch::Distill],
+            Preset::Accurate => {
+                config.branches = vec![Branch::Memory, Branch::Distill];
+                config.memory.prototypes *= 2;
+            }
         }
         config
     }

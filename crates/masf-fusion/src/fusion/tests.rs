@@ -48,7 +48,7 @@ fn equal_weights_give_the_bits_that_they_always_gave() -> Result<()> {
     for (image_score, expected) in
         [(ImageScore::Max, [0.790_843_84, 0.333_034_2]), (ImageScore::TopFraction(0.05), [0.570_439_16, 0.305_845_35])]
     {
-        let fusion = fitted(FusionParams { image_score, ..FusionParams::default() })?;
+        let fusion = fitted(FusionParams { image_score, weights: Weights::Equal, ..FusionParams::default() })?;
         let calibrated = fusion.calibrate(&scores(3, 2))?;
         let fused = fusion.fuse(&calibrated, (64, 48))?;
         // Numbers of the first version of this fusion, which had nothing but equal weights.
@@ -68,6 +68,81 @@ fn equal_weights_give_the_bits_that_they_always_gave() -> Result<()> {
             assert_eq!(bits(&fused.map.get(image)?)?, bits(&mean)?);
         }
     }
+    Ok(())
+}
+
+#[test]
+fn branches_count_for_their_shares() -> Result<()> {
+    let names = ["memory", "student.8.raw", "student.16.raw"];
+    let shares = |share| Weights::Shares([("memory".to_owned(), share)].into());
+    assert_eq!(branch_weights(&names, &Weights::Equal), [0.5, 0.25, 0.25]);
+    assert_eq!(branch_weights(&names, &shares(3.0)), [0.75, 0.125, 0.125]);
+    assert_eq!(branch_weights(&names[1..], &shares(3.0)), [0.5, 0.5]);
+    let default = fitted(FusionParams::default())?;
+    let calibrated = default.calibrate(&scores(3, 1))?;
+    let mean = |fusion: &CalibratedFusion| -> Result<f32> {
+        Ok(fusion.fuse(&calibrated, (64, 48))?.map.mean_all()?.to_scalar::<f32>()?)
+    };
+    let single = |branch: usize| -> Result<f32> { Ok(calibrated[branch].mean.mean_all()?.to_scalar::<f32>()?) };
+    // Smoothing near the border shifts means a little.
+    assert!((mean(&default)? - (2.0 * single(0)? + single(1)?) / 3.0).abs() < 0.03);
+    Ok(())
+}
+
+#[test]
+fn the_fine_scale_changes_maps_and_no_image_score() -> Result<()> {
+    let mut two_scales = scores(3, 1);
+    for (map, name) in two_scales.maps.iter_mut().zip(["student.8.raw", "student.16.raw"]) {
+        map.name = name.into();
+    }
+    let fuse = |gain| -> Result<AnomalyMap> {
+        let fine_scale = FineScale { gain, ..FineScale::default() };
+        let fusion = FusionParams { fine_scale, ..FusionParams::default() }.check()?.fit(&[two_scales.clone()])?;
+        fusion.fuse(&fusion.calibrate(&two_scales)?, (64, 48))
+    };
+    let (with, without) = (fuse(0.5)?, fuse(0.0)?);
+    assert_eq!(with.image_score.to_vec1::<f32>()?, without.image_score.to_vec1::<f32>()?);
+    assert_eq!(with.uncertainty.to_vec3::<f32>()?, without.uncertainty.to_vec3::<f32>()?);
+    assert_ne!(with.map.to_vec3::<f32>()?, without.map.to_vec3::<f32>()?);
+    Ok(())
+}
+
+/// A fusion as files had it before maps had details.
+struct Older(CalibratedFusion);
+
+#[derive(serde::Serialize)]
+struct OlderSection {
+    params: FusionParams,
+    calibrations: Vec<Calibration>,
+}
+
+impl Artifact for Older {
+    fn tag(&self) -> &'static str {
+        CalibratedFusion::TAG
+    }
+
+    fn write(&self, writer: &mut ArtifactWriter) -> Result<()> {
+        let CalibratedFusion { params, calibrations, .. } = self.0.clone();
+        writer.section(&OlderSection { params, calibrations })
+    }
+
+    fn read(reader: &ArtifactReader<'_>) -> Result<Self> {
+        CalibratedFusion::read(reader).map(Self)
+    }
+}
+
+#[test]
+fn files_of_before_are_read_without_what_they_did_not_have() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|e| Error::io("temp", e))?;
+    let path = folder.path().join("fusion.masf");
+    save(
+        &Older(fitted(FusionParams { weights: Weights::Equal, ..Default::default() })?),
+        &path,
+        SaveOptions::default(),
+    )?;
+    let Older(fusion) = Older::read(&ModelFile::open(&path, ReadOptions::default())?.root()?)?;
+    assert!(!fusion.params().fine_scale.is_on() && !fusion.params().detail.is_on());
+    assert_eq!(fusion.weights(), [0.5, 0.5]);
     Ok(())
 }
 

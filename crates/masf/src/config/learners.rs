@@ -1,7 +1,7 @@
 //! What the settings of masf's own parts come to.
 
 use masf_distill::StudentParams;
-use masf_fusion::{Detail, FusionParams, ImageScore};
+use masf_fusion::{Detail, FineScale, FusionParams, ImageScore};
 use masf_memory::MemoryBankParams;
 
 use super::Config;
@@ -28,7 +28,7 @@ impl Config {
         let mut params = self.fusion.clone();
         if self.method != Method::Masf {
             params.image_score = ImageScore::Max;
-            params.detail = Detail::OFF;
+            (params.fine_scale, params.detail) = (FineScale::OFF, Detail::OFF);
         }
         params
     }

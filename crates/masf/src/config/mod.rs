@@ -13,6 +13,7 @@ use masf_data::{Preprocess, Resize, Size};
 use masf_distill::StudentParams;
 use masf_fusion::FusionParams;
 use masf_memory::{MemoryBankParams, Reduction, Search, Standardisation};
+use masf_models::Architecture;
 use masf_tta::ViewParams;
 
 pub use baselines::{PadimConfig, PatchCoreConfig};
@@ -21,7 +22,7 @@ use crate::{ByteSize, Method};
 
 /// All settings, with defaults for each; read from TOML, refused if a key is unknown.
 ///
-/// The defaults are the same for all backbones, except where a backbone cannot have them: see [`Config::for_backbone`].
+/// The defaults are the same for all backbones, with the exceptions of [`Config::for_backbone`].
 ///
 /// The file `docs/masf.toml` lists every option with its default and its meaning.
 ///
@@ -245,7 +246,7 @@ impl Default for MemoryConfig {
             reduction: params.reduction,
             candidates: params.candidates,
             projection: params.projection,
-            prototypes: 2 * params.prototypes,
+            prototypes: params.prototypes,
             search: params.search,
             anchor_channels: params.anchor_channels,
             anchor_weight: params.anchor_weight,
@@ -285,14 +286,25 @@ impl Config {
     /// Networks that cut images into patches have no levels at strides 8 and 16, and take sides that are multiples of the patch:
     /// for them `strides` is the patch's side, and `size` the largest multiple of it up to 256.
     ///
+    /// Convolutional networks that learned from ImageNet have both branches. `masf-nano`, whose few features give the student too little to restore
+    /// (`docs/fusion.md`), and what is neither have the memory bank alone.
+    ///
     /// ```
     /// let config = masf::Config::for_backbone("dinov2-vits14");
     /// assert_eq!((config.backbone.strides, config.input.size.to_string().as_str()), (vec![14], "252x252"));
+    /// assert_eq!(masf::Config::for_backbone("resnet50-v2").branches.len(), 2);
+    /// assert_eq!(masf::Config::for_backbone("masf-nano"), masf::Config::default());
     /// ```
     pub fn for_backbone(name: &str) -> Self {
         let mut config = Self::default();
         name.clone_into(&mut config.backbone.name);
-        if let Some(patch) = masf_models::find(name).and_then(|model| model.architecture.patch()) {
+        let architecture = masf_models::find(name).map(|model| model.architecture);
+        if let Some(Architecture::MobileNetV2 { .. } | Architecture::ResNet50V2 | Architecture::ResNet { .. }) =
+            architecture
+        {
+            config.branches = vec![Branch::Memory, Branch::Distill];
+        }
+        if let Some(patch) = architecture.and_then(|architecture| architecture.patch()) {
             config.backbone.strides = vec![patch];
             let whole = |side: u32| (side as usize / patch * patch) as u32;
             config.input.size = Size::new(whole(config.input.size.height), whole(config.input.size.width));
@@ -332,8 +344,12 @@ impl Config {
     fn parse(text: &str) -> Result<Self, toml::de::Error> {
         let mut config: Self = toml::from_str(text)?;
         let given: toml::Table = toml::from_str(text)?;
+        let named = given.contains_key("branches");
         let given = |section: &str, key: &str| given.get(section).is_some_and(|section| section.get(key).is_some());
         let defaults = Self::for_backbone(&config.backbone.name);
+        if !named {
+            config.branches = defaults.branches;
+        }
         if !given("backbone", "strides") {
             config.backbone.strides = defaults.backbone.strides;
         }
