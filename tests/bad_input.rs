@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
 use masf::data::Dataset;
-use masf::{Config, Detector, Error, Fault, Result, Silent};
+use masf::{Config, Detector, Error, Fault, Result, Silent, Weights};
 use masf_tests::{dataset, fitted, quick_config, training_images};
 use tempfile::TempDir;
 
@@ -114,6 +114,16 @@ fn one_training_image() -> Result<()> {
         detector.threshold().source,
         masf::ThresholdSource::Conformal { extrapolated: true, images: 2, .. }
     ));
+    Ok(())
+}
+
+#[test]
+fn shares_of_branches_that_do_not_exist() -> Result<()> {
+    let mut config = quick_config();
+    config.fusion.weights = Weights::Shares([("memroy".to_owned(), 2.0)].into());
+    let error = Detector::builder().config(config).fit(training_images()?).expect_err("a name is wrong");
+    assert_eq!(error.fault(), Fault::Argument);
+    assert_names(&error, &["fusion.weights.shares", "memroy", "memory or student"]);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The rows of the ablation: what each changes in the full configuration. Parts that are off by default have rows that turn them on.
 
-use masf::{Branch, Config, Detail, Gate, Method, PositionAware, Preset, Weights};
+use masf::{Branch, Config, Detail, FineScale, Gate, Method, PositionAware, Preset, Weights};
 
 /// A row: the full configuration with one part off or another one on, or a baseline.
 pub(crate) struct Row {
@@ -99,6 +99,12 @@ pub(crate) const ROWS: &[Row] = &[
         change: |config| config.memory.turns = 4,
     },
     Row {
+        name: "equal-weights",
+        what: "all branches weighed alike (UGHF without shares)",
+        trains_again: false,
+        change: |config| config.fusion.weights = Weights::Equal,
+    },
+    Row {
         name: "learned-weights",
         what: "branches and scales weighed by synthetic defects (UGHF's precision; off by default)",
         trains_again: false,
@@ -115,6 +121,12 @@ pub(crate) const ROWS: &[Row] = &[
         what: "four test-time views by phase noise (TTSA; off by default)",
         trains_again: false,
         change: |config| config.views.noise = 4,
+    },
+    Row {
+        name: "no-fine-scale",
+        what: "anomaly maps in which all scales count alike",
+        trains_again: false,
+        change: |config| config.fusion.fine_scale = FineScale::OFF,
     },
     Row {
         name: "no-detail",

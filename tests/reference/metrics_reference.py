@@ -17,6 +17,11 @@ import sklearn
 import sklearn.metrics as skm
 
 
+def short(values):
+    """The shortest decimals that round to the same 32-bit numbers."""
+    return [float(str(np.float32(value))) for value in values]
+
+
 def f1_max(scores, labels):
     thresholds = np.unique(scores)[::-1]
     values = [skm.f1_score(labels, scores >= t) for t in thresholds]
@@ -68,7 +73,7 @@ def aupro(maps, masks, limit):
 def image_case(name, scores, labels):
     scores = np.asarray(scores, dtype=np.float32).astype(np.float64)
     labels = np.asarray(labels, dtype=bool)
-    return {"name": name, "scores": scores.tolist(), "labels": labels.tolist(), "expected": ranking(scores, labels)}
+    return {"name": name, "scores": short(scores), "labels": labels.tolist(), "expected": ranking(scores, labels)}
 
 
 def pixel_case(name, maps, masks):
@@ -83,7 +88,7 @@ def pixel_case(name, maps, masks):
     alone = [aupro([m], [k], 0.3) for m, k in zip(maps, full) if k.any()]
     expected["mean_image_aupro"] = np.mean(alone)
     images = [
-        {"shape": m.shape, "map": m.ravel().tolist(), "mask": None if k is None else k.ravel().astype(int).tolist()}
+        {"shape": m.shape, "map": short(m.ravel()), "mask": None if k is None else k.ravel().astype(int).tolist()}
         for m, k in zip(maps, masks)
     ]
     return {"name": name, "images": images, "expected": expected}

@@ -29,9 +29,9 @@ pub enum Weights {
 }
 
 impl Default for Weights {
-    /// The memory bank counts twice.
+    /// The memory bank counts four times.
     fn default() -> Self {
-        Self::Shares([("memory".to_owned(), 2.0)].into())
+        Self::Shares([("memory".to_owned(), 4.0)].into())
     }
 }
 

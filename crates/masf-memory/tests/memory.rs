@@ -55,8 +55,10 @@ fn the_peak_stays_within_the_budget() -> Result<()> {
     let image_bytes = 4 * (CHANNELS.0 * SIDE * (SIDE + 2) + CHANNELS.1 * 8 * 9);
     let batches = 4 * image_bytes * 4;
     let source = Made(90);
-    // The buffers that the matrix product keeps for every thread are no part of a bank.
-    drop(MemoryBankParams { prototypes: 1200, ..MemoryBankParams::default() }.check()?.fit(&source, &Silent)?);
+    // The buffers that the matrix product keeps for every thread are no part of a bank: this thread has its own now, and every thread of the pool, busy or not.
+    let fit = MemoryBankParams { prototypes: 1200, ..MemoryBankParams::default() }.check()?;
+    drop(fit.fit(&source, &Silent)?);
+    rayon::broadcast(|_| fit.fit(&source, &Silent).map(drop)).into_iter().collect::<Result<()>>()?;
     for (memory_budget, projection) in [(20 << 20, 64), (40 << 20, 64), (24 << 20, 0)] {
         let params = MemoryBankParams { prototypes: 1200, memory_budget, projection, ..MemoryBankParams::default() };
         let fit = params.check()?;
