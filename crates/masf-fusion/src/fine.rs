@@ -62,9 +62,9 @@ impl FineScale {
         index: usize,
         smoothed: &dyn Fn(&Tensor, f64) -> Result<Tensor>,
     ) -> Result<()> {
-        let fine = fine_maps(maps)?;
-        let total: f64 = fine.iter().map(|index| weights[*index]).sum();
-        if !self.is_on() || total <= 0.0 {
+        let fine = if self.is_on() { fine_maps(maps)? } else { Vec::new() };
+        let total: f64 = fine.iter().map(|place| weights[*place]).sum();
+        if total <= 0.0 {
             return Ok(());
         }
         // Everything is linear: maps of one size are summed up before they are enlarged.
