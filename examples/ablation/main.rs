@@ -94,12 +94,10 @@ fn main() -> ExitCode {
 
 impl Args {
     fn full(&self) -> anyhow::Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::from_file(path)?,
-            None => match &self.backbone {
-                Some(name) => Config::preset_for(self.preset, name),
-                None => Config::preset(self.preset),
-            },
+        let mut config = match (&self.config, &self.backbone) {
+            (Some(path), _) => Config::from_file(path)?,
+            (None, Some(name)) => Config::preset_for(self.preset, name),
+            (None, None) => Config::preset(self.preset),
         };
         if let Some(name) = &self.backbone {
             config.backbone.name.clone_from(name);

@@ -50,12 +50,11 @@ impl Detail {
     }
 
     pub(crate) fn check(&self) -> Result<(), FusionError> {
-        let wrong = |name, value: String, expected| Err(FusionError::Parameter { name, value, expected });
         if !(0.0..=10.0).contains(&self.gain) {
-            return wrong("fusion.detail.gain", self.gain.to_string(), "0 to 10");
+            return Err(FusionError::parameter("fusion.detail.gain", self.gain, "0 to 10"));
         }
         if !(1..=1000).contains(&self.radius) {
-            return wrong("fusion.detail.radius", self.radius.to_string(), "1 to 1000 pixels");
+            return Err(FusionError::parameter("fusion.detail.radius", self.radius, "1 to 1000 pixels"));
         }
         Ok(())
     }

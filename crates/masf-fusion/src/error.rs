@@ -60,6 +60,12 @@ pub enum FusionError {
     Core(#[from] Error),
 }
 
+impl FusionError {
+    pub(crate) fn parameter(name: &'static str, value: impl ToString, expected: &'static str) -> Self {
+        Self::Parameter { name, value: value.to_string(), expected }
+    }
+}
+
 impl From<candle_core::Error> for FusionError {
     fn from(error: candle_core::Error) -> Self {
         Self::Core(error.into())

@@ -41,13 +41,15 @@ impl FineScale {
     }
 
     pub(crate) fn check(&self) -> Result<(), FusionError> {
-        let wrong =
-            |name, value: f64, expected| Err(FusionError::Parameter { name, value: value.to_string(), expected });
         if !(0.0..=10.0).contains(&self.gain) {
-            return wrong("fusion.fine_scale.gain", self.gain, "0 to 10");
+            return Err(FusionError::parameter("fusion.fine_scale.gain", self.gain, "0 to 10"));
         }
         if !(self.sigma > 0.0 && self.sigma <= 1000.0) {
-            return wrong("fusion.fine_scale.sigma", self.sigma, "above 0 and at most 1000 pixels");
+            return Err(FusionError::parameter(
+                "fusion.fine_scale.sigma",
+                self.sigma,
+                "above 0 and at most 1000 pixels",
+            ));
         }
         Ok(())
     }

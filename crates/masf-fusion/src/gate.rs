@@ -38,8 +38,7 @@ impl GateUnits {
         if sound(self.views) && sound(self.disagreement) {
             return Ok(());
         }
-        let value = format!("{self:?}");
-        Err(FusionError::Parameter { name: "units of the gate", value, expected: "finite and not below 0.001" })
+        Err(FusionError::parameter("units of the gate", format!("{self:?}"), "finite and not below 0.001"))
     }
 }
 

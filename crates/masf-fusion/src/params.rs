@@ -121,33 +121,35 @@ impl FusionParams {
     /// # Errors
     /// [`FusionError::Parameter`] names the setting.
     pub fn check(self) -> Result<FusionValidParams, FusionError> {
-        let wrong =
-            |name, value: f64, expected| Err(FusionError::Parameter { name, value: value.to_string(), expected });
         if !(0.0..=1000.0).contains(&self.smoothing_sigma) {
-            return wrong("fusion.smoothing_sigma", self.smoothing_sigma, "0 to 1000 pixels");
+            return Err(FusionError::parameter("fusion.smoothing_sigma", self.smoothing_sigma, "0 to 1000 pixels"));
         }
         if !(self.upper_quantile > 0.5 && self.upper_quantile <= 1.0) {
-            return wrong("fusion.upper_quantile", self.upper_quantile, "above 0.5 and at most 1");
+            return Err(FusionError::parameter(
+                "fusion.upper_quantile",
+                self.upper_quantile,
+                "above 0.5 and at most 1",
+            ));
         }
         if let ImageScore::TopFraction(share) = self.image_score
             && !(share > 0.0 && share <= 1.0)
         {
-            return wrong("fusion.image_score.top_fraction", share, "above 0 and at most 1");
+            return Err(FusionError::parameter("fusion.image_score.top_fraction", share, "above 0 and at most 1"));
         }
         if !(8..=10_000).contains(&self.synthetic_defects) {
-            return wrong("fusion.synthetic_defects", self.synthetic_defects as f64, "8 to 10000");
+            return Err(FusionError::parameter("fusion.synthetic_defects", self.synthetic_defects, "8 to 10000"));
         }
         for (name, value) in
             [("fusion.gate.views", self.gate.views), ("fusion.gate.disagreement", self.gate.disagreement)]
         {
             if !(0.0..=100.0).contains(&value) {
-                return wrong(name, value, "0 to 100");
+                return Err(FusionError::parameter(name, value, "0 to 100"));
             }
         }
         if let Weights::Shares(shares) = &self.weights
             && let Some(share) = shares.values().find(|share| !(**share > 0.0 && **share <= 1000.0))
         {
-            return wrong("fusion.weights.shares", *share, "above 0 and at most 1000");
+            return Err(FusionError::parameter("fusion.weights.shares", *share, "above 0 and at most 1000"));
         }
         self.fine_scale.check()?;
         self.detail.check()?;

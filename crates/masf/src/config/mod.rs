@@ -343,11 +343,10 @@ impl Config {
 
     fn parse(text: &str) -> Result<Self, toml::de::Error> {
         let mut config: Self = toml::from_str(text)?;
-        let given: toml::Table = toml::from_str(text)?;
-        let named = given.contains_key("branches");
-        let given = |section: &str, key: &str| given.get(section).is_some_and(|section| section.get(key).is_some());
+        let table: toml::Table = toml::from_str(text)?;
+        let given = |section: &str, key: &str| table.get(section).is_some_and(|section| section.get(key).is_some());
         let defaults = Self::for_backbone(&config.backbone.name);
-        if !named {
+        if !table.contains_key("branches") {
             config.branches = defaults.branches;
         }
         if !given("backbone", "strides") {
