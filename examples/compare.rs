@@ -14,7 +14,7 @@ use std::time::Instant;
 use clap::Parser;
 use masf::data::{Dataset, Sample};
 use masf::report::{Compared, Gallery, comparison, comparison_table};
-use masf::{Config, Detector, Error, Evaluation, Method, Size};
+use masf::{Config, Detector, Error, Evaluation, Method, Preset, Size};
 use masf_examples::{Common, describe, memory, note, out, progress, run, write_atomically};
 
 /// Compare methods on one category.
@@ -67,15 +67,8 @@ struct Found {
 impl Args {
     /// The settings of a method. PaDiM takes a level at stride 4 too, as published, unless a file of settings says otherwise.
     fn config(&self, method: Method) -> masf::Result<Config> {
-        let mut config = match (&self.config, &self.backbone) {
-            (Some(path), _) => Config::from_file(path)?,
-            (None, Some(name)) => Config::for_backbone(name),
-            (None, None) => Config::default(),
-        };
+        let mut config = Config::choose(self.config.as_deref(), Preset::Balanced, self.backbone.as_deref())?;
         config.method = method;
-        if let Some(name) = &self.backbone {
-            config.backbone.name.clone_from(name);
-        }
         if method == Method::Padim && self.config.is_none() && config.backbone.strides == [8, 16] {
             config.backbone.strides = vec![4, 8, 16];
         }

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use masf::data::Dataset;
-use masf::{Detector, ExtendOptions, ImageInput};
-use masf_examples::{Common, ModelArgs, outln, progress, run};
+use masf::{ExtendOptions, ImageInput};
+use masf_examples::{Common, ModelArgs, outln, prepare_output, progress, run};
 
 /// Extend a model with good images, or merge two models.
 #[derive(Parser)]
@@ -42,12 +42,17 @@ fn main() -> ExitCode {
     let args = Args::parse();
     run(|| {
         args.common.apply()?;
+        prepare_output(&args.out)?;
         let mut detector = args.model.load()?;
         let calibration = args.calibration.as_ref().map(images).transpose()?.unwrap_or_default();
         let options = ExtendOptions { calibration, progress: progress()?, ..ExtendOptions::default() };
         outln!("before: {} images, threshold {}", detector.provenance().images, detector.threshold())?;
         match (&args.merge, &args.data) {
-            (Some(other), _) => detector.merge(&Detector::load(other)?, &options)?,
+            (Some(other), _) => {
+                let ModelArgs { weights, device, .. } = args.model;
+                let other = ModelArgs { model: other.clone(), weights, device };
+                detector.merge(&other.load()?, &options)?;
+            }
             (None, Some(data)) => detector.extend(images(data)?, &options)?,
             (None, None) => anyhow::bail!("neither --data nor --merge is given"),
         }

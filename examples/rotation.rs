@@ -15,7 +15,7 @@ use candle_core::{Device, Tensor};
 use clap::Parser;
 use image::RgbImage;
 use masf::data::{Dataset, ImageInput, Limits, Sample, read_image, turn};
-use masf::{Config, Detector, Progress};
+use masf::{Config, Detector, Preset, Progress};
 use masf_examples::{Common, outln, progress, run};
 use masf_metrics::Ranking;
 use rand::Rng;
@@ -53,10 +53,7 @@ fn main() -> ExitCode {
     run(|| {
         args.common.apply()?;
         let progress = progress()?;
-        let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::from_file)?;
-        if let Some(name) = &args.backbone {
-            config.backbone.name.clone_from(name);
-        }
+        let mut config = Config::choose(args.config.as_deref(), Preset::Fast, args.backbone.as_deref())?;
         config.seed = args.seed.unwrap_or(config.seed);
         let training = Dataset::training(&args.data)?.samples;
         let test = Dataset::test(&args.data)?.samples;

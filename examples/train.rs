@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use masf::data::Dataset;
 use masf::{Branch, ByteSize, Checkpoints, Config, Detector, DeviceChoice, Method, Preset, SaveOptions, Size};
-use masf_examples::{Common, note, outln, progress, run};
+use masf_examples::{Common, note, outln, prepare_output, progress, run};
 
 /// Learn from defect-free images and save a model.
 #[derive(Parser)]
@@ -63,7 +63,7 @@ struct Args {
     /// Share of good images that may be called anomalous [default: 0.05]
     #[arg(long, value_name = "RATE")]
     false_alarm_rate: Option<f64>,
-    /// What is learned: memory, distill or memory,distill [default: memory]
+    /// What is learned: memory, distill or memory,distill [default: what the preset or file says]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     branches: Vec<Branch>,
     /// Passes of the student, or of a trained baseline, over the images [default: as many as its `passes` images make up]
@@ -87,11 +87,8 @@ struct Args {
 
 impl Args {
     fn config(&self) -> masf::Result<Config> {
-        let mut config = match (&self.config, &self.backbone) {
-            (Some(path), _) => Config::from_file(path)?,
-            (None, Some(name)) => Config::preset_for(self.preset.unwrap_or_default(), name),
-            (None, None) => Config::preset(self.preset.unwrap_or_default()),
-        };
+        let preset = self.preset.unwrap_or_default();
+        let mut config = Config::choose(self.config.as_deref(), preset, self.backbone.as_deref())?;
         if let Some(method) = self.method {
             config.method = method;
         }
@@ -100,9 +97,6 @@ impl Args {
         }
         if let Some(turns) = self.turns {
             config.memory.turns = turns;
-        }
-        if let Some(name) = &self.backbone {
-            config.backbone.name.clone_from(name);
         }
         if let Some(device) = self.device {
             config.backbone.device = device;
@@ -147,6 +141,8 @@ fn main() -> ExitCode {
         let progress = progress()?;
         let started = std::time::Instant::now();
         let config = args.config()?;
+        config.check()?;
+        prepare_output(&args.out)?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         let images = Dataset::training(&args.data)?;
         let mut builder = Detector::builder().config(config).backbone(backbone);

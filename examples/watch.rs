@@ -20,7 +20,7 @@ use clap::Parser;
 use masf::data::layout::EXTENSIONS;
 use masf::{Detector, Progress};
 use masf_examples::demo::{self, OptionalModel};
-use masf_examples::{Common, as_json_of, note, png, progress, run, write_atomically};
+use masf_examples::{Common, as_json_of, describe, note, png, progress, run, write_atomically};
 use serde_json::json;
 
 /// Inspect the images that appear in a folder.
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
         while left > 0 && !progress.is_cancelled() {
             let started = Instant::now();
             let present = images(&folder)?;
-            seen.retain(|path, _| present.iter().any(|(other, _)| other == path));
+            seen.retain(|path, _| present.binary_search_by(|(other, _)| other.cmp(path)).is_ok());
             for (path, stamp) in present {
                 let file = seen.entry(path.clone()).or_insert(Seen { stamp, since: started, done: first && !existing });
                 if file.stamp != stamp {
@@ -99,16 +99,13 @@ fn main() -> ExitCode {
                 if file.done || file.since == started {
                     continue;
                 }
-                let line = match detector.inspect(&path) {
-                    Ok(found) => {
-                        if let Some(folder) = &heatmaps {
-                            draw(&path, &found, folder)?;
-                        }
-                        as_json_of(&path, &found)
-                    }
+                let drawn = |found: &masf::Inspection| heatmaps.as_ref().map_or(Ok(()), |to| draw(&path, found, to));
+                let inspected = detector.inspect(&path).map_err(anyhow::Error::from);
+                let line = match inspected.and_then(|found| drawn(&found).map(|()| as_json_of(&path, &found))) {
+                    Ok(line) => line,
                     // The rest may be on its way.
                     Err(_) if file.since.elapsed() < patience => continue,
-                    Err(error) => json!({ "path": path.to_string_lossy(), "error": error.to_string() }),
+                    Err(error) => json!({ "path": path.to_string_lossy(), "error": describe(&error) }),
                 };
                 file.done = true;
                 write_line(&mut std::io::stdout(), &line).context("cannot write to standard output")?;

@@ -1,5 +1,8 @@
 //! Detectors that learn more and detectors that become one: what they know, and that nothing about them is stale.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::Tensor;
 use masf::core::{
     Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Fit, PyramidSource, ScoreMap, Scorer, Scores,
 };
@@ -63,7 +66,9 @@ fn extended_detectors_are_calibrated_anew_and_reload_bit_for_bit() -> Result<()>
 fn one_image_is_enough_where_others_calibrate() -> Result<()> {
     let (first, second) = halves()?;
     let (one, held) = (vec![second[0].clone()], second[1..].to_vec());
-    let mut detector = fit(&quick_config(), first)?;
+    let detector = fit(&quick_config(), first)?;
+    let stated = detector.threshold_for(0.2)?;
+    let mut detector = detector.with_threshold(stated);
     let error = detector.extend(one.clone(), &ExtendOptions::default()).unwrap_err().to_string();
     assert!(error.contains("further images: 1 can be used; at least 2"), "{error}");
     let few = ExtendOptions { calibration: held[..1].to_vec(), ..ExtendOptions::default() };
@@ -72,6 +77,8 @@ fn one_image_is_enough_where_others_calibrate() -> Result<()> {
     let before = detector.inspect(one[0].clone())?.image_score;
     detector.extend(one.clone(), &ExtendOptions { calibration: held, ..ExtendOptions::default() })?;
     assert!(detector.inspect(one[0].clone())?.image_score < before);
+    let source = detector.threshold().source;
+    assert!(matches!(source, ThresholdSource::Conformal { false_alarm_rate: 0.2, .. }), "{source:?}");
     Ok(())
 }
 
@@ -101,7 +108,7 @@ fn what_does_not_fit_together_is_refused_and_named() -> Result<()> {
     let mut other = quick_config();
     other.memory.prototypes = 150;
     let error = detector.merge(&fit(&other, first.clone())?, &held()).unwrap_err();
-    assert!(error.to_string().contains("configuration"), "{error}");
+    assert!(error.to_string().contains("configuration") && error.to_string().contains("prototypes = 150"), "{error}");
     let error = detector.extend(second[..1].to_vec(), &ExtendOptions::default()).unwrap_err();
     assert!(error.to_string().contains("at least 2"), "{error}");
     let missing = [second[0].clone(), "no/such/image.png".into()];
@@ -117,7 +124,22 @@ fn what_does_not_fit_together_is_refused_and_named() -> Result<()> {
     Ok(())
 }
 
-/// Scores everything alike.
+/// A branch that is not masf's own may break later.
+#[test]
+fn a_score_that_is_no_number_is_no_verdict() -> Result<()> {
+    let images = training_images()?;
+    let detector = Detector::builder().config(quick_config()).branch(FlatFit).fit(&images)?;
+    assert!(!detector.inspect(&images[0])?.is_anomalous);
+    BROKEN.store(true, Ordering::Relaxed);
+    let error = detector.inspect(&images[0]).expect_err("a verdict from NaN");
+    assert!(error.to_string().contains("image score: NaN"), "{error}");
+    assert!(detector.inspect_batch(&images[..2]).iter().all(Result::is_err));
+    Ok(())
+}
+
+static BROKEN: AtomicBool = AtomicBool::new(false);
+
+/// Scores everything alike, until it is broken.
 struct Flat;
 struct FlatFit;
 
@@ -132,7 +154,9 @@ impl Fit for FlatFit {
 impl Scorer for Flat {
     fn score(&self, pyramid: &FeaturePyramid) -> Result<Scores> {
         let map = pyramid.levels()[0].map.narrow(1, 0, 1)?.squeeze(1)?.zeros_like()?;
-        Ok(Scores { maps: vec![ScoreMap { name: "flat".into(), values: map }], image: None })
+        let broken = BROKEN.load(Ordering::Relaxed).then(|| vec![f32::NAN; pyramid.batch_size()]);
+        let image = broken.map(|values| Tensor::new(values, map.device())).transpose()?;
+        Ok(Scores { maps: vec![ScoreMap { name: "flat".into(), values: map }], image })
     }
 }
 

@@ -94,14 +94,7 @@ fn main() -> ExitCode {
 
 impl Args {
     fn full(&self) -> anyhow::Result<Config> {
-        let mut config = match (&self.config, &self.backbone) {
-            (Some(path), _) => Config::from_file(path)?,
-            (None, Some(name)) => Config::preset_for(self.preset, name),
-            (None, None) => Config::preset(self.preset),
-        };
-        if let Some(name) = &self.backbone {
-            config.backbone.name.clone_from(name);
-        }
+        let mut config = Config::choose(self.config.as_deref(), self.preset, self.backbone.as_deref())?;
         if let Some(size) = self.image_size {
             config.input.size = size;
         }
@@ -148,10 +141,11 @@ impl Args {
         if folder.is_dir() { checkpoints.resume_from(folder) } else { checkpoints }
     }
 
-    /// The figures of a row on a category: from its file if that has this configuration, otherwise measured now.
+    /// The figures of a row on a category: from its file if that has this configuration, data and weights, otherwise measured now.
     fn measure(&self, row: &Row, category: &str, config: &Config, progress: &dyn Progress) -> anyhow::Result<Value> {
         let path = self.out.join("results").join(format!("{}-{category}-{}.json", row.name, config.seed));
-        let key = json!(config);
+        let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let key = json!([config, absolute(&self.data), self.weights.as_deref().map(absolute)]);
         if let Some(figures) = finished(&path, &key) {
             return Ok(figures);
         }

@@ -1,6 +1,6 @@
 //! The rows of the ablation: what each changes in the full configuration. Parts that are off by default have rows that turn them on.
 
-use masf::{Branch, Config, Detail, FineScale, Gate, Method, PositionAware, Preset, Weights};
+use masf::{BackboneConfig, Branch, Config, Detail, FineScale, Gate, Method, PositionAware, Preset, Weights};
 
 /// A row: the full configuration with one part off or another one on, or a baseline.
 pub(crate) struct Row {
@@ -21,7 +21,7 @@ pub(crate) const ROWS: &[Row] = &[
         name: "memory-only",
         what: "the memory bank alone: preset `fast`",
         trains_again: false,
-        change: |config| keep_input(config, Config::preset(Preset::Fast)),
+        change: |config| keep_input(config, Config::preset_for(Preset::Fast, &config.backbone.name)),
     },
     Row {
         name: "no-student",
@@ -40,7 +40,7 @@ pub(crate) const ROWS: &[Row] = &[
         what: "the baseline PatchCore",
         trains_again: false,
         change: |config| {
-            let plain = Config { method: Method::PatchCore, ..Config::default() };
+            let plain = Config { method: Method::PatchCore, ..Config::for_backbone(&config.backbone.name) };
             keep_input(config, plain);
         },
     },
@@ -151,6 +151,6 @@ pub(crate) const ROWS: &[Row] = &[
 /// Another configuration with the input, backbone and seed of this one; levels are part of the other.
 fn keep_input(config: &mut Config, other: Config) {
     let kept = config.clone();
-    *config = Config { seed: kept.seed, memory_budget: kept.memory_budget, input: kept.input, ..other };
-    config.backbone.name = kept.backbone.name;
+    let backbone = BackboneConfig { strides: other.backbone.strides.clone(), ..kept.backbone };
+    *config = Config { seed: kept.seed, memory_budget: kept.memory_budget, input: kept.input, backbone, ..other };
 }

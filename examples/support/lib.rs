@@ -124,6 +124,20 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Makes sure, before long work, that a file can be written where its result goes: makes the folder where it is missing.
+///
+/// # Errors
+/// The file system's, with the path.
+pub fn prepare_output(path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let special = std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+    let tried = std::fs::create_dir_all(folder).and_then(|()| match special {
+        true => Ok(()),
+        false => tempfile::tempfile_in(folder).map(drop),
+    });
+    tried.with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Whether a reader of standard output has gone away, as `head` does.
 static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 

@@ -130,7 +130,8 @@ impl DataError {
     }
 
     /// The same error under the name of the image that it happened to.
-    pub(crate) fn named(self, name: String) -> Self {
+    #[must_use]
+    pub fn named(self, name: String) -> Self {
         match self {
             Self::Image { problem, .. } => Self::Image { image: name, problem },
             other => other,

@@ -112,9 +112,9 @@ pub(crate) fn save(trainer: &Trainer<'_>, checkpoints: &Checkpoints) -> Result<(
     let document =
         serde_json::to_string(&Document::of(trainer)).map_err(|error| unfit(&checkpoints.path(), error.to_string()))?;
     let mut parts: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    for (level, statistics) in trainer.grid.levels.iter().zip(&trainer.statistics) {
-        parts.insert(format!("statistics.mean{}", level.spec.stride), bytes(&statistics.mean));
-        parts.insert(format!("statistics.deviation{}", level.spec.stride), bytes(&statistics.deviation));
+    for (name, statistics) in trainer.grid.names().iter().zip(&trainer.statistics) {
+        parts.insert(format!("statistics.mean{name}"), bytes(&statistics.mean));
+        parts.insert(format!("statistics.deviation{name}"), bytes(&statistics.deviation));
     }
     let values = crate::trainer::values(&trainer.state.variables)?;
     for (index, spec) in parameters(&trainer.params, &trainer.grid).iter().enumerate() {
@@ -176,10 +176,10 @@ pub(crate) fn load(trainer: &mut Trainer<'_>, path: &Path) -> Result<()> {
             false => Err(unfit(path, format!("`{name}` holds values that are not finite"))),
         }
     };
-    for (level, statistics) in trainer.grid.levels.iter().zip(&trainer.statistics) {
-        let (stride, count) = (level.spec.stride, level.spec.channels);
-        let same = values(format!("statistics.mean{stride}"), count)? == statistics.mean
-            && values(format!("statistics.deviation{stride}"), count)? == statistics.deviation;
+    for (name, statistics) in trainer.grid.names().iter().zip(&trainer.statistics) {
+        let count = statistics.mean.len();
+        let same = values(format!("statistics.mean{name}"), count)? == statistics.mean
+            && values(format!("statistics.deviation{name}"), count)? == statistics.deviation;
         if !same {
             return Err(unfit(path, "it was learned from other images or features".into()));
         }

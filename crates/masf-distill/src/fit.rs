@@ -54,7 +54,11 @@ impl MaskedStudentFit {
         let statistics: Vec<_> = ChannelStatistics::learn(source, &grid, progress)?.into_iter().map(Arc::new).collect();
         let mut trainer = Trainer::new(self.params.clone(), source, grid, statistics)?;
         match self.checkpoints.as_ref().and_then(Checkpoints::resumed) {
-            Some(path) => checkpoint::load(&mut trainer, &path)?,
+            Some(path) => {
+                checkpoint::load(&mut trainer, &path)?;
+                // A training that goes on in another folder goes on from there alone.
+                self.save(&trainer)?;
+            }
             None if self.params.linear_start => start::linear(&mut trainer, source, progress)?,
             None => {}
         }

@@ -70,6 +70,16 @@ impl Grid {
         }
     }
 
+    /// What levels are called, in their order: the stride, and `.2`, `.3` behind it for further levels of the same stride.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let stride = |level: &LevelGrid| level.spec.stride;
+        let name = |(index, level)| match self.levels[..index].iter().filter(|l| stride(l) == stride(level)).count() {
+            0 => stride(level).to_string(),
+            earlier => format!("{}.{}", stride(level), earlier + 1),
+        };
+        self.levels.iter().enumerate().map(name).collect()
+    }
+
     /// Tokens of an image.
     pub(crate) fn tokens(&self) -> usize {
         self.height * self.width

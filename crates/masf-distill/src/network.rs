@@ -73,8 +73,8 @@ pub(crate) fn parameters(params: &StudentParams, grid: &Grid) -> Vec<ParameterSp
         add(format!("block{block}.up"), &[width + 1, hidden], weight(width, 1.0));
         add(format!("block{block}.down"), &[hidden + 1, width], weight(hidden, residual));
     }
-    for level in &grid.levels {
-        add(format!("head{}", level.spec.stride), &[width + 1, level.values()], weight(width, 0.5));
+    for (name, level) in grid.names().iter().zip(&grid.levels) {
+        add(format!("head{name}"), &[width + 1, level.values()], weight(width, 0.5));
     }
     specs
 }

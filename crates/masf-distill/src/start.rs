@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::features::Batch;
+use crate::grid::LevelGrid;
 use crate::trainer::Trainer;
 
 /// Most images that are looked at, evenly chosen.
@@ -127,17 +128,16 @@ fn heads(
             x
         })
         .collect();
-    let levels: Vec<(usize, usize)> =
-        trainer.grid.levels.iter().map(|level| (level.spec.stride, level.values())).collect();
+    let columns: Vec<usize> = trainer.grid.levels.iter().map(LevelGrid::values).collect();
     let mut solutions = solutions.iter();
-    for (stride, columns) in levels {
+    for (name, columns) in trainer.grid.names().into_iter().zip(columns) {
         let mut values = vec![0f32; inputs * columns];
         for (column, solution) in solutions.by_ref().take(columns).enumerate() {
             for (row, value) in solution.iter().enumerate() {
                 values[row * columns + column] = *value as f32;
             }
         }
-        trainer.set(&format!("head{stride}"), values)?;
+        trainer.set(&format!("head{name}"), values)?;
     }
     Ok(())
 }

@@ -110,11 +110,11 @@ impl MaskedStudent {
             Targets::Both => &[(0, "raw"), (1, "standardised")],
         };
         let mut maps = Vec::new();
-        for (values, level) in values.into_iter().zip(&self.grid.levels) {
+        for ((values, level), of_level) in values.into_iter().zip(&self.grid.levels).zip(self.grid.names()) {
             for (kind, name) in kinds {
                 let shape = (pyramid.batch_size(), level.height, level.width);
                 let values = Tensor::from_slice(&values[*kind], shape, &Device::Cpu)?;
-                maps.push(ScoreMap { name: format!("student.{}.{name}", level.spec.stride), values });
+                maps.push(ScoreMap { name: format!("student.{of_level}.{name}"), values });
             }
         }
         Ok(Scores { maps, image: None })
@@ -136,11 +136,10 @@ impl Artifact for MaskedStudent {
 
     fn write(&self, writer: &mut ArtifactWriter) -> masf_core::Result<()> {
         writer.section(&Settings { params: self.params.clone(), grid: self.grid.clone() })?;
-        for (level, statistics) in self.grid.levels.iter().zip(&self.statistics) {
-            let stride = level.spec.stride;
+        for (name, statistics) in self.grid.names().iter().zip(&self.statistics) {
             let vector = |values: &[f32]| Tensor::from_slice(values, values.len(), &Device::Cpu);
-            writer.tensor(&format!("mean{stride}"), &vector(&statistics.mean)?)?;
-            writer.tensor(&format!("deviation{stride}"), &vector(&statistics.deviation)?)?;
+            writer.tensor(&format!("mean{name}"), &vector(&statistics.mean)?)?;
+            writer.tensor(&format!("deviation{name}"), &vector(&statistics.deviation)?)?;
         }
         for (spec, tensor) in parameters(&self.params, &self.grid).iter().zip(&self.tensors) {
             writer.tensor(&spec.name, tensor)?;
@@ -153,9 +152,9 @@ impl Artifact for MaskedStudent {
         params.checked().map_err(|error| reader.invalid(error.to_string()))?;
         grid.check().map_err(|problem| reader.invalid(problem))?;
         let mut statistics = Vec::with_capacity(grid.levels.len());
-        for level in &grid.levels {
+        for (of_level, level) in grid.names().iter().zip(&grid.levels) {
             let vector = |name: &str| -> masf_core::Result<Vec<f32>> {
-                let name = format!("{name}{}", level.spec.stride);
+                let name = format!("{name}{of_level}");
                 Ok(reader.tensor(&name, DType::F32, &[Some(level.spec.channels)])?.to_vec1::<f32>()?)
             };
             let read = ChannelStatistics { mean: vector("mean")?, deviation: vector("deviation")? };

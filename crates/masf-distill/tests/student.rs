@@ -238,6 +238,33 @@ fn every_part_can_be_turned_off() -> Result<()> {
     Ok(())
 }
 
+/// As the levels of a transformer are, which differ in depth alone.
+#[test]
+fn levels_of_one_stride_are_told_apart() -> Result<()> {
+    let twins = |seed: u64| {
+        let levels = [image(seed, 8)?, image(seed + 100, 8)?].map(|image| image.levels()[0].clone());
+        FeaturePyramid::new(levels.to_vec(), (64, 80))
+    };
+    let images = Images((0..3).map(twins).collect::<Result<_>>()?);
+    let folder = tempfile::tempdir().unwrap();
+    let params = StudentParams { token_mask: 0.0, frequency_mask: 0.0, dropout: 0.0, passes: 120, ..small() };
+    let fit = params
+        .check()?
+        .with_checkpoints(Checkpoints::new(folder.path()).resume_from(folder.path()).resume_if_present())?;
+    let student = fit.fit(&images, &Silent)?;
+    let found = student.score(&images.0[0])?;
+    let names: Vec<_> = found.maps.iter().map(|map| map.name.as_str()).collect();
+    assert_eq!(names, ["student.8.raw", "student.8.standardised", "student.8.2.raw", "student.8.2.standardised"]);
+    for map in &found.maps {
+        let mean = map.values.mean_all()?.to_scalar::<f32>()?;
+        assert!(mean < 0.2, "{}: {mean}", map.name);
+    }
+    let loaded = MaskedStudent::read(&ModelFile::from_bytes(&bytes(&student), ReadOptions::default())?.root()?)?;
+    assert_eq!(maps(&loaded, &images.0[1])?, maps(&student, &images.0[1])?);
+    assert_eq!(bytes(&fit.fit(&images, &Silent)?), bytes(&student));
+    Ok(())
+}
+
 /// Cancels after some steps of the training, and keeps the notes.
 struct Stop {
     after: usize,
@@ -284,8 +311,12 @@ fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
     assert_eq!(bytes(&resumed.fit(&images, &progress)?), whole);
     let notes = progress.notes.lock().unwrap().join("\n");
     assert!(notes.contains("epoch 16/16, loss "), "{notes}");
-    // A checkpoint of the end gives the student at once; one of another training is refused.
-    assert_eq!(bytes(&resumed.fit(&images, &Silent)?), whole);
+    // A checkpoint of the end gives the student at once, and goes along to another folder; one of another training is refused.
+    let elsewhere = Checkpoints::new(folder.path().join("elsewhere")).resume_from(folder.path());
+    let moved = params.clone().check()?.with_checkpoints(elsewhere)?;
+    assert_eq!(bytes(&moved.fit(&images, &Silent)?), whole);
+    let state = |path: &str| std::fs::read(folder.path().join(path)).unwrap();
+    assert_eq!(state("elsewhere/student.checkpoint"), state("student.checkpoint"));
     for params in [StudentParams { seed: 3, ..params.clone() }, StudentParams { width: 32, ..params.clone() }] {
         let other = params.check()?.with_checkpoints(checkpoints.clone().resume_from(folder.path()))?;
         let error = other.fit(&images, &Silent).unwrap_err();

@@ -70,8 +70,8 @@ impl Calibration {
             return Err(FusionError::TooFewImages { found: images.len(), needed: LEAST_IMAGES });
         }
         if rule == PositionAware::Always && !one_size {
-            let (value, expected) = ("maps of several sizes".into(), "maps of one size");
-            return Err(FusionError::Parameter { name: "fusion.position_aware", value, expected });
+            let found = "maps of several sizes";
+            return Err(FusionError::parameter("fusion.position_aware", found, "maps of one size"));
         }
         if rule == PositionAware::Auto && !(one_size && positions_matter(&images, size)?) {
             return Self::fit(maps, upper_quantile);
@@ -141,7 +141,7 @@ impl Calibration {
             return Ok(());
         }
         let value = format!("{} to {}", self.median, self.upper);
-        Err(FusionError::Parameter { name: "calibration", value, expected: "finite quantiles in ascending order" })
+        Err(FusionError::parameter("calibration", value, "finite quantiles in ascending order"))
     }
 }
 

@@ -86,9 +86,7 @@ impl CalibratedFusion {
         let pixels = size.0 * size.1;
         if let Some(wrong) = defects.iter().find(|defect| defect.mask.len() != pixels) {
             let value = format!("{} pixels", wrong.mask.len());
-            let error =
-                FusionError::Parameter { name: "mask of a synthetic defect", value, expected: "the size of the input" };
-            return Err(error.into());
+            return Err(FusionError::parameter("mask of a synthetic defect", value, "the size of the input").into());
         }
         let mut evidence: Vec<Evidence> = (0..self.maps()).map(|_| Evidence::default()).collect();
         // An odd step, so that it does not fall on the same column of every row.

@@ -92,8 +92,7 @@ impl Threshold {
     /// A value that is not finite.
     pub fn moved_to(self, value: f32, source: ThresholdSource) -> Result<Self, FusionError> {
         if !value.is_finite() {
-            let value = value.to_string();
-            return Err(FusionError::Parameter { name: "threshold", value, expected: "a finite number" });
+            return Err(FusionError::parameter("threshold", value, "a finite number"));
         }
         Ok(Self { value, typical: self.typical.min(value), source })
     }
@@ -107,11 +106,7 @@ impl Threshold {
             return Ok(());
         }
         let value = format!("{} (typical normal score {})", self.value, self.typical);
-        Err(FusionError::Parameter {
-            name: "threshold",
-            value,
-            expected: "finite and not below the typical normal score",
-        })
+        Err(FusionError::parameter("threshold", value, "finite and not below the typical normal score"))
     }
 }
 
@@ -130,8 +125,7 @@ impl Threshold {
 /// ```
 pub fn conformal_threshold(scores: &[f32], false_alarm_rate: f64) -> Result<Threshold, FusionError> {
     if !(false_alarm_rate > 0.0 && false_alarm_rate < 1.0) {
-        let value = false_alarm_rate.to_string();
-        return Err(FusionError::Parameter { name: "false-alarm rate", value, expected: "a number between 0 and 1" });
+        return Err(FusionError::parameter("false-alarm rate", false_alarm_rate, "a number between 0 and 1"));
     }
     if scores.len() < 2 {
         return Err(FusionError::TooFewImages { found: scores.len(), needed: 2 });

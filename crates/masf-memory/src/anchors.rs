@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec};
 use masf_spectral::RingDescriptor;
 
+use crate::embedding::level_of;
 use crate::{LinearMap, MemoryError, PatchEmbedding, Result};
 
 /// Most channels that are projected to.
@@ -30,10 +31,13 @@ impl SpectralAnchors {
     /// [`MemoryError::Parameter`] for 0 channels or more than 64.
     pub fn random(embedding: &PatchEmbedding, channels: usize, seed: u64) -> Result<Self> {
         check_channels(channels)?;
-        let projection = |level: &LevelSpec| {
-            LinearMap::random(level.channels, channels, seed, &format!("memory.anchors.{}", level.stride))
+        let levels = embedding.levels();
+        let projection = |(index, level): (usize, &LevelSpec)| {
+            let earlier = levels[..index].iter().filter(|other| other.stride == level.stride).count();
+            let number = if earlier == 0 { String::new() } else { format!(".{}", earlier + 1) };
+            LinearMap::random(level.channels, channels, seed, &format!("memory.anchors.{}{number}", level.stride))
         };
-        let projections = embedding.levels().iter().map(projection).collect::<Result<_>>()?;
+        let projections = levels.iter().enumerate().map(projection).collect::<Result<_>>()?;
         Ok(Self::new(embedding, projections))
     }
 
@@ -71,8 +75,8 @@ impl SpectralAnchors {
         // Names the level or the feature that is wrong.
         PatchEmbedding::new(self.levels.clone(), self.neighbourhood)?.open(&single)?;
         let mut projected = Vec::with_capacity(self.levels.len());
-        for (spec, projection) in self.levels.iter().zip(&self.projections) {
-            let Some(level) = single.levels().iter().find(|level| level.spec == *spec) else { continue };
+        for (index, (spec, projection)) in self.levels.iter().zip(&self.projections).enumerate() {
+            let Some(level) = level_of(&single, &self.levels, index) else { continue };
             let map = level.map.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.permute((0, 2, 3, 1))?.contiguous()?;
             let (_, height, width, _) = map.dims4()?;
             let rows = projection.apply(&map.flatten_all()?.to_vec1::<f32>()?)?;
@@ -171,6 +175,26 @@ mod tests {
         // Anchors of different positions differ.
         let first = &plain[..k];
         assert!(plain.chunks_exact(k).skip(1).all(|other| other.iter().zip(first).any(|(a, b)| (a - b).abs() > 1e-2)));
+        Ok(())
+    }
+
+    #[test]
+    fn every_level_of_a_stride_has_its_say() -> Result<()> {
+        let level = |seed: f32| {
+            let values: Vec<f32> = (0..5 * 36).map(|index| (seed * index as f32).sin()).collect();
+            let map = Tensor::from_vec(values, (1, 5, 6, 6), &Device::Cpu).unwrap();
+            FeatureLevel { spec: LevelSpec { stride: 14, channels: 5 }, map }
+        };
+        let [one, other] =
+            [2.0, 3.0].map(|second| FeaturePyramid::new(vec![level(1.0), level(second)], (84, 84)).unwrap());
+        let anchors = SpectralAnchors::random(&PatchEmbedding::of_pyramid(&one, &[14], 3)?, 4, 9)?;
+        let (one, other) = (anchors.describe(&one, 0)?, anchors.describe(&other, 0)?);
+        for (one, other) in one.chunks(anchors.dimensions()).zip(other.chunks(anchors.dimensions())) {
+            let (first, second) = one.split_at(anchors.of_level());
+            assert_eq!(first, &other[..anchors.of_level()]);
+            assert_ne!(second, &other[anchors.of_level()..]);
+            assert_ne!(first, second);
+        }
         Ok(())
     }
 

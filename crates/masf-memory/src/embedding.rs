@@ -9,7 +9,7 @@
 //! set of positions can be computed alone, with the same bits as in a full map.
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{FeaturePyramid, LevelSpec, all_finite, vectorised, with_values};
+use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec, all_finite, vectorised, with_values};
 use rayon::prelude::*;
 
 use crate::params::check_neighbourhood;
@@ -84,9 +84,7 @@ impl PatchEmbedding {
         let mut levels: Vec<LevelMap> = Vec::with_capacity(self.levels.len());
         let mut grid = (0, 0);
         for (index, &spec) in self.levels.iter().enumerate() {
-            // Of equal levels, the one that comes as late.
-            let earlier = self.levels[..index].iter().filter(|level| **level == spec).count();
-            let level = pyramid.levels().iter().filter(|level| level.spec == spec).nth(earlier).ok_or_else(|| {
+            let level = level_of(pyramid, &self.levels, index).ok_or_else(|| {
                 let found: Vec<_> = pyramid.levels().iter().map(|l| (l.spec.stride, l.spec.channels)).collect();
                 let found = format!("(stride, channels) {found:?}");
                 MemoryError::Level { stride: spec.stride, channels: spec.channels, found }
@@ -108,6 +106,16 @@ impl PatchEmbedding {
         }
         Ok(PatchMaps { levels, grid, batch: pyramid.batch_size(), dimensions: self.dimensions() })
     }
+}
+
+/// The level of a pyramid that is number `index` of `levels`; of equal ones, the one that comes as late.
+pub(crate) fn level_of<'a>(
+    pyramid: &'a FeaturePyramid,
+    levels: &[LevelSpec],
+    index: usize,
+) -> Option<&'a FeatureLevel> {
+    let earlier = levels[..index].iter().filter(|level| **level == levels[index]).count();
+    pyramid.levels().iter().filter(|level| level.spec == levels[index]).nth(earlier)
 }
 
 /// The input positions that one output position reads along an axis: `weights.len()` from `start` on.

@@ -80,7 +80,9 @@ impl MemoryBank {
     fn check_params(&self, fit: &MemoryBankFit) -> Result<()> {
         let params = fit.params();
         let embedding = &self.space.embedding;
-        let strides: Vec<usize> = embedding.levels().iter().map(|level| level.stride).collect();
+        let mut strides: Vec<usize> = embedding.levels().iter().map(|level| level.stride).collect();
+        // A stride names all of its levels.
+        strides.dedup();
         let unlike = |what: &str, own: String, other: String| {
             Err(MemoryError::Unlike(format!("{what} is {own} in the bank and {other} in the parameters")))
         };

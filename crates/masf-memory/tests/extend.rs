@@ -158,6 +158,24 @@ fn a_bank_with_room_keeps_all_it_had() -> Result<()> {
 }
 
 #[test]
+fn a_stride_with_several_levels_extends_and_merges() -> Result<()> {
+    let of_one_stride = |seeds: std::ops::Range<u64>| -> Result<Images> {
+        let level = |seed| -> Result<_> { Ok((14, image((6, 10), 8, seed)?.levels()[0].map.clone())) };
+        Ok(Images(seeds.map(|seed| pyramid(&[level(seed)?, level(seed + 50)?])).collect::<Result<_>>()?))
+    };
+    let params = MemoryBankParams { levels: vec![14], prototypes: 400, candidates: 400, ..small() };
+    let (old, new) = (of_one_stride(0..2)?, of_one_stride(5..6)?);
+    let (bank, other) = (fit(&params, &old)?, fit(&params, &new)?);
+    for grown in [bank.extend(&learner(&params)?, &new, &Silent)?, bank.merge(&other, &learner(&params)?, &Silent)?] {
+        assert_eq!(grown.search().count(), 3 * 80);
+        for image in &old.0 {
+            assert!(scores(&grown, image)?.iter().all(|score| *score < 1e-3));
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn merged_banks_know_both_parts() -> Result<()> {
     let (here, there) = (images(0..3)?, images(40..43)?);
     for standardise in [Standardisation::None, Standardisation::Level, Standardisation::Channel] {

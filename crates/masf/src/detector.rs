@@ -9,7 +9,7 @@ use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, Error, FeatureExtractor, Fusion, Result, Scorer, Silent,
     Views, in_pool,
 };
-use masf_data::{Geometry, ImageInput, Limits, LoadOptions, Loaded, Loader, Preprocess, Size};
+use masf_data::{DataError, Geometry, ImageInput, Limits, LoadOptions, Loaded, Loader, Preprocess, Size};
 use masf_fusion::{Threshold, conformal_threshold};
 use ndarray::Array2;
 
@@ -75,8 +75,9 @@ impl Detector {
         let input = image.into();
         let _span = tracing::info_span!("inspect", image = %input.name()).entered();
         let tensor_of = |image: &DynamicImage| -> Result<(Tensor, Geometry)> {
-            let geometry = self.preprocess.geometry(Size::new(image.height(), image.width()))?;
-            Ok((self.preprocess.tensor(image)?, geometry))
+            let named = |error: DataError| error.named(input.name());
+            let geometry = self.preprocess.geometry(Size::new(image.height(), image.width())).map_err(named)?;
+            Ok((self.preprocess.tensor(image).map_err(named)?, geometry))
         };
         let (tensor, geometry) = match &input {
             ImageInput::Image(image) => tensor_of(image)?,
@@ -202,9 +203,14 @@ impl Detector {
         let AnomalyMap { map, image_score, uncertainty, image_uncertainty } =
             in_pool(|| tracing::dispatcher::with_default(&listener, work))?;
         let vector = |tensor: Tensor| tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec1::<f32>();
-        let scores = vector(image_score)?.into_iter().zip(vector(image_uncertainty)?);
+        let scores: Vec<_> = vector(image_score)?.into_iter().zip(vector(image_uncertainty)?).collect();
+        if scores.len() != geometries.len() {
+            let problem = format!("{} for {} images", scores.len(), geometries.len());
+            return Err(Error::data("image scores", problem));
+        }
         let (map, uncertainty) = (map.to_device(&Device::Cpu)?, uncertainty.to_device(&Device::Cpu)?);
         scores
+            .into_iter()
             .zip(geometries)
             .enumerate()
             .map(|(index, (score, geometry))| {
@@ -220,6 +226,10 @@ impl Detector {
         uncertainty_map: Array2<f32>,
         geometry: Geometry,
     ) -> Result<Inspection> {
+        // No verdict without a number: a branch may come from elsewhere, and so may the numbers of a file.
+        if !(image_score.is_finite() && deviation.is_finite()) {
+            return Err(Error::data("image score", format!("{image_score} (deviation {deviation}) is not finite")));
+        }
         let regions = regions(anomaly_map.view(), &self.pixel_threshold, &geometry).map_err(crate::error::metrics)?;
         Ok(Inspection {
             image_score,

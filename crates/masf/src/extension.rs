@@ -10,12 +10,12 @@ use std::sync::Arc;
 use masf_core::artifact::{SaveOptions, fingerprint};
 use masf_core::{Error, Progress, PyramidSource, Result, Scorer, Silent};
 use masf_data::{ImageInput, Limits};
-use masf_fusion::Weights;
+use masf_fusion::{ThresholdSource, Weights};
 use masf_memory::{MemoryBank, MemoryBankFit};
 
 use crate::fit::{self, CrossFitted, FitBranch, HeldOut, Purpose};
 use crate::provenance::joined;
-use crate::{Detector, Provenance};
+use crate::{BackboneConfig, Config, Detector, Provenance};
 
 /// How [`Detector::extend`] and [`Detector::merge`] work; everything has a default.
 #[derive(Clone)]
@@ -57,7 +57,8 @@ impl Detector {
     /// The memory banks are extended within the configuration's budget, and calibration, fusion and thresholds are made
     /// anew: from [`calibration`](ExtendOptions::calibration) images where there are some, otherwise by cross-fitting over
     /// the new images (each fold is scored by the detector extended with the others). The stated false-alarm rate
-    /// then holds for images like those. A threshold set by hand is replaced. On an error the detector stays as it was.
+    /// then holds for images like those. A threshold set by hand or from labelled images is replaced, with the
+    /// rate of the configuration. On an error the detector stays as it was.
     ///
     /// # Errors
     /// Branches other than memory banks, no images (without calibration images: fewer than two), fewer than two calibration images, an image
@@ -152,7 +153,17 @@ impl Detector {
 
     fn check_alike(&self, other: &Self) -> Result<()> {
         let differ = |what: &str| Err(Error::argument("other detector", format!("of another {what}"), "the same"));
-        if self.config != other.config {
+        // Where a backbone computes, and how much memory learning may take, is no part of what was learned.
+        let like = |config: &Config| {
+            let backbone = BackboneConfig { device: self.config.backbone.device, ..config.backbone.clone() };
+            Config { backbone, memory_budget: self.config.memory_budget, ..config.clone() }.to_toml()
+        };
+        let (own, others) = (like(&self.config)?, like(&other.config)?);
+        if let Some((own, other)) = own.lines().zip(others.lines()).find(|(own, other)| own != other) {
+            let value = format!("of another configuration: `{other}`");
+            return Err(Error::argument("other detector", value, format!("`{own}`, as this one has")));
+        }
+        if own != others {
             return differ("configuration");
         }
         if self.preprocess != other.preprocess {
@@ -202,7 +213,10 @@ impl Detector {
     ) -> Result<()> {
         let held = self.held_out(images, options);
         let fusion = fit::fit_fusion(&self.config.fusion_params().check()?, scores, held.size())?;
-        let rate = self.config.threshold.false_alarm_rate;
+        let rate = match self.image_threshold.source {
+            ThresholdSource::Conformal { false_alarm_rate, .. } => false_alarm_rate,
+            _ => self.config.threshold.false_alarm_rate,
+        };
         let thresholds = fit::thresholds(&fusion, scores, &held, rate, options.progress.as_ref())?;
         self.branches = branches;
         self.fusion = Box::new(fusion);

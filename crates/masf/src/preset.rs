@@ -1,6 +1,7 @@
 //! Ready-made configurations.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use masf_core::Error;
@@ -79,6 +80,19 @@ impl Config {
         }
         config
     }
+
+    /// The configuration that a command line names: that of `file`, or without one that of `preset`; `backbone` takes the place of the file's,
+    /// and what the file leaves out has the defaults of [`for_backbone`](Self::for_backbone) with it.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file).
+    pub fn choose(file: Option<&Path>, preset: Preset, backbone: Option<&str>) -> Result<Self, Error> {
+        match (file, backbone) {
+            (Some(path), backbone) => Self::read(path, backbone),
+            (None, Some(name)) => Ok(Self::preset_for(preset, name)),
+            (None, None) => Ok(Self::preset(preset)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +105,12 @@ mod tests {
             Config::preset(preset).check().unwrap();
             assert_eq!(preset.to_string().parse::<Preset>().unwrap(), preset);
         }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "threshold.folds = 2").unwrap();
+        let read = Config::choose(Some(file.path()), Preset::Fast, Some("dinov2-vits14")).unwrap();
+        let mut expected = Config::for_backbone("dinov2-vits14");
+        expected.threshold.folds = Some(2);
+        assert_eq!(read, expected);
         assert!("slow".parse::<Preset>().unwrap_err().to_string().contains("balanced"));
     }
 }

@@ -161,7 +161,7 @@ impl std::fmt::Debug for ShortlistSearch {
 impl ShortlistSearch {
     /// Search among the prototypes `[n, dimensions]` by their first `directions` principal directions, with `candidates` (or `k`, where that
     /// is more) direct distances for each query. With at most twice as many dimensions as directions, where there is little to save, or no
-    /// more prototypes than candidates it is [`ExactSearch`].
+    /// more prototypes than candidates or directions it is [`ExactSearch`].
     ///
     /// # Errors
     /// As [`ExactSearch::new`], and [`MemoryError::Parameter`] for no directions or candidates.
@@ -172,7 +172,7 @@ impl ShortlistSearch {
                 return Err(MemoryError::parameter(name, 0, "at least 1"));
             }
         }
-        let prototypes = match directions.saturating_mul(2) >= dimensions || candidates >= count {
+        let prototypes = match directions.saturating_mul(2) >= dimensions || candidates.max(directions) >= count {
             true => Prototypes::Alone(ExactSearch::new(prototypes, dimensions)?),
             false => {
                 let keys = Keys::new(&prototypes, dimensions, directions)?;

@@ -325,7 +325,7 @@ impl Config {
     /// # Errors
     /// Text that is not TOML, unknown keys, or values of the wrong type or range.
     pub fn from_toml(text: &str) -> Result<Self> {
-        let config = Self::parse(text).map_err(|error| Error::data("configuration", error.to_string()))?;
+        let config = Self::parse(text, None).map_err(|error| Error::data("configuration", error.to_string()))?;
         config.check()?;
         Ok(config)
     }
@@ -335,14 +335,22 @@ impl Config {
     /// # Errors
     /// A file that cannot be read, and as [`from_toml`](Self::from_toml); the message names the file.
     pub fn from_file(path: &Path) -> Result<Self> {
+        Self::read(path, None)
+    }
+
+    /// Reads a file; `backbone`, where given, takes the place of the one that it names.
+    pub(crate) fn read(path: &Path, backbone: Option<&str>) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
-        Self::parse(&text)
+        Self::parse(&text, backbone)
             .map_err(|error| Error::data(path.display().to_string(), error.to_string()))
             .and_then(|config| config.check().map(|()| config))
     }
 
-    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+    fn parse(text: &str, backbone: Option<&str>) -> Result<Self, toml::de::Error> {
         let mut config: Self = toml::from_str(text)?;
+        if let Some(name) = backbone {
+            name.clone_into(&mut config.backbone.name);
+        }
         let table: toml::Table = toml::from_str(text)?;
         let given = |section: &str, key: &str| table.get(section).is_some_and(|section| section.get(key).is_some());
         let defaults = Self::for_backbone(&config.backbone.name);

@@ -18,7 +18,7 @@ mod turned;
 
 use candle_core::Tensor;
 use masf_core::{
-    CrossFit, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
+    CrossFit, Error, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
     Scorer, Scores, Subset,
 };
 use masf_fusion::{CalibratedFusion, DefectMaps, FusionValidParams, Threshold, conformal_threshold};
@@ -264,8 +264,13 @@ fn hold_out(
     let count = extracted.cache.len();
     // Two scores are the least that a threshold can be set from.
     let fold_of = extracted.signatures.mixed_folds(folds.min(count / 2).max(2), held.seed);
-    let fitted = extracted.fit_all(Purpose::Calibration, branches, |image| fold_of[image] != 0, progress)?;
     let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == 0).collect();
+    if held_out.len() < 2 {
+        let problem =
+            format!("{count} can be used; at least 3 needed where a student is trained, and 100 are advisable");
+        return Err(Error::data("training images", problem));
+    }
+    let fitted = extracted.fit_all(Purpose::Calibration, branches, |image| fold_of[image] != 0, progress)?;
     score(&fitted, extracted, held, &held_out, (0, held_out.len()), "calibration", progress)
 }
 
