@@ -1,5 +1,6 @@
 //! Detectors that learn more and detectors that become one: what they know, and that nothing about them is stale.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
@@ -114,11 +115,11 @@ fn what_does_not_fit_together_is_refused_and_named() -> Result<()> {
     let missing = [second[0].clone(), "no/such/image.png".into()];
     let error = detector.extend(missing, &ExtendOptions::default()).unwrap_err();
     assert!(error.to_string().contains("image.png"), "{error}");
-    let progress = std::sync::Arc::new(Cancelled);
+    let progress = Arc::new(Cancelled);
     let cancelled = detector.extend(second.clone(), &ExtendOptions { progress, ..ExtendOptions::default() });
     assert!(matches!(cancelled, Err(Error::Cancelled)));
     // A branch of another kind.
-    let mut foreign = Detector::builder().config(quick_config()).branch(FlatFit).fit(first)?;
+    let mut foreign = Detector::builder().config(quick_config()).branch(FlatFit::default()).fit(first)?;
     let error = foreign.extend(second, &ExtendOptions::default()).unwrap_err();
     assert!(error.to_string().contains("test.flat") && error.to_string().contains("fitted anew"), "{error}");
     Ok(())
@@ -128,33 +129,35 @@ fn what_does_not_fit_together_is_refused_and_named() -> Result<()> {
 #[test]
 fn a_score_that_is_no_number_is_no_verdict() -> Result<()> {
     let images = training_images()?;
-    let detector = Detector::builder().config(quick_config()).branch(FlatFit).fit(&images)?;
+    let branch = FlatFit::default();
+    let broken = branch.0.clone();
+    let detector = Detector::builder().config(quick_config()).branch(branch).fit(&images)?;
     assert!(!detector.inspect(&images[0])?.is_anomalous);
-    BROKEN.store(true, Ordering::Relaxed);
+    broken.store(true, Ordering::Relaxed);
     let error = detector.inspect(&images[0]).expect_err("a verdict from NaN");
     assert!(error.to_string().contains("image score: NaN"), "{error}");
     assert!(detector.inspect_batch(&images[..2]).iter().all(Result::is_err));
     Ok(())
 }
 
-static BROKEN: AtomicBool = AtomicBool::new(false);
-
 /// Scores everything alike, until it is broken.
-struct Flat;
-struct FlatFit;
+#[derive(Default)]
+struct Flat(Arc<AtomicBool>);
+#[derive(Default)]
+struct FlatFit(Arc<AtomicBool>);
 
 impl Fit for FlatFit {
     type Scorer = Flat;
 
     fn fit(&self, _: &dyn PyramidSource, _: &dyn Progress) -> Result<Flat> {
-        Ok(Flat)
+        Ok(Flat(self.0.clone()))
     }
 }
 
 impl Scorer for Flat {
     fn score(&self, pyramid: &FeaturePyramid) -> Result<Scores> {
         let map = pyramid.levels()[0].map.narrow(1, 0, 1)?.squeeze(1)?.zeros_like()?;
-        let broken = BROKEN.load(Ordering::Relaxed).then(|| vec![f32::NAN; pyramid.batch_size()]);
+        let broken = self.0.load(Ordering::Relaxed).then(|| vec![f32::NAN; pyramid.batch_size()]);
         let image = broken.map(|values| Tensor::new(values, map.device())).transpose()?;
         Ok(Scores { maps: vec![ScoreMap { name: "flat".into(), values: map }], image })
     }
@@ -170,6 +173,6 @@ impl Artifact for Flat {
     }
 
     fn read(_: &ArtifactReader<'_>) -> Result<Self> {
-        Ok(Self)
+        Ok(Self::default())
     }
 }
