@@ -237,6 +237,23 @@ fn nobody_reads_the_output_and_the_files_are_written_all_the_same() {
 
 #[cfg(unix)]
 #[test]
+fn what_cannot_be_written_is_refused_before_the_work() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("file");
+    fs::write(&file, b"kept").expect("a file");
+    let out = file.join("model.masf");
+    // The data are not even looked for.
+    let refused = run("train", &["--data", "no/such/folder", "--out", path(&out)]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("cannot write") && text(&refused.stderr).contains("model.masf"));
+    // Folders on the way are made.
+    let out = folder.path().join("models/line 1/model.masf");
+    let refused = run("train", &["--data", "no/such/folder", "--out", path(&out)]);
+    assert!(text(&refused.stderr).contains("no/such/folder"), "{}", text(&refused.stderr));
+    assert!(fs::read_dir(out.parent().expect("a folder")).expect("the folder").next().is_none());
+}
+
+#[test]
 fn a_device_is_written_to_and_not_replaced() {
     let fixture = Fixture::new();
     assert!(fixture.train(&[]).status.success());
