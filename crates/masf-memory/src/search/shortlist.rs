@@ -488,6 +488,14 @@ mod tests {
 
     use super::*;
 
+    /// 8 MB of a file could ask for 50 GB of keys.
+    #[test]
+    fn more_directions_than_prototypes_have_no_keys() -> Result<()> {
+        assert!(ShortlistSearch::new(vec![0.5; 2_000_000], 1_000_000, 4096, 1)?.keys().is_none());
+        assert!(ShortlistSearch::new(vec![0.5; 600], 30, 10, 1)?.keys().is_some());
+        Ok(())
+    }
+
     #[test]
     fn the_least_estimates_are_those_of_sorting_them_all() {
         const WIDTH: usize = 3;
