@@ -10,7 +10,7 @@ pub struct ViewParams {
     pub noise: usize,
     /// The largest phase change in radians, 0 to pi. Default 0.1: the noise then holds 0.3 % of the band's energy (limit^2 / 3).
     pub limit: f64,
-    /// The radii, 1 at the Nyquist frequency, between which phases change. Default 0 to 1.
+    /// The radii, 1 at the Nyquist frequency, between which phases change. Default 0.25 to 1.5: noise below makes ripples on plain backgrounds.
     pub band: (f64, f64),
     /// Views shifted by one largest stride, each in another of the eight directions, 0 to 8. Default 0.
     pub shifts: usize,
@@ -20,7 +20,7 @@ pub struct ViewParams {
 
 impl Default for ViewParams {
     fn default() -> Self {
-        Self { noise: 0, limit: 0.1, band: (0.0, 1.0), shifts: 0, margin: 32 }
+        Self { noise: 0, limit: 0.1, band: (0.25, 1.5), shifts: 0, margin: 32 }
     }
 }
 
