@@ -151,6 +151,6 @@ pub(crate) const ROWS: &[Row] = &[
 /// Another configuration with the input, backbone and seed of this one; levels are part of the other.
 fn keep_input(config: &mut Config, other: Config) {
     let kept = config.clone();
-    let backbone = BackboneConfig { strides: other.backbone.strides.clone(), ..kept.backbone };
+    let backbone = BackboneConfig { strides: other.backbone.strides, ..kept.backbone };
     *config = Config { seed: kept.seed, memory_budget: kept.memory_budget, input: kept.input, backbone, ..other };
 }

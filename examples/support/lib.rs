@@ -129,13 +129,15 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 /// # Errors
 /// The file system's, with the path.
 pub fn prepare_output(path: &Path) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let special = std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
-    let tried = std::fs::create_dir_all(folder).and_then(|()| match special {
-        true => Ok(()),
-        false => tempfile::tempfile_in(folder).map(drop),
+    // What the end of the work will do, up to the writing: the old file stays.
+    let mut possible = false;
+    let tried = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+        masf::core::replace_file(path, |_| {
+            possible = true;
+            Err(std::io::ErrorKind::Interrupted.into())
+        })
     });
-    tried.with_context(|| format!("cannot write {}", path.display()))
+    if possible { Ok(()) } else { tried.with_context(|| format!("cannot write {}", path.display())) }
 }
 
 /// Whether a reader of standard output has gone away, as `head` does.

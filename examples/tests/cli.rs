@@ -235,7 +235,6 @@ fn nobody_reads_the_output_and_the_files_are_written_all_the_same() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn what_cannot_be_written_is_refused_before_the_work() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -253,6 +252,7 @@ fn what_cannot_be_written_is_refused_before_the_work() {
     assert!(fs::read_dir(out.parent().expect("a folder")).expect("the folder").next().is_none());
 }
 
+#[cfg(unix)]
 #[test]
 fn a_device_is_written_to_and_not_replaced() {
     let fixture = Fixture::new();

@@ -69,7 +69,7 @@ impl Checkpoints {
         self.resume.as_deref().map(|folder| self.path_in(folder))
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.path_in(&self.folder)
     }
 

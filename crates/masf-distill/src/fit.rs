@@ -57,7 +57,9 @@ impl MaskedStudentFit {
             Some(path) => {
                 checkpoint::load(&mut trainer, &path)?;
                 // A training that goes on in another folder goes on from there alone.
-                self.save(&trainer)?;
+                if self.checkpoints.as_ref().is_some_and(|own| own.path() != path) {
+                    self.save(&trainer)?;
+                }
             }
             None if self.params.linear_start => start::linear(&mut trainer, source, progress)?,
             None => {}

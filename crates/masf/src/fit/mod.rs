@@ -267,7 +267,7 @@ fn hold_out(
     let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == 0).collect();
     if held_out.len() < 2 {
         let problem =
-            format!("{count} can be used; at least 3 needed where a student is trained, and 100 are advisable");
+            format!("{count} can be used; at least 3 needed where a network is trained, and 100 are advisable");
         return Err(Error::data("training images", problem));
     }
     let fitted = extracted.fit_all(Purpose::Calibration, branches, |image| fold_of[image] != 0, progress)?;
