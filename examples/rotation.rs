@@ -64,10 +64,10 @@ fn main() -> ExitCode {
             let quarter = f64::from(random.random_range(0..4u32)) * 90.0;
             let angles = [0.0, quarter, random.random_range(0.0..360.0)];
             for (view, angle) in views.iter_mut().zip(angles) {
-                view.push(disc(&sample.path, angle)?);
+                view.push(turned(&sample.path, angle)?);
             }
         }
-        let normals = training.iter().map(|sample| disc(&sample.path, 0.0)).collect::<anyhow::Result<Vec<_>>>()?;
+        let normals = training.iter().map(|sample| turned(&sample.path, 0.0)).collect::<anyhow::Result<Vec<_>>>()?;
 
         outln!("| test images | {} |", columns(&args.turns, |turns| format!("{turns} turns")))?;
         outln!("|---|{}|", columns(&args.turns, |_| "---".into()).replace(' ', ""))?;
@@ -118,7 +118,7 @@ fn read(path: &Path) -> anyhow::Result<RgbImage> {
 }
 
 /// The central disc of an image, turned, on a square that goes on as the edge of the disc ends: a visible edge would be what stands out most.
-fn disc(path: &Path, degrees: f64) -> anyhow::Result<ImageInput> {
+fn turned(path: &Path, degrees: f64) -> anyhow::Result<ImageInput> {
     let image = read(path)?;
     let side = image.width().min(image.height());
     let (left, top) = ((image.width() - side) / 2, (image.height() - side) / 2);
@@ -126,15 +126,6 @@ fn disc(path: &Path, degrees: f64) -> anyhow::Result<ImageInput> {
     let n = side as usize;
     let values: Vec<f32> = square.into_raw().into_iter().map(f32::from).collect();
     let planes = Tensor::from_vec(values, (1, n, n, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?;
-    let turned = turn(&planes, degrees)?.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
-    let radius = n as f32 / 2.0;
-    let edge = radius - 1.0;
-    let pixels = (0..n * n).flat_map(|index| {
-        let (y, x) = ((index / n) as f32 + 0.5 - radius, (index % n) as f32 + 0.5 - radius);
-        let inwards = (edge / y.hypot(x)).min(1.0);
-        let (row, column) = ((y * inwards + radius) as usize, (x * inwards + radius) as usize);
-        let place = 3 * (row.min(n - 1) * n + column.min(n - 1));
-        [turned[place], turned[place + 1], turned[place + 2]].map(|value| value.round() as u8)
-    });
-    Ok(ImageInput::rgb8(side, side, pixels.collect())?)
+    let kept = masf::data::disc(&turn(&planes, degrees)?)?.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(ImageInput::rgb8(side, side, kept.into_iter().map(|value| value.round() as u8).collect())?)
 }

@@ -77,8 +77,8 @@ fn every_kind_of_model_is_the_same_file_on_one_thread_and_on_two() -> Result<()>
              [fusion]\nweights = 'learned'\nsynthetic_defects = 8\ngate = { views = 1.0, disagreement = 1.0 }\n[views]\nnoise = 1\nshifts = 1",
         ),
         (
-            "turned images, cells",
-            "[memory]\nturns = 4\nsearch = { cells = { cells = 8, visited = 4, keys = 'both' } }\nanchor_weight = 0.5",
+            "turned images, angles, cells",
+            "orientations = 3\n[memory]\nturns = 4\nsearch = { cells = { cells = 8, visited = 4, keys = 'both' } }\nanchor_weight = 0.5",
         ),
         (
             "graph, principal components",

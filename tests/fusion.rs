@@ -36,9 +36,10 @@ fn registry() -> masf::Registry {
     masf::default_registry().with_backbone::<Blocks>("test.blocks").with_scorer::<Noise>("test.noise")
 }
 
-/// Two banks, views, learned weights and the gate.
+/// Two banks, views, learned weights, the gate and two angles.
 fn everything() -> Config {
     let mut config = quick_config();
+    config.orientations = 2;
     config.memory.per_level = true;
     config.views.noise = 1;
     config.views.shifts = 1;
@@ -100,6 +101,37 @@ fn views_change_scores_a_little_and_their_absence_not_at_all() -> Result<()> {
         let change = (&with.anomaly_map - &plain.anomaly_map).mapv(f32::abs).mean().unwrap_or(f32::NAN);
         assert!(change > 0.0 && change < 1.0, "{change}");
     }
+    Ok(())
+}
+
+#[test]
+fn at_several_angles_a_turned_part_is_as_normal_as_an_upright_one() -> Result<()> {
+    let mut config = quick_config();
+    config.fusion.detail = Detail::OFF;
+    // A network that tells directions, which the means of blocks do not.
+    let fitted = |config| Detector::builder().config(config).fit(training_images()?);
+    let plain = fitted(config.clone())?;
+    config.orientations = 4;
+    let detector = fitted(config)?;
+    let mut differ = 0;
+    for image in test_images()? {
+        let upright = image::open(&image).expect("an image").to_rgb8();
+        let turned = image::imageops::rotate90(&upright);
+        let [found, of_turned] = [detector.inspect(upright.clone())?, detector.inspect(turned.clone())?];
+        assert!((found.image_score - of_turned.image_score).abs() < 1e-4 * found.image_score.abs().max(1.0));
+        // The map of the turned image is the turned map.
+        let side = found.anomaly_map.nrows();
+        let differences = found
+            .anomaly_map
+            .indexed_iter()
+            .map(|((y, x), own)| (own - of_turned.anomaly_map[(x, side - 1 - y)]).abs());
+        let change = differences.sum::<f32>() / (side * side) as f32;
+        assert!(change < 1e-3, "{change}");
+        let [plain, plain_turned] = [plain.inspect(upright)?, plain.inspect(turned)?];
+        differ += usize::from((plain.image_score - plain_turned.image_score).abs() > 0.05);
+    }
+    // To the plain one a turned part is another.
+    assert!(differ > 10, "{differ}");
     Ok(())
 }
 
@@ -285,6 +317,10 @@ fn settings_of_views_and_fusion_are_checked() {
     for (text, name) in [
         ("views.noise = 100", "views.noise"),
         ("views.band = [0.5, 0.1]", "views.band"),
+        ("orientations = 0", "orientations"),
+        ("orientations = 37", "orientations"),
+        ("orientations = 2\ninput.size = 10000", "image size"),
+        ("orientations = 2\ninput.size = '256x320'", "input.size"),
         ("fusion.gate.views = -1.0", "fusion.gate.views"),
         ("fusion.weights = 'best'", "best"),
         ("fusion.weights = { shares = { memory = 0.0 } }", "shares"),

@@ -6,8 +6,10 @@
 //!
 //! Every row, category and seed is written to a file of its own when it is done; what is there with the same configuration is not
 //! measured again, so an interrupted run goes on where it stopped. Students are kept too, and shared by all rows that would train the
-//! same one. `table.md` and `table.json` hold what there is so far.
+//! same one. `table.md` and `table.json` hold what there is so far, `reliability.svg` whether false-alarm rates and uncertainties of the row
+//! `full` come true.
 
+mod reliability;
 mod rows;
 mod table;
 
@@ -84,6 +86,10 @@ fn main() -> ExitCode {
                     write_atomically(&args.out.join("table.md"), table::markdown(&names, &measured).as_bytes())?;
                     let document = format!("{:#}\n", table::json(&names, &measured));
                     write_atomically(&args.out.join("table.json"), document.as_bytes())?;
+                    if row.name == rows::FULL {
+                        let picture = reliability::svg(row.name, &measured);
+                        write_atomically(&args.out.join("reliability.svg"), picture.as_bytes())?;
+                    }
                 }
             }
         }
@@ -165,14 +171,16 @@ impl Args {
         let mut figures = serde_json::to_value(&evaluation)?;
         figures["fit_seconds"] = json!(fit_seconds);
         figures["precisions"] = json!(report.precisions);
+        figures["false_alarms"] = reliability::false_alarms(&detector, &evaluation)?;
         let document = json!({ "configuration": key, "figures": figures });
         write_atomically(&path, format!("{document:#}\n").as_bytes())?;
         Ok(figures)
     }
 }
 
-/// The figures of a file that was written with a configuration.
+/// The figures of a file that was written with a configuration; none of a file from before there were all of them.
 fn finished(path: &Path, configuration: &Value) -> Option<Value> {
     let mut document: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    document.pointer("/figures/false_alarms")?;
     (document.get("configuration")? == configuration).then(|| document["figures"].take())
 }

@@ -14,9 +14,12 @@ pub(crate) struct Row {
     pub(crate) change: fn(&mut Config),
 }
 
+/// The row in which nothing is changed.
+pub(crate) const FULL: &str = "full";
+
 /// All rows; a further part is one more entry.
 pub(crate) const ROWS: &[Row] = &[
-    Row { name: "full", what: "everything on", trains_again: false, change: |_| {} },
+    Row { name: FULL, what: "everything on", trains_again: false, change: |_| {} },
     Row {
         name: "memory-only",
         what: "the memory bank alone: preset `fast`",

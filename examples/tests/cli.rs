@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use masf::data::synthetic::{SyntheticConfig, write_dataset};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// An example that was built with these tests.
@@ -300,6 +300,11 @@ fn the_ablation_measures_its_rows_once() {
     let document: Value = serde_json::from_slice(&fs::read(out.join("table.json")).expect("JSON")).expect("JSON");
     assert_eq!(document["measured"].as_array().map(Vec::len), Some(2));
     assert!(document["rows"][0]["figures"]["image_auroc"]["mean"].is_number(), "{document}");
+    // At the rate of the model's own threshold, 0.05, the picture shows its false alarms.
+    let figures = &document["measured"][0]["figures"];
+    assert_eq!(figures["false_alarms"][2], json!({ "stated": 0.05, "measured": figures["false_alarm_rate"] }));
+    let picture = fs::read_to_string(out.join("reliability.svg")).expect("a picture");
+    assert!(picture.matches("<circle").count() > 8 && !picture.contains("NaN"), "{picture}");
     // What is there is not measured again: nothing is said of it.
     let again = ablation(&[]);
     assert!(again.status.success() && again.stderr.is_empty(), "{}", text(&again.stderr));

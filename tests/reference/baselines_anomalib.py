@@ -55,4 +55,4 @@ print(json.dumps({
     "patchcore_image": number(image_scores),
     "channels": padim.idx.tolist(),
     "padim": number(distances),
-}))
+}, separators=(",", ":")))

@@ -21,4 +21,4 @@ print(json.dumps({
     "rows": rows.ravel().tolist(),
     "components": np.round(components.T.ravel(), 7).tolist(),
     "variances": (pca.explained_variance_ * 59 / 60).tolist(),
-}))
+}, separators=(",", ":")))

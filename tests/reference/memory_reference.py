@@ -62,4 +62,4 @@ print(json.dumps({
     "points": points.ravel().tolist(),
     "chosen": chosen,
     "radius": radius,
-}))
+}, separators=(",", ":")))

@@ -26,4 +26,4 @@ pub use masf_core::Normalisation;
 pub use mask::Mask;
 pub use preprocess::{Preprocess, ResizeFilter};
 pub use size::Size;
-pub use turn::turn;
+pub use turn::{disc, halve, turn};

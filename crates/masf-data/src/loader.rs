@@ -45,11 +45,13 @@ pub struct LoadOptions {
     /// How many images are being decoded or wait for their turn; 16 by default, 0 counts as 1. At most this many images
     /// are held: decoded while a thread works on one, as a tensor (12 bytes per pixel of the output) afterwards.
     pub in_flight: usize,
+    /// Whether tensors have twice the height and the width of the preprocessing ([`Preprocess::doubled`]); masks do not. `false` by default.
+    pub doubled: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), in_flight: 16 }
+        Self { limits: Limits::default(), in_flight: 16, doubled: false }
     }
 }
 
@@ -61,7 +63,7 @@ pub struct Loaded {
     pub index: usize,
     /// The normalised image `[3, H, W]`, `f32`, on the CPU.
     pub tensor: Tensor,
-    /// The mask at the size of the tensor, where the item named one.
+    /// The mask at the size of the preprocessing, where the item named one.
     pub mask: Option<Mask>,
     /// The size of the upright image before preprocessing.
     pub size: Size,
@@ -118,6 +120,7 @@ pub struct Loader<'a> {
 /// What every thread needs.
 struct Task {
     preprocess: Preprocess,
+    doubled: bool,
     limits: Limits,
     abandoned: AtomicBool,
 }
@@ -135,7 +138,12 @@ impl<'a> Loader<'a> {
         Self {
             items: items.into_iter().enumerate(),
             window: VecDeque::new(),
-            task: Arc::new(Task { preprocess, limits: options.limits, abandoned: AtomicBool::new(false) }),
+            task: Arc::new(Task {
+                preprocess,
+                doubled: options.doubled,
+                limits: options.limits,
+                abandoned: AtomicBool::new(false),
+            }),
             in_flight: options.in_flight.max(1),
             progress,
         }
@@ -241,7 +249,8 @@ impl Task {
             }
             None => None,
         };
-        let tensor = self.preprocess.tensor(image).map_err(|error| error.named(input.name()))?;
+        let preprocess = if self.doubled { self.preprocess.doubled()? } else { self.preprocess };
+        let tensor = preprocess.tensor(image).map_err(|error| error.named(input.name()))?;
         Ok(Loaded { index, tensor, mask, size, digest })
     }
 }

@@ -92,6 +92,19 @@ impl Preprocess {
         Fields { resize, ..self.fields }.try_into()
     }
 
+    /// The same at twice the height and the width: what images that are yet to be [turned](crate::turn) keep their sharpness with.
+    ///
+    /// # Errors
+    /// [`DataError::Argument`] where that is beyond 16,384.
+    pub fn doubled(self) -> Result<Self> {
+        let twice = |size: Size| Size::new(2 * size.height, 2 * size.width);
+        let resize = match self.fields.resize {
+            Resize::Exact(size) => Resize::Exact(twice(size)),
+            Resize::ShorterSide(side) => Resize::ShorterSide(2 * side),
+        };
+        Fields { size: twice(self.fields.size), resize, ..self.fields }.try_into()
+    }
+
     /// How many bits of 16-bit images the camera uses (16 by default): 12-bit samples stored in 16-bit files need 12, or
     /// all images come out nearly black. Larger values in a file are then an error. 8-bit images are not affected.
     ///

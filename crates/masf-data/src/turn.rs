@@ -55,6 +55,76 @@ pub fn turn(images: &Tensor, degrees: f64) -> Result<Tensor> {
     Ok(Tensor::from_vec(turned, (batch, channels, height, width), &Device::Cpu)?)
 }
 
+/// Square images `[B, C, N, N]` in which the largest disc about the centre is kept, and goes on as its edge ends: all that an image shows at any
+/// angle, without an edge that would be what stands out most. `f32`, on the CPU.
+///
+/// # Errors
+/// A tensor of another rank, or images that are not square.
+pub fn disc(images: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = images.dims4()?;
+    if height != width {
+        return Err(DataError::argument("size of images at any angle", format!("{height}x{width}"), "a square"));
+    }
+    let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let radius = width as f64 / 2.0;
+    let place = |at: usize, inwards: f64| {
+        let from_centre = at as f64 + 0.5 - radius;
+        ((from_centre * inwards + radius) as usize).min(width - 1)
+    };
+    let sources: Vec<usize> = (0..height * width)
+        .map(|index| {
+            let (row, column) = (index / width, index % width);
+            let distance = (row as f64 + 0.5 - radius).hypot(column as f64 + 0.5 - radius);
+            let inwards = ((radius - 1.0).max(0.0) / distance).min(1.0);
+            place(row, inwards) * width + place(column, inwards)
+        })
+        .collect();
+    let mut kept = vec![0f32; values.len()];
+    let size = sources.len().max(1);
+    kept.par_chunks_mut(size).zip(values.par_chunks(size)).for_each(|(kept, plane)| {
+        for (value, source) in kept.iter_mut().zip(&sources) {
+            *value = plane[*source];
+        }
+    });
+    Ok(Tensor::from_vec(kept, (batch, channels, height, width), &Device::Cpu)?)
+}
+
+/// Images `[B, C, 2H, 2W]` at half their height and width, as [`Preprocess`](crate::Preprocess) resizes, without rounding: every pixel is the mean
+/// of four by four, those in the middle weighing three times as much along each side. `f32`, on the CPU.
+///
+/// # Errors
+/// A tensor of another rank, or an odd height or width.
+pub fn halve(images: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = images.dims4()?;
+    if !(height.is_multiple_of(2) && width.is_multiple_of(2)) {
+        return Err(DataError::argument("size to halve", format!("{height}x{width}"), "an even height and width"));
+    }
+    let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let (rows, columns) = (height / 2, width / 2);
+    let mut halved = vec![0f32; batch * channels * rows * columns];
+    let size = (rows * columns).max(1);
+    halved.par_chunks_mut(size).zip(values.par_chunks((4 * size).max(1))).for_each(|(halved, plane)| {
+        let mut line = vec![0f32; width];
+        for (row, values) in halved.chunks_exact_mut(columns).enumerate() {
+            for (column, value) in line.iter_mut().enumerate() {
+                *value = half(row, height, |row| plane[row * width + column]);
+            }
+            for (column, value) in values.iter_mut().enumerate() {
+                *value = half(column, width, |column| line[column]);
+            }
+        }
+    });
+    Ok(Tensor::from_vec(halved, (batch, channels, rows, columns), &Device::Cpu)?)
+}
+
+/// The value at `index` of a line that is half as long as the given one: a triangle of four weights, those that exist.
+fn half(index: usize, length: usize, value: impl Fn(usize) -> f32) -> f32 {
+    let (before, after) = ((2 * index).checked_sub(1), Some(2 * index + 2).filter(|next| *next < length));
+    let outer = before.iter().chain(&after);
+    let weight = 6.0 + outer.clone().count() as f32;
+    (3.0 * (value(2 * index) + value(2 * index + 1)) + outer.map(|place| value(*place)).sum::<f32>()) / weight
+}
+
 /// Exact for multiples of 90 degrees.
 fn sine_and_cosine(degrees: f64) -> (f64, f64) {
     match degrees.rem_euclid(360.0) {
@@ -88,7 +158,10 @@ fn mirrored(index: i64, length: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use masf_core::Normalisation;
+
     use super::*;
+    use crate::{Preprocess, Size};
 
     fn image(height: usize, width: usize) -> Tensor {
         let values = (0..2 * height * width).map(|i| ((i * 7919) % 101) as f32).collect();
@@ -135,6 +208,46 @@ mod tests {
             assert!((turned[y * n + x] - expected).abs() < 1e-3);
             assert!((turned[n * n + y * n + x] - expected * expected).abs() < 1e-2);
         }
+    }
+
+    #[test]
+    fn a_disc_is_kept_and_goes_on_as_its_edge_ends() {
+        let n = 20;
+        let original = image(n, n);
+        let (before, after) = (values(&original), values(&disc(&original).unwrap()));
+        for index in 0..n * n {
+            let (y, x) = ((index / n) as f32 + 0.5 - 10.0, (index % n) as f32 + 0.5 - 10.0);
+            assert!(y.hypot(x) > 9.0 || before[index] == after[index], "{index}");
+        }
+        // The corner is what lies towards the centre, on the edge.
+        assert_eq!(after[0], before[3 * n + 3]);
+        // A second time changes nothing, and turns by 90 degrees do not matter.
+        assert_eq!(values(&disc(&disc(&original).unwrap()).unwrap()), after);
+        assert_eq!(
+            values(&disc(&turn(&original, 90.0).unwrap()).unwrap()),
+            values(&turn(&disc(&original).unwrap(), 90.0).unwrap())
+        );
+        assert!(disc(&image(4, 5)).is_err());
+    }
+
+    #[test]
+    fn halves_are_those_of_the_preprocessing() {
+        let plain = Preprocess::new(Size::new(17, 23), Normalisation::IMAGENET).unwrap();
+        let picture = image::RgbImage::from_fn(46, 34, |x, y| {
+            image::Rgb([((x * 31 + y * y * 7) % 256) as u8, (5 * x) as u8, ((x * y) % 200) as u8])
+        });
+        let picture = image::DynamicImage::ImageRgb8(picture);
+        let doubled = plain.doubled().unwrap().tensor(&picture).unwrap();
+        assert_eq!(doubled.dims(), [3, 34, 46]);
+        let halved = values(&halve(&doubled.unsqueeze(0).unwrap()).unwrap());
+        // That one rounds to 8 bits twice.
+        let error = values(&plain.tensor(&picture).unwrap())
+            .iter()
+            .zip(&halved)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(error > 0.0 && error < 1.01 / 255.0 / 0.224, "{error}");
+        assert!(halve(&image(3, 4)).is_err() && halve(&image(4, 3)).is_err());
     }
 
     #[test]

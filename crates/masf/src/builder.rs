@@ -10,6 +10,7 @@ use masf_fusion::{MapPrecision, Weights};
 
 use crate::detector::{BATCH, build_views};
 use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES, OnTurned, StudentBranch};
+use crate::pipeline::Looks;
 use crate::provenance::ImageDigest;
 use crate::{Branch, ByteSize, Config, Detector, Method, Preset, Provenance};
 
@@ -283,7 +284,8 @@ impl DetectorBuilder {
         };
         let fusion_params = config.fusion_params().check()?;
         // The images are read again for views, synthetic defects and the detail of maps only.
-        let reads_again = views.is_some() || defects > 0 || fusion_params.params().detail.is_on();
+        let looks = Looks { views: views.as_deref(), orientations: config.orientations };
+        let reads_again = !looks.are_plain() || defects > 0 || fusion_params.params().detail.is_on();
         let again = if reads_again { images.clone() } else { Vec::new() };
         let turns = if branches.iter().any(|branch| branch.uses_turned()) { config.memory.turns } else { 0 };
         let (extracted, learned, provenance, mut report) = {
@@ -304,7 +306,7 @@ impl DetectorBuilder {
             preprocess,
             limits: self.limits,
             backbone: backbone.as_ref(),
-            views: views.as_deref(),
+            looks,
             defects,
             seed: config.seed,
         };
@@ -345,7 +347,8 @@ impl DetectorBuilder {
     ) -> Result<(Extracted, Vec<usize>, Provenance, FitReport)> {
         let progress = self.progress.as_ref();
         let total = images.len();
-        let options = LoadOptions { limits: self.limits, ..LoadOptions::default() };
+        let looks = Looks { views: None, orientations: self.config.orientations };
+        let options = LoadOptions { limits: self.limits, doubled: looks.are_doubled(), ..LoadOptions::default() };
         let mut loader = Loader::new(images, preprocess, options, progress);
         let mut extraction =
             Extraction::new(self.config.cache_budget()).with_turned(turns, total, self.config.memory.turned_images);
@@ -362,6 +365,7 @@ impl DetectorBuilder {
                 report.skipped.push(failed.error.into());
             }
             if let Some(tensor) = batch.tensor {
+                let tensor = looks.upright(&tensor)?;
                 digest.update(&tensor)?;
                 extraction.push(backbone, &tensor)?;
                 let indices: Vec<usize> = batch.images.iter().map(|image| image.index).collect();

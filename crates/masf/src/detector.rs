@@ -14,6 +14,7 @@ use masf_fusion::{Threshold, conformal_threshold};
 use ndarray::Array2;
 
 use crate::inspection::{regions, verdict_uncertainty};
+use crate::pipeline::Looks;
 use crate::{Config, DetectorBuilder, Inspection, Inspections, Provenance, pipeline};
 
 /// Images that go through the backbone together; bounds the memory of [`Detector::inspect_batch`].
@@ -77,7 +78,8 @@ impl Detector {
         let tensor_of = |image: &DynamicImage| -> Result<(Tensor, Geometry)> {
             let named = |error: DataError| error.named(input.name());
             let geometry = self.preprocess.geometry(Size::new(image.height(), image.width())).map_err(named)?;
-            Ok((self.preprocess.tensor(image).map_err(named)?, geometry))
+            let preprocess = if self.looks().are_doubled() { self.preprocess.doubled()? } else { self.preprocess };
+            Ok((preprocess.tensor(image).map_err(named)?, geometry))
         };
         let (tensor, geometry) = match &input {
             ImageInput::Image(image) => tensor_of(image)?,
@@ -152,7 +154,7 @@ impl Detector {
     pub(crate) fn inspect_some(&self, images: Vec<ImageInput>) -> Vec<Result<Inspection>> {
         let _span = tracing::info_span!("inspect", images = images.len()).entered();
         let mut results: Vec<Option<Result<Inspection>>> = images.iter().map(|_| None).collect();
-        let mut loader = Loader::new(images, self.preprocess, LoadOptions::default(), &Silent);
+        let mut loader = Loader::new(images, self.preprocess, self.load_options(), &Silent);
         while let Ok(Some(batch)) = loader.next_batch(BATCH) {
             for failed in batch.failed {
                 results[failed.index] = Some(Err(failed.error.into()));
@@ -186,10 +188,20 @@ impl Detector {
         self.inspect_one(&image.tensor, self.preprocess.geometry(image.size)?)
     }
 
+    /// How images are loaded to be inspected.
+    pub(crate) fn load_options(&self) -> LoadOptions {
+        LoadOptions { doubled: self.looks().are_doubled(), ..LoadOptions::default() }
+    }
+
     /// Inspects one preprocessed image `[3, H, W]`.
     fn inspect_one(&self, image: &Tensor, geometry: Geometry) -> Result<Inspection> {
         let mut found = self.run(&image.unsqueeze(0)?, &[geometry])?;
         found.pop().ok_or_else(|| Error::data("inspection", "gave no result"))
+    }
+
+    /// How every image is looked at.
+    pub(crate) fn looks(&self) -> Looks<'_> {
+        Looks { views: self.views.as_deref(), orientations: self.config.orientations }
     }
 
     /// Inspects preprocessed images `[B, 3, H, W]`.
@@ -198,7 +210,7 @@ impl Detector {
         let (listener, span) = (tracing::dispatcher::get_default(Clone::clone), tracing::Span::current());
         let work = || {
             let _span = span.enter();
-            pipeline::run(self.backbone.as_ref(), &self.branches, self.views.as_deref(), self.fusion.as_ref(), images)
+            pipeline::run(self.backbone.as_ref(), &self.branches, self.looks(), self.fusion.as_ref(), images)
         };
         let AnomalyMap { map, image_score, uncertainty, image_uncertainty } =
             in_pool(|| tracing::dispatcher::with_default(&listener, work))?;

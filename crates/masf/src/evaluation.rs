@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use masf_core::{Error, Progress, Result};
-use masf_data::{Limits, LoadOptions, Loader, Mask, Sample};
+use masf_data::{Loader, Mask, Sample};
 use masf_fusion::{Threshold, ThresholdSource};
 use masf_metrics::{AUPRO_FPR_LIMIT, F1Max, PixelEvaluator, PrecisionRecallPoint, ProPoint, Ranking, RocPoint};
 use ndarray::ArrayView2;
@@ -143,8 +143,7 @@ impl Detector {
         check_classes(samples)?;
         let _span = tracing::info_span!("evaluate", images = samples.len()).entered();
         let started = Instant::now();
-        let options = LoadOptions { limits: Limits::default(), ..LoadOptions::default() };
-        let mut loader = Loader::new(samples, self.preprocess, options, progress);
+        let mut loader = Loader::new(samples, self.preprocess, self.load_options(), progress);
         let mut pixels = PixelEvaluator::new();
         let mut scores = Vec::with_capacity(samples.len());
         progress.start("evaluating", samples.len() as u64);

@@ -187,7 +187,7 @@ impl Detector {
             preprocess: self.preprocess,
             limits: options.limits,
             backbone: self.backbone.as_ref(),
-            views: self.views.as_deref(),
+            looks: self.looks(),
             defects: if learned { self.config.fusion.synthetic_defects } else { 0 },
             seed: self.config.seed,
         }

@@ -81,6 +81,7 @@ mod inspections;
 pub mod maps;
 mod method;
 mod open;
+mod orientations;
 mod pipeline;
 mod preset;
 mod provenance;

@@ -7,11 +7,40 @@ use masf_core::{
 };
 use masf_tta::ViewAverage;
 
+use crate::orientations;
+
+/// How images are looked at: as they are, in further views, and all of this at further angles.
+#[derive(Clone, Copy)]
+pub(crate) struct Looks<'a> {
+    pub(crate) views: Option<&'a dyn Views>,
+    /// At least 1.
+    pub(crate) orientations: usize,
+}
+
+impl Looks<'_> {
+    /// Whether images are wanted at twice the size that the backbone sees: where they are turned.
+    pub(crate) fn are_doubled(&self) -> bool {
+        self.orientations > 1
+    }
+
+    /// What the backbone sees of images as they are wanted.
+    pub(crate) fn upright(&self, images: &Tensor) -> Result<Tensor> {
+        if self.are_doubled() { orientations::seen(images, 0, self.orientations) } else { Ok(images.clone()) }
+    }
+
+    /// Whether the pyramid of an image is all that is needed.
+    pub(crate) fn are_plain(&self) -> bool {
+        self.views.is_none() && self.orientations == 1
+    }
+}
+
 /// The raw scores of images: of the images themselves, and of their other views where there are any.
 #[derive(Debug, Clone)]
 pub(crate) struct ViewScores {
     pub(crate) first: Scores,
     pub(crate) others: Vec<RealignedScores>,
+    /// The same at every further angle.
+    pub(crate) turned: Vec<ViewScores>,
 }
 
 /// The raw scores of every branch for the images of a pyramid, in the order of the branches. Image scores of a branch's own
@@ -53,7 +82,24 @@ pub(crate) fn score_views(
             others.push(views.realign(index, scores, pyramid.input_size())?);
         }
     }
-    Ok(ViewScores { first, others })
+    Ok(ViewScores { first, others, turned: Vec::new() })
+}
+
+/// As [`score_views`], at every angle, of images as they are wanted ([`Looks::are_doubled`]).
+pub(crate) fn score_looks(
+    backbone: &dyn FeatureExtractor,
+    branches: &[Box<dyn Scorer>],
+    looks: Looks<'_>,
+    images: &Tensor,
+    pyramid: &FeaturePyramid,
+) -> Result<ViewScores> {
+    let mut scores = score_views(backbone, branches, looks.views, &looks.upright(images)?, pyramid)?;
+    for index in 1..looks.orientations {
+        let turned = orientations::seen(images, index, looks.orientations)?;
+        let pyramid = backbone.extract(&turned.to_device(&backbone.device())?)?;
+        scores.turned.push(score_views(backbone, branches, looks.views, &turned, &pyramid)?);
+    }
+    Ok(scores)
 }
 
 /// Calibrated maps from raw scores: the mean over the views, with its variance.
@@ -76,31 +122,41 @@ pub(crate) fn fuse(
     size: (usize, usize),
     luminance: &dyn Fn() -> Result<Tensor>,
 ) -> Result<AnomalyMap> {
-    let mut fused = fusion.fuse(&calibrate(fusion, scores)?, size)?;
+    let mut fused = fuse_views(fusion, scores, size)?;
+    for (index, turned) in (1..).zip(&scores.turned) {
+        fused = orientations::calmest(fused, &fuse_views(fusion, turned, size)?, index, scores.turned.len() + 1)?;
+    }
     fused.map = fusion.refine(fused.map, luminance)?;
+    Ok(fused)
+}
+
+/// As [`fuse`], at one angle and without refinement.
+fn fuse_views(fusion: &dyn Fusion, scores: &ViewScores, size: (usize, usize)) -> Result<AnomalyMap> {
+    let fused = fusion.fuse(&calibrate(fusion, scores)?, size)?;
     Ok(match &scores.first.image {
         Some(image_score) => AnomalyMap { image_score: image_score.clone(), ..fused },
         None => fused,
     })
 }
 
-/// Anomaly maps of preprocessed images `[B, 3, H, W]`.
+/// Anomaly maps of preprocessed images `[B, 3, H, W]`, or `[B, 3, 2H, 2W]` where they are turned.
 pub(crate) fn run(
     backbone: &dyn FeatureExtractor,
     branches: &[Box<dyn Scorer>],
-    views: Option<&dyn Views>,
+    looks: Looks<'_>,
     fusion: &dyn Fusion,
     images: &Tensor,
 ) -> Result<AnomalyMap> {
     let count = images.dims().first().copied().unwrap_or(0);
+    let upright = looks.upright(images)?;
     let pyramid = {
         let _span = tracing::debug_span!("backbone", images = count).entered();
-        backbone.extract(&images.to_device(&backbone.device())?)?
+        backbone.extract(&upright.to_device(&backbone.device())?)?
     };
     let scores = {
         let _span = tracing::debug_span!("score", images = count, branches = branches.len()).entered();
-        score_views(backbone, branches, views, images, &pyramid)?
+        score_looks(backbone, branches, looks, images, &pyramid)?
     };
     let _span = tracing::debug_span!("fuse", images = count).entered();
-    fuse(fusion, &scores, pyramid.input_size(), &|| backbone.normalisation().luminance(images))
+    fuse(fusion, &scores, pyramid.input_size(), &|| backbone.normalisation().luminance(&upright))
 }

@@ -18,7 +18,7 @@ use masf_tta::ViewParams;
 
 pub use baselines::{PadimConfig, PatchCoreConfig};
 
-use crate::{ByteSize, Method};
+use crate::{ByteSize, Method, orientations};
 
 /// All settings, with defaults for each; read from TOML, refused if a key is unknown.
 ///
@@ -50,6 +50,9 @@ pub struct Config {
     pub method: Method,
     /// What is learned, in the order of the score maps; at least one, each once.
     pub branches: Vec<Branch>,
+    /// Angles that every image is inspected at, evenly spread, for parts that lie at any angle: the one at which it looks most normal
+    /// counts. The largest disc about the centre alone is seen, so the input is square. Each costs a pass through backbone and branches. 1, the default: as it is.
+    pub orientations: usize,
     /// What the backbone sees.
     pub input: InputConfig,
     /// The feature extractor.
@@ -85,6 +88,7 @@ impl Default for Config {
             memory_budget: ByteSize::mib(512),
             method: Method::default(),
             branches: vec![Branch::Memory],
+            orientations: 1,
             input: InputConfig::default(),
             backbone: BackboneConfig::default(),
             memory: MemoryConfig::default(),
@@ -411,6 +415,21 @@ impl Config {
             params.check()?;
         }
         self.views.check()?;
+        if !(1..=orientations::MOST).contains(&self.orientations) {
+            let expected = format!("1 to {}", orientations::MOST);
+            return Err(Error::argument("orientations", self.orientations, expected));
+        }
+        let InputConfig { size, .. } = self.input;
+        if self.orientations > 1 {
+            self.input.preprocess(Normalisation::IMAGENET)?.doubled()?;
+            if size.height != size.width {
+                return Err(Error::argument(
+                    "input.size (with orientations)",
+                    size,
+                    "a square: a disc is seen at any angle",
+                ));
+            }
+        }
         self.patchcore()?;
         self.padim()?;
         self.cfa()?;

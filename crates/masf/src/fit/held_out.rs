@@ -2,11 +2,11 @@
 
 use candle_core::Tensor;
 use image::RgbImage;
-use masf_core::{Error, FeatureExtractor, Result, Scorer, Views};
+use masf_core::{Error, FeatureExtractor, Result, Scorer};
 use masf_data::anomaly::{Anomalies, AnomalyParams};
 use masf_data::{ImageInput, Limits, Preprocess};
 
-use crate::pipeline::{self, ViewScores};
+use crate::pipeline::{self, Looks, ViewScores};
 
 /// The images that were learned from, to be read again where more than their cached features is needed.
 pub(crate) struct HeldOut<'a> {
@@ -14,7 +14,7 @@ pub(crate) struct HeldOut<'a> {
     pub(crate) preprocess: Preprocess,
     pub(crate) limits: Limits,
     pub(crate) backbone: &'a dyn FeatureExtractor,
-    pub(crate) views: Option<&'a dyn Views>,
+    pub(crate) looks: Looks<'a>,
     /// Synthetic defects in all; 0 for none.
     pub(crate) defects: usize,
     pub(crate) seed: u64,
@@ -27,17 +27,20 @@ pub(crate) struct DefectScores {
 }
 
 impl HeldOut<'_> {
-    /// Scores a held-out image, whose own pyramid is given, and its views.
+    /// Scores a held-out image, whose own pyramid is given, and what else is to be looked at.
     pub(crate) fn score(
         &self,
         branches: &[Box<dyn Scorer>],
         index: usize,
         pyramid: &masf_core::FeaturePyramid,
     ) -> Result<ViewScores> {
-        let Some(views) = self.views else {
-            return Ok(ViewScores { first: pipeline::score(branches, pyramid)?, others: Vec::new() });
-        };
-        pipeline::score_views(self.backbone, branches, Some(views), &self.tensor(&self.read(index)?)?, pyramid)
+        if self.looks.are_plain() {
+            let first = pipeline::score(branches, pyramid)?;
+            return Ok(ViewScores { first, others: Vec::new(), turned: Vec::new() });
+        }
+        let preprocess = if self.looks.are_doubled() { self.preprocess.doubled()? } else { self.preprocess };
+        let image = preprocess.tensor(&self.image(index)?.decode(&self.limits)?)?.unsqueeze(0)?;
+        pipeline::score_looks(self.backbone, branches, self.looks, &image, pyramid)
     }
 
     /// Scores the synthetic defects that fall to a held-out image, which is number `place` of `total` that are scored;
@@ -60,7 +63,7 @@ impl HeldOut<'_> {
             let made = anomalies.make(number, &normal, &source)?;
             let image = self.tensor(&made.image)?;
             let pyramid = self.backbone.extract(&image.to_device(&self.backbone.device())?)?;
-            let scores = pipeline::score_views(self.backbone, branches, self.views, &image, &pyramid)?;
+            let scores = pipeline::score_views(self.backbone, branches, self.looks.views, &image, &pyramid)?;
             scored.push(DefectScores { scores, mask: made.mask.into_pixels() });
         }
         Ok(scored)
@@ -79,10 +82,12 @@ impl HeldOut<'_> {
 
     /// An image as the network sees it, before normalisation.
     fn read(&self, index: usize) -> Result<RgbImage> {
-        let Some(image) = self.images.get(index) else {
-            return Err(Error::argument("image", index, format!("less than {}", self.images.len())));
-        };
-        Ok(self.preprocess.view(&image.decode(&self.limits)?)?)
+        Ok(self.preprocess.view(&self.image(index)?.decode(&self.limits)?)?)
+    }
+
+    fn image(&self, index: usize) -> Result<&ImageInput> {
+        let expected = || format!("less than {}", self.images.len());
+        self.images.get(index).ok_or_else(|| Error::argument("image", index, expected()))
     }
 
     /// The same, normalised: `[1, 3, H, W]`.
