@@ -129,7 +129,7 @@ fn measure(
     method: Method,
     good: &[Sample],
     test: &[Sample],
-    progress: std::sync::Arc<masf::progress::TerminalProgress>,
+    progress: std::sync::Arc<dyn masf::Progress>,
 ) -> anyhow::Result<Found> {
     let config = args.config(method)?;
     memory::forget_peak();

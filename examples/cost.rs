@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use image::DynamicImage;
 use masf::data::synthetic::{SyntheticConfig, SyntheticSet};
-use masf::{Detector, ImageInput, Progress};
+use masf::{Detector, ImageInput};
 use masf_examples::{Common, ModelArgs, demo, outln, progress, quantile, run};
 
 /// Time an inspection and its backbone.

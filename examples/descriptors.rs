@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use clap::Parser;
 use masf::core::FeaturePyramid;
 use masf::data::{Dataset, LoadOptions, Loader};
-use masf::{BackboneConfig, Config, Progress as _, Size};
+use masf::{BackboneConfig, Config, Size};
 use masf_examples::{Common, outln, progress, run};
 use masf_memory::{LinearMap, PatchEmbedding, SpectralAnchors};
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Parser;
 use masf::data::ImageFile;
-use masf::{Detector, Inspection, Progress};
+use masf::{Detector, Inspection};
 use masf_examples::{
     Common, ModelArgs, as_json_of, describe, note, outln, output_is_closed, png, progress, run, write_atomically,
 };

@@ -20,7 +20,7 @@ use anyhow::Context;
 use clap::Parser;
 use image::RgbImage;
 use masf::data::synthetic::{Split, SyntheticConfig, SyntheticSet};
-use masf::{Config, Detector, Progress};
+use masf::{Config, Detector};
 use masf_examples::{Common, memory, note, outln, progress, quantile, run};
 
 /// Inspect procedural images for a long time and watch memory and latency.

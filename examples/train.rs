@@ -57,6 +57,9 @@ struct Args {
     /// Angles at which the memory bank sees every training image, evenly spread: 0 (upright only), 4 or 8; up to 36 [default: 0]
     #[arg(long, value_name = "COUNT")]
     turns: Option<usize>,
+    /// Angles that every image is inspected at, evenly spread, the one at which it looks most normal counting: up to 36 [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    orientations: Option<usize>,
     /// Memory for features while fitting, such as 512MiB or 2GiB [default: 512MiB]
     #[arg(long, value_name = "SIZE")]
     memory_budget: Option<ByteSize>,
@@ -97,6 +100,9 @@ impl Args {
         }
         if let Some(turns) = self.turns {
             config.memory.turns = turns;
+        }
+        if let Some(orientations) = self.orientations {
+            config.orientations = orientations;
         }
         if let Some(device) = self.device {
             config.backbone.device = device;

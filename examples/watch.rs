@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use clap::Parser;
+use masf::Detector;
 use masf::data::layout::EXTENSIONS;
-use masf::{Detector, Progress};
 use masf_examples::demo::{self, OptionalModel};
 use masf_examples::{Common, as_json_of, describe, note, png, progress, run, write_atomically};
 use serde_json::json;

@@ -139,8 +139,12 @@ impl Args {
     /// Where the student of a configuration is kept, which goes on from what is there.
     fn student(&self, category: &str, config: &Config) -> Checkpoints {
         let mut hasher = DefaultHasher::new();
-        let learned_from = json!([config.backbone, config.input, config.distill, config.threshold]);
-        learned_from.to_string().hash(&mut hasher);
+        let Config { backbone, input, distill, threshold, .. } = config;
+        let mut learned_from = vec![json!(backbone), json!(input), json!(distill), json!(threshold)];
+        if config.orientations > 1 {
+            learned_from.push(json!("discs"));
+        }
+        Value::Array(learned_from).to_string().hash(&mut hasher);
         let name = format!("{category}-{}-{:016x}", config.seed, hasher.finish());
         let folder = self.out.join("students").join(name);
         let checkpoints = Checkpoints::new(&folder);

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use masf::Progress;
 use masf::progress::TerminalProgress;
 
 /// Large tensors come and go on every image; a pooling allocator spares the page faults.
@@ -22,7 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// # Errors
 /// The signal handler cannot be installed.
-pub fn progress() -> anyhow::Result<Arc<TerminalProgress>> {
+pub fn progress() -> anyhow::Result<Arc<dyn Progress>> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let flag = cancelled.clone();
     ctrlc::set_handler(move || {
@@ -31,7 +32,34 @@ pub fn progress() -> anyhow::Result<Arc<TerminalProgress>> {
         }
     })
     .context("cannot handle Ctrl-C")?;
-    Ok(Arc::new(TerminalProgress::new(cancelled)))
+    Ok(Arc::new(Tidy(TerminalProgress::new(cancelled))))
+}
+
+/// Progress on the terminal, and at the beginning of every stage what the one before has freed goes back to the system, which the allocator
+/// would do a second later: the largest stages begin where much was freed.
+struct Tidy(TerminalProgress);
+
+impl Progress for Tidy {
+    fn start(&self, stage: &str, total: u64) {
+        memory::give_back();
+        self.0.start(stage, total);
+    }
+
+    fn step(&self, count: u64) {
+        self.0.step(count);
+    }
+
+    fn finish(&self) {
+        self.0.finish();
+    }
+
+    fn note(&self, text: &str) {
+        self.0.note(text);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
 }
 
 /// Runs an example; an error goes to standard error, with exit code 1 (130 after Ctrl-C).

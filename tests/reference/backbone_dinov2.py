@@ -82,7 +82,7 @@ def main() -> None:
         result[name] = run(network, [(56, 84)], [5, 11])
     print("{")
     for i, (name, entry) in enumerate(result.items()):
-        maps = ",\n".join(f"      {json.dumps(map)}" for map in entry["maps"])
+        maps = ",\n".join(f"      {json.dumps(map, separators=(",", ":"))}" for map in entry["maps"])
         end = "," if i + 1 < len(result) else ""
         print(f'  "{name}": {{\n    "tensors": "{entry["tensors"]}",\n    "maps": [\n{maps}\n    ]\n  }}{end}')
     print("}")

@@ -78,7 +78,7 @@ def main() -> None:
         result[name] = maps
     print("{")
     for i, (name, maps) in enumerate(result.items()):
-        lines = ",\n".join(f'    "{layer}": {json.dumps(entry)}' for layer, entry in maps.items())
+        lines = ",\n".join(f'    "{layer}": {json.dumps(entry, separators=(",", ":"))}' for layer, entry in maps.items())
         print(f'  "{name}": {{\n{lines}\n  }}{"," if i + 1 < len(result) else ""}')
     print("}")
 

@@ -3,6 +3,7 @@
 use std::f64::consts::PI;
 
 use candle_core::{DType, Device, Tensor};
+use masf_core::vectorised;
 use rayon::prelude::*;
 
 use crate::error::{DataError, Result};
@@ -29,30 +30,50 @@ pub fn turn(images: &Tensor, degrees: f64) -> Result<Tensor> {
     if !degrees.is_finite() {
         return Err(DataError::argument("degrees", degrees, "a finite angle"));
     }
-    let (batch, channels, height, width) = images.dims4()?;
-    let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let (_, _, height, width) = images.dims4()?;
     let (sin, cos) = sine_and_cosine(degrees);
     let centre = ((height as f64 - 1.0) / 2.0, (width as f64 - 1.0) / 2.0);
-    let mut taps = Vec::with_capacity(height * width);
-    for row in 0..height {
-        for column in 0..width {
-            let (y, x) = (row as f64 - centre.0, column as f64 - centre.1);
-            let (above, below) = tap(centre.0 + sin * x + cos * y);
-            let (left, right) = tap(centre.1 + cos * x - sin * y);
-            let rows = [-1, 0, 1, 2].map(|step| mirrored(above + step, height) * width);
-            let columns = [-1, 0, 1, 2].map(|step| mirrored(left + step, width));
-            taps.push((rows, columns, below, right));
-        }
-    }
-    let mut turned = vec![0f32; values.len()];
-    let size = (height * width).max(1);
-    turned.par_chunks_mut(size).zip(values.par_chunks(size)).for_each(|(turned, plane)| {
-        for (value, (rows, columns, below, right)) in turned.iter_mut().zip(&taps) {
-            let line = |row: usize| cubic(columns.map(|column| plane[row + column]), *right);
-            *value = cubic(rows.map(line), *below);
-        }
+    row_by_row(
+        images,
+        (height, width),
+        #[inline(always)]
+        |plane, row, turned| {
+            for (column, value) in turned.iter_mut().enumerate() {
+                let (y, x) = (row as f64 - centre.0, column as f64 - centre.1);
+                let (above, below) = tap(centre.0 + sin * x + cos * y);
+                let (left, right) = tap(centre.1 + cos * x - sin * y);
+                // Loops, as the closures of `map` would be functions of their own, compiled for the least processor.
+                let (mut columns, mut lines) = ([0; 4], [0.0; 4]);
+                for (step, place) in (-1..).zip(&mut columns) {
+                    *place = mirrored(left + step, width);
+                }
+                for (step, line) in (-1..).zip(&mut lines) {
+                    let plane = &plane[mirrored(above + step, height) * width..][..width];
+                    *line = cubic([plane[columns[0]], plane[columns[1]], plane[columns[2]], plane[columns[3]]], right);
+                }
+                *value = cubic(lines, below);
+            }
+        },
+    )
+}
+
+/// A tensor `[B, C, rows, columns]` whose rows are made one by one, from the plane of `images` `[B, C, H, W]` that they belong to.
+fn row_by_row(
+    images: &Tensor,
+    (rows, columns): (usize, usize),
+    make: impl Fn(&[f32], usize, &mut [f32]) + Sync,
+) -> Result<Tensor> {
+    let (batch, channels, height, width) = images.dims4()?;
+    let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let mut made = vec![0f32; batch * channels * rows * columns];
+    made.par_chunks_mut(columns.max(1)).enumerate().for_each(|(index, line)| {
+        let plane = &values[index / rows * height * width..][..height * width];
+        vectorised(
+            #[inline(always)]
+            || make(plane, index % rows, line),
+        );
     });
-    Ok(Tensor::from_vec(turned, (batch, channels, height, width), &Device::Cpu)?)
+    Ok(Tensor::from_vec(made, (batch, channels, rows, columns), &Device::Cpu)?)
 }
 
 /// Square images `[B, C, N, N]` in which the largest disc about the centre is kept, and goes on as its edge ends: all that an image shows at any
@@ -61,32 +82,22 @@ pub fn turn(images: &Tensor, degrees: f64) -> Result<Tensor> {
 /// # Errors
 /// A tensor of another rank, or images that are not square.
 pub fn disc(images: &Tensor) -> Result<Tensor> {
-    let (batch, channels, height, width) = images.dims4()?;
+    let (_, _, height, width) = images.dims4()?;
     if height != width {
         return Err(DataError::argument("size of images at any angle", format!("{height}x{width}"), "a square"));
     }
-    let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let radius = width as f64 / 2.0;
     let place = |at: usize, inwards: f64| {
         let from_centre = at as f64 + 0.5 - radius;
         ((from_centre * inwards + radius) as usize).min(width - 1)
     };
-    let sources: Vec<usize> = (0..height * width)
-        .map(|index| {
-            let (row, column) = (index / width, index % width);
+    row_by_row(images, (height, width), |plane, row, kept| {
+        for (column, value) in kept.iter_mut().enumerate() {
             let distance = (row as f64 + 0.5 - radius).hypot(column as f64 + 0.5 - radius);
             let inwards = ((radius - 1.0).max(0.0) / distance).min(1.0);
-            place(row, inwards) * width + place(column, inwards)
-        })
-        .collect();
-    let mut kept = vec![0f32; values.len()];
-    let size = sources.len().max(1);
-    kept.par_chunks_mut(size).zip(values.par_chunks(size)).for_each(|(kept, plane)| {
-        for (value, source) in kept.iter_mut().zip(&sources) {
-            *value = plane[*source];
+            *value = plane[place(row, inwards) * width + place(column, inwards)];
         }
-    });
-    Ok(Tensor::from_vec(kept, (batch, channels, height, width), &Device::Cpu)?)
+    })
 }
 
 /// Images `[B, C, 2H, 2W]` at half their height and width, as [`Preprocess`](crate::Preprocess) resizes, without rounding: every pixel is the mean
@@ -95,29 +106,20 @@ pub fn disc(images: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor of another rank, or an odd height or width.
 pub fn halve(images: &Tensor) -> Result<Tensor> {
-    let (batch, channels, height, width) = images.dims4()?;
+    let (_, _, height, width) = images.dims4()?;
     if !(height.is_multiple_of(2) && width.is_multiple_of(2)) {
         return Err(DataError::argument("size to halve", format!("{height}x{width}"), "an even height and width"));
     }
-    let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    let (rows, columns) = (height / 2, width / 2);
-    let mut halved = vec![0f32; batch * channels * rows * columns];
-    let size = (rows * columns).max(1);
-    halved.par_chunks_mut(size).zip(values.par_chunks((4 * size).max(1))).for_each(|(halved, plane)| {
-        let mut line = vec![0f32; width];
-        for (row, values) in halved.chunks_exact_mut(columns).enumerate() {
-            for (column, value) in line.iter_mut().enumerate() {
-                *value = half(row, height, |row| plane[row * width + column]);
-            }
-            for (column, value) in values.iter_mut().enumerate() {
-                *value = half(column, width, |column| line[column]);
-            }
+    row_by_row(images, (height / 2, width / 2), |plane, row, halved| {
+        let line: Vec<f32> = (0..width).map(|column| half(row, height, |row| plane[row * width + column])).collect();
+        for (column, value) in halved.iter_mut().enumerate() {
+            *value = half(column, width, |column| line[column]);
         }
-    });
-    Ok(Tensor::from_vec(halved, (batch, channels, rows, columns), &Device::Cpu)?)
+    })
 }
 
 /// The value at `index` of a line that is half as long as the given one: a triangle of four weights, those that exist.
+#[inline(always)]
 fn half(index: usize, length: usize, value: impl Fn(usize) -> f32) -> f32 {
     let (before, after) = ((2 * index).checked_sub(1), Some(2 * index + 2).filter(|next| *next < length));
     let outer = before.iter().chain(&after);
@@ -137,6 +139,7 @@ fn sine_and_cosine(degrees: f64) -> (f64, f64) {
 }
 
 /// The cubic through the second and the third of four neighbours, a share of the way between them; constants stay as they are to the bit.
+#[inline(always)]
 fn cubic(values: [f32; 4], share: f32) -> f32 {
     let [before, here, next, after] = values;
     let (before, next, after) = (before - here, next - here, after - here);
@@ -146,12 +149,17 @@ fn cubic(values: [f32; 4], share: f32) -> f32 {
 }
 
 /// The index before a coordinate, and the weight of the one after.
+#[inline(always)]
 fn tap(coordinate: f64) -> (i64, f32) {
     (coordinate.floor() as i64, (coordinate - coordinate.floor()) as f32)
 }
 
 /// The index that mirroring at the borders gives: d c b a | a b c d | d c b a.
+#[inline(always)]
 fn mirrored(index: i64, length: usize) -> usize {
+    if (0..length as i64).contains(&index) {
+        return index as usize;
+    }
     let wrapped = index.rem_euclid(2 * length as i64) as usize;
     if wrapped < length { wrapped } else { 2 * length - 1 - wrapped }
 }

@@ -78,8 +78,7 @@ impl Detector {
         let tensor_of = |image: &DynamicImage| -> Result<(Tensor, Geometry)> {
             let named = |error: DataError| error.named(input.name());
             let geometry = self.preprocess.geometry(Size::new(image.height(), image.width())).map_err(named)?;
-            let preprocess = if self.looks().are_doubled() { self.preprocess.doubled()? } else { self.preprocess };
-            Ok((preprocess.tensor(image).map_err(named)?, geometry))
+            Ok((self.looks().preprocess(self.preprocess)?.tensor(image).map_err(named)?, geometry))
         };
         let (tensor, geometry) = match &input {
             ImageInput::Image(image) => tensor_of(image)?,
@@ -193,7 +192,7 @@ impl Detector {
         LoadOptions { doubled: self.looks().are_doubled(), ..LoadOptions::default() }
     }
 
-    /// Inspects one preprocessed image `[3, H, W]`.
+    /// As [`run`](Self::run), of one image.
     fn inspect_one(&self, image: &Tensor, geometry: Geometry) -> Result<Inspection> {
         let mut found = self.run(&image.unsqueeze(0)?, &[geometry])?;
         found.pop().ok_or_else(|| Error::data("inspection", "gave no result"))
@@ -204,7 +203,7 @@ impl Detector {
         Looks { views: self.views.as_deref(), orientations: self.config.orientations }
     }
 
-    /// Inspects preprocessed images `[B, 3, H, W]`.
+    /// Inspects images as [`load_options`](Self::load_options) has them.
     pub(crate) fn run(&self, images: &Tensor, geometries: &[Geometry]) -> Result<Vec<Inspection>> {
         // Whoever listens to this thread, and what it is in, go along.
         let (listener, span) = (tracing::dispatcher::get_default(Clone::clone), tracing::Span::current());

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use masf_core::{
     AnomalyMap, CalibratedMap, FeatureExtractor, FeaturePyramid, Fusion, RealignedScores, Result, Scorer, Scores, Views,
 };
+use masf_data::Preprocess;
 use masf_tta::ViewAverage;
 
 use crate::orientations;
@@ -21,6 +22,11 @@ impl Looks<'_> {
     /// Whether images are wanted at twice the size that the backbone sees: where they are turned.
     pub(crate) fn are_doubled(&self) -> bool {
         self.orientations > 1
+    }
+
+    /// The preprocessing of images as they are wanted, from the model's own.
+    pub(crate) fn preprocess(&self, own: Preprocess) -> Result<Preprocess> {
+        Ok(if self.are_doubled() { own.doubled()? } else { own })
     }
 
     /// What the backbone sees of images as they are wanted.

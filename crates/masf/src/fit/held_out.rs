@@ -1,7 +1,7 @@
 //! What is needed of held-out images beside their cached features: their views, synthetic defects on them, and their luminance.
 
 use candle_core::Tensor;
-use image::RgbImage;
+use image::{DynamicImage, RgbImage};
 use masf_core::{Error, FeatureExtractor, Result, Scorer};
 use masf_data::anomaly::{Anomalies, AnomalyParams};
 use masf_data::{ImageInput, Limits, Preprocess};
@@ -38,9 +38,7 @@ impl HeldOut<'_> {
             let first = pipeline::score(branches, pyramid)?;
             return Ok(ViewScores { first, others: Vec::new(), turned: Vec::new() });
         }
-        let preprocess = if self.looks.are_doubled() { self.preprocess.doubled()? } else { self.preprocess };
-        let image = preprocess.tensor(&self.image(index)?.decode(&self.limits)?)?.unsqueeze(0)?;
-        pipeline::score_looks(self.backbone, branches, self.looks, &image, pyramid)
+        pipeline::score_looks(self.backbone, branches, self.looks, &self.wanted(index)?, pyramid)
     }
 
     /// Scores the synthetic defects that fall to a held-out image, which is number `place` of `total` that are scored;
@@ -55,13 +53,17 @@ impl HeldOut<'_> {
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
-        let normal = self.read(index)?;
+        let normal = self.view(index)?;
         let anomalies = Anomalies::new(AnomalyParams::default(), self.seed)?;
         let mut scored = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let source = self.read((index + 1 + number) % self.images.len())?;
+            let source = self.view((index + 1 + number) % self.images.len())?;
             let made = anomalies.make(number, &normal, &source)?;
-            let image = self.tensor(&made.image)?;
+            let mut image = self.preprocess.tensor_of_view(&made.image)?.unsqueeze(0)?;
+            if self.looks.are_doubled() {
+                // What the branches have learned from, at their own size.
+                image = masf_data::disc(&image)?;
+            }
             let pyramid = self.backbone.extract(&image.to_device(&self.backbone.device())?)?;
             let scores = pipeline::score_views(self.backbone, branches, self.looks.views, &image, &pyramid)?;
             scored.push(DefectScores { scores, mask: made.mask.into_pixels() });
@@ -71,7 +73,7 @@ impl HeldOut<'_> {
 
     /// The luminance of an image as the network sees it, `[1, H, W]`.
     pub(crate) fn luminance(&self, index: usize) -> Result<Tensor> {
-        self.backbone.normalisation().luminance(&self.tensor(&self.read(index)?)?)
+        self.backbone.normalisation().luminance(&self.looks.upright(&self.wanted(index)?)?)
     }
 
     /// Height and width of what the network sees.
@@ -80,19 +82,20 @@ impl HeldOut<'_> {
         (size.height as usize, size.width as usize)
     }
 
-    /// An image as the network sees it, before normalisation.
-    fn read(&self, index: usize) -> Result<RgbImage> {
-        Ok(self.preprocess.view(&self.image(index)?.decode(&self.limits)?)?)
+    /// An image at the size that the network sees, before normalisation.
+    fn view(&self, index: usize) -> Result<RgbImage> {
+        Ok(self.preprocess.view(&self.read(index)?)?)
     }
 
-    fn image(&self, index: usize) -> Result<&ImageInput> {
+    /// An image as it is wanted to be looked at, `[1, 3, H, W]` or twice as large.
+    fn wanted(&self, index: usize) -> Result<Tensor> {
+        Ok(self.looks.preprocess(self.preprocess)?.tensor(&self.read(index)?)?.unsqueeze(0)?)
+    }
+
+    fn read(&self, index: usize) -> Result<DynamicImage> {
         let expected = || format!("less than {}", self.images.len());
-        self.images.get(index).ok_or_else(|| Error::argument("image", index, expected()))
-    }
-
-    /// The same, normalised: `[1, 3, H, W]`.
-    fn tensor(&self, view: &RgbImage) -> Result<Tensor> {
-        Ok(self.preprocess.tensor_of_view(view)?.unsqueeze(0)?)
+        let image = self.images.get(index).ok_or_else(|| Error::argument("image", index, expected()))?;
+        Ok(image.decode(&self.limits)?)
     }
 }
 
