@@ -23,8 +23,8 @@ pub(crate) fn false_alarms(detector: &Detector, evaluation: &Evaluation) -> anyh
     Ok(Value::Array(rates.collect::<anyhow::Result<_>>()?))
 }
 
-/// A point of a plot: where it lies, and what is written beside it.
-type Point = (f64, f64, String);
+/// A point of a plot.
+type Point = (f64, f64);
 
 /// A plot of a square, with the line on which points should lie.
 struct Panel {
@@ -83,11 +83,10 @@ impl Panel {
         let _ = writeln!(text, r#"<text x="{middle}" y="280" text-anchor="middle">{}</text>"#, self.horizontal);
         let turned = format!(r#"transform="rotate(-90 {beside} 130)""#);
         let _ = writeln!(text, r#"<text x="{beside}" y="130" text-anchor="middle" {turned}>{}</text>"#, self.vertical);
-        let line: Vec<String> = points.iter().map(|(x, y, _)| format!("{:.1},{:.1}", across(*x), up(*y))).collect();
+        let line: Vec<String> = points.iter().map(|(x, y)| format!("{:.1},{:.1}", across(*x), up(*y))).collect();
         let _ = writeln!(text, r#"<path class="line" d="M{}"/>"#, line.join("L"));
-        for (x, y, title) in points {
-            let place = format!(r#"cx="{:.1}" cy="{:.1}""#, across(*x), up(*y));
-            let _ = writeln!(text, r#"<circle {place} r="4"><title>{title}</title></circle>"#);
+        for (x, y) in points {
+            let _ = writeln!(text, r#"<circle cx="{:.1}" cy="{:.1}" r="4"/>"#, across(*x), up(*y));
         }
     }
 }
@@ -99,11 +98,7 @@ fn rates(figures: &[&Value]) -> Vec<Point> {
             figures.iter().filter_map(|one| one["false_alarms"][rate]["measured"].as_f64()).collect();
         (!of_rate.is_empty()).then(|| of_rate.iter().sum::<f64>() / of_rate.len() as f64)
     };
-    RATES
-        .iter()
-        .enumerate()
-        .filter_map(|(place, &rate)| mean(place).map(|share| (rate, share, format!("{share:.3} for {rate}"))))
-        .collect()
+    RATES.iter().enumerate().filter_map(|(place, &rate)| Some((rate, mean(place)?))).collect()
 }
 
 /// Mean uncertainty and share of wrong verdicts in each group, of all images together.
@@ -125,9 +120,6 @@ fn uncertainties(figures: &[&Value]) -> Vec<Point> {
     groups
         .iter()
         .filter(|(images, ..)| *images > 0)
-        .map(|&(images, sum, wrong)| {
-            let mean = |total: f64| total / images as f64;
-            (mean(sum), mean(wrong as f64), format!("{wrong} of {images}"))
-        })
+        .map(|&(images, sum, wrong)| (sum / images as f64, wrong as f64 / images as f64))
         .collect()
 }
