@@ -74,16 +74,7 @@ fn main() -> ExitCode {
 
 /// A row of the table.
 fn show(name: &str, threshold: &Threshold, evaluation: &Evaluation) -> anyhow::Result<()> {
-    let share = |defective: bool| {
-        let scores: Vec<f32> = evaluation
-            .scores
-            .iter()
-            .filter(|score| score.defective == defective)
-            .map(|score| score.image_score)
-            .collect();
-        let above = scores.iter().filter(|score| threshold.is_exceeded_by(**score)).count();
-        100.0 * above as f64 / scores.len().max(1) as f64
-    };
+    let share = |defective| 100.0 * evaluation.share_above(threshold, defective);
     let extrapolated = matches!(threshold.source, ThresholdSource::Conformal { extrapolated: true, .. });
     let mark = if extrapolated { "*" } else { " " };
     outln!("{name:>24}{mark} {:>9.4}  {:>10.1} %  {:>11.1} %", threshold.value, share(false), share(true))?;

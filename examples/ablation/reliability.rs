@@ -14,11 +14,9 @@ const BINS: usize = 10;
 
 /// For each rate that is asked for the share of good test images above the threshold for it.
 pub(crate) fn false_alarms(detector: &Detector, evaluation: &Evaluation) -> anyhow::Result<Value> {
-    let good: Vec<f32> = evaluation.scores.iter().filter(|one| !one.defective).map(|one| one.image_score).collect();
     let rates = RATES.iter().map(|&rate| {
         let threshold = detector.threshold_for(rate)?;
-        let above = good.iter().filter(|score| threshold.is_exceeded_by(**score)).count();
-        Ok(json!({ "stated": rate, "measured": above as f64 / good.len().max(1) as f64 }))
+        Ok(json!({ "stated": rate, "measured": evaluation.share_above(&threshold, false) }))
     });
     Ok(Value::Array(rates.collect::<anyhow::Result<_>>()?))
 }

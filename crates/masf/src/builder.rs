@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
-use masf_data::{DataError, Dataset, ImageInput, Limits, LoadOptions, Loader, Preprocess, Size};
+use masf_data::{DataError, Dataset, ImageInput, Limits, Loader, Preprocess, Size};
 use masf_distill::Checkpoints;
 use masf_fusion::{MapPrecision, Weights};
 
@@ -348,8 +348,7 @@ impl DetectorBuilder {
         let progress = self.progress.as_ref();
         let total = images.len();
         let looks = Looks { views: None, orientations: self.config.orientations };
-        let options = LoadOptions { limits: self.limits, doubled: looks.are_doubled(), ..LoadOptions::default() };
-        let mut loader = Loader::new(images, preprocess, options, progress);
+        let mut loader = Loader::new(images, preprocess, looks.load_options(self.limits), progress);
         let mut extraction =
             Extraction::new(self.config.cache_budget()).with_turned(turns, total, self.config.memory.turned_images);
         let mut digest = ImageDigest::default();

@@ -9,7 +9,7 @@ use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, Error, FeatureExtractor, Fusion, Result, Scorer, Silent,
     Views, in_pool,
 };
-use masf_data::{DataError, Geometry, ImageInput, Limits, LoadOptions, Loaded, Loader, Preprocess, Size};
+use masf_data::{DataError, Geometry, ImageInput, Limits, Loaded, Loader, Preprocess, Size};
 use masf_fusion::{Threshold, conformal_threshold};
 use ndarray::Array2;
 
@@ -153,7 +153,7 @@ impl Detector {
     pub(crate) fn inspect_some(&self, images: Vec<ImageInput>) -> Vec<Result<Inspection>> {
         let _span = tracing::info_span!("inspect", images = images.len()).entered();
         let mut results: Vec<Option<Result<Inspection>>> = images.iter().map(|_| None).collect();
-        let mut loader = Loader::new(images, self.preprocess, self.load_options(), &Silent);
+        let mut loader = Loader::new(images, self.preprocess, self.looks().load_options(Limits::default()), &Silent);
         while let Ok(Some(batch)) = loader.next_batch(BATCH) {
             for failed in batch.failed {
                 results[failed.index] = Some(Err(failed.error.into()));
@@ -187,11 +187,6 @@ impl Detector {
         self.inspect_one(&image.tensor, self.preprocess.geometry(image.size)?)
     }
 
-    /// How images are loaded to be inspected.
-    pub(crate) fn load_options(&self) -> LoadOptions {
-        LoadOptions { doubled: self.looks().are_doubled(), ..LoadOptions::default() }
-    }
-
     /// As [`run`](Self::run), of one image.
     fn inspect_one(&self, image: &Tensor, geometry: Geometry) -> Result<Inspection> {
         let mut found = self.run(&image.unsqueeze(0)?, &[geometry])?;
@@ -203,7 +198,7 @@ impl Detector {
         Looks { views: self.views.as_deref(), orientations: self.config.orientations }
     }
 
-    /// Inspects images as [`load_options`](Self::load_options) has them.
+    /// Inspects images as [`Looks::load_options`] has them.
     pub(crate) fn run(&self, images: &Tensor, geometries: &[Geometry]) -> Result<Vec<Inspection>> {
         // Whoever listens to this thread, and what it is in, go along.
         let (listener, span) = (tracing::dispatcher::get_default(Clone::clone), tracing::Span::current());

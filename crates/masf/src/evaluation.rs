@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use masf_core::{Error, Progress, Result};
-use masf_data::{Loader, Mask, Sample};
+use masf_data::{Limits, Loader, Mask, Sample};
 use masf_fusion::{Threshold, ThresholdSource};
 use masf_metrics::{AUPRO_FPR_LIMIT, F1Max, PixelEvaluator, PrecisionRecallPoint, ProPoint, Ranking, RocPoint};
 use ndarray::ArrayView2;
@@ -143,7 +143,7 @@ impl Detector {
         check_classes(samples)?;
         let _span = tracing::info_span!("evaluate", images = samples.len()).entered();
         let started = Instant::now();
-        let mut loader = Loader::new(samples, self.preprocess, self.load_options(), progress);
+        let mut loader = Loader::new(samples, self.preprocess, self.looks().load_options(Limits::default()), progress);
         let mut pixels = PixelEvaluator::new();
         let mut scores = Vec::with_capacity(samples.len());
         progress.start("evaluating", samples.len() as u64);
@@ -289,6 +289,13 @@ fn pixel_metrics(pixels: PixelEvaluator) -> Result<(f64, f64, f64, Vec<ProPoint>
 }
 
 impl Evaluation {
+    /// The share of the good images, or of the defective ones, above another threshold than the detector's.
+    pub fn share_above(&self, threshold: &Threshold, defective: bool) -> f64 {
+        let of_class = || self.scores.iter().filter(|score| score.defective == defective);
+        let above = of_class().filter(|score| threshold.is_exceeded_by(score.image_score)).count();
+        above as f64 / of_class().count().max(1) as f64
+    }
+
     /// The threshold of the largest F1 score on these images, on the scale of `current`.
     ///
     /// It lies half-way between the lowest score that it calls anomalous and the next one below.

@@ -12,13 +12,18 @@ use masf_core::{AnomalyMap, Result};
 /// How many angles there may be.
 pub(crate) const MOST: usize = 36;
 
-/// What the network sees of images `[B, 3, 2N, 2N]` at angle number `index` of `count`: `[B, 3, N, N]`, on the CPU.
-pub(crate) fn seen(images: &Tensor, index: usize, count: usize) -> Result<Tensor> {
-    Ok(masf_data::halve(&masf_data::disc(&turned(images, index, count)?)?)?)
+/// What the network sees of images `[B, 3, 2N, 2N]`: `[B, 3, N, N]`, on the CPU.
+pub(crate) fn upright(images: &Tensor) -> Result<Tensor> {
+    Ok(masf_data::halve(&masf_data::disc(images)?)?)
+}
+
+/// The same, at angle number `index` of `count`.
+pub(crate) fn turned(images: &Tensor, index: usize, count: usize) -> Result<Tensor> {
+    upright(&turn(images, index, count)?)
 }
 
 /// Images or maps `[B, C, H, W]` at angle number `index` of `count`.
-fn turned(images: &Tensor, index: usize, count: usize) -> Result<Tensor> {
+fn turn(images: &Tensor, index: usize, count: usize) -> Result<Tensor> {
     Ok(masf_data::turn(images, 360.0 * index as f64 / count as f64)?)
 }
 
@@ -31,7 +36,7 @@ pub(crate) fn calmest(upright: AnomalyMap, other: &AnomalyMap, index: usize, cou
         return Ok(upright);
     }
     let back = |map: &Tensor| {
-        Ok::<_, masf_core::Error>(turned(&map.unsqueeze(1)?, count - index, count)?.squeeze(1)?.to_device(&device)?)
+        Ok::<_, masf_core::Error>(turn(&map.unsqueeze(1)?, count - index, count)?.squeeze(1)?.to_device(&device)?)
     };
     let chosen = |own: &Tensor, other: &Tensor| {
         let parts =
@@ -61,7 +66,7 @@ mod tests {
     fn every_image_has_the_calmer_angle_and_its_map_turned_back() {
         let upright = map([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]], [4.0, 8.0]);
         // The first image at 90 degrees, less anomalous there; the second as it is, more anomalous.
-        let first = turned(&upright.map.narrow(0, 0, 1).unwrap().unsqueeze(1).unwrap(), 1, 4).unwrap();
+        let first = turn(&upright.map.narrow(0, 0, 1).unwrap().unsqueeze(1).unwrap(), 1, 4).unwrap();
         let first: Vec<f32> = first.flatten_all().unwrap().to_vec1().unwrap();
         assert_ne!(first, [1.0, 2.0, 3.0, 4.0]);
         let halved: [f32; 4] = std::array::from_fn(|place| first[place] / 2.0);

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use masf_core::{
     AnomalyMap, CalibratedMap, FeatureExtractor, FeaturePyramid, Fusion, RealignedScores, Result, Scorer, Scores, Views,
 };
-use masf_data::Preprocess;
+use masf_data::{Limits, LoadOptions, Preprocess};
 use masf_tta::ViewAverage;
 
 use crate::orientations;
@@ -29,9 +29,14 @@ impl Looks<'_> {
         Ok(if self.are_doubled() { own.doubled()? } else { own })
     }
 
+    /// How images as they are wanted are loaded.
+    pub(crate) fn load_options(&self, limits: Limits) -> LoadOptions {
+        LoadOptions { limits, doubled: self.are_doubled(), ..LoadOptions::default() }
+    }
+
     /// What the backbone sees of images as they are wanted.
     pub(crate) fn upright(&self, images: &Tensor) -> Result<Tensor> {
-        if self.are_doubled() { orientations::seen(images, 0, self.orientations) } else { Ok(images.clone()) }
+        if self.are_doubled() { orientations::upright(images) } else { Ok(images.clone()) }
     }
 
     /// Whether the pyramid of an image is all that is needed.
@@ -91,17 +96,17 @@ pub(crate) fn score_views(
     Ok(ViewScores { first, others, turned: Vec::new() })
 }
 
-/// As [`score_views`], at every angle, of images as they are wanted ([`Looks::are_doubled`]).
+/// As [`score_views`], at every angle, of images as they are wanted ([`Looks::are_doubled`]) and as they are [upright](Looks::upright).
 pub(crate) fn score_looks(
     backbone: &dyn FeatureExtractor,
     branches: &[Box<dyn Scorer>],
     looks: Looks<'_>,
-    images: &Tensor,
+    (images, upright): (&Tensor, &Tensor),
     pyramid: &FeaturePyramid,
 ) -> Result<ViewScores> {
-    let mut scores = score_views(backbone, branches, looks.views, &looks.upright(images)?, pyramid)?;
+    let mut scores = score_views(backbone, branches, looks.views, upright, pyramid)?;
     for index in 1..looks.orientations {
-        let turned = orientations::seen(images, index, looks.orientations)?;
+        let turned = orientations::turned(images, index, looks.orientations)?;
         let pyramid = backbone.extract(&turned.to_device(&backbone.device())?)?;
         scores.turned.push(score_views(backbone, branches, looks.views, &turned, &pyramid)?);
     }
@@ -161,7 +166,7 @@ pub(crate) fn run(
     };
     let scores = {
         let _span = tracing::debug_span!("score", images = count, branches = branches.len()).entered();
-        score_looks(backbone, branches, looks, images, &pyramid)?
+        score_looks(backbone, branches, looks, (images, &upright), &pyramid)?
     };
     let _span = tracing::debug_span!("fuse", images = count).entered();
     fuse(fusion, &scores, pyramid.input_size(), &|| backbone.normalisation().luminance(&upright))

@@ -38,7 +38,9 @@ impl HeldOut<'_> {
             let first = pipeline::score(branches, pyramid)?;
             return Ok(ViewScores { first, others: Vec::new(), turned: Vec::new() });
         }
-        pipeline::score_looks(self.backbone, branches, self.looks, &self.wanted(index)?, pyramid)
+        let image = self.wanted(index)?;
+        let upright = self.looks.upright(&image)?;
+        pipeline::score_looks(self.backbone, branches, self.looks, (&image, &upright), pyramid)
     }
 
     /// Scores the synthetic defects that fall to a held-out image, which is number `place` of `total` that are scored;
