@@ -1,7 +1,9 @@
 //! Files, seeds, batches, threads, cancellation and bad input of the trained baselines, and that they find what is not normal.
 
-use candle_core::{Device, Tensor};
-use masf_baselines::{Adtr, AdtrParams, Cfa, CfaParams, Isstad, IsstadParams, Rdpp, RdppParams};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use candle_core::{DType, Device, Tensor};
+use masf_baselines::{Adtr, AdtrParams, Cfa, CfaParams, Isstad, IsstadParams, PadimParams, Rdpp, RdppParams};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
 use masf_core::{
     Artifact, Error, Fault, FeatureCache, FeatureCacheBuilder, FeatureLevel, FeaturePyramid, Fit, LevelSpec, Progress,
@@ -35,8 +37,12 @@ fn images(count: usize, seed: u64, defective: bool) -> Result<FeaturePyramid> {
 }
 
 fn source(count: usize) -> Result<FeatureCache> {
+    cached(&images(count, 1, false)?)
+}
+
+fn cached(pyramid: &FeaturePyramid) -> Result<FeatureCache> {
     let mut cache = FeatureCacheBuilder::new(1 << 24);
-    cache.push(&images(count, 1, false)?)?;
+    cache.push(pyramid)?;
     cache.finish()
 }
 
@@ -167,9 +173,7 @@ fn isstad_needs_tokens_to_restore_from_and_takes_sizes_that_do_not_divide() -> R
     };
     let fit = |levels: Vec<FeatureLevel>, size| -> Result<Vec<usize>> {
         let pyramid = FeaturePyramid::new(levels, size)?;
-        let mut cache = FeatureCacheBuilder::new(1 << 24);
-        cache.push(&pyramid)?;
-        let model = IsstadParams { passes: 8, ..isstad() }.check()?.fit(&cache.finish()?, &Silent)?;
+        let model = IsstadParams { passes: 8, ..isstad() }.check()?.fit(&cached(&pyramid)?, &Silent)?;
         Ok(model.score(&pyramid)?.maps[0].values.dims().to_vec())
     };
     let error = fit(vec![level(8, 3, 2, 2)?, level(16, 4, 1, 1)?], (16, 16)).unwrap_err();
@@ -178,39 +182,79 @@ fn isstad_needs_tokens_to_restore_from_and_takes_sizes_that_do_not_divide() -> R
     Ok(())
 }
 
-/// Asks to stop after some steps.
-struct Impatient(std::sync::atomic::AtomicU64);
+#[test]
+fn all_levels_of_a_stride_are_taken() -> Result<()> {
+    // Alike in stride, channels and size, as the blocks of a vision transformer.
+    let first = images(6, 1, false)?.levels()[0].clone();
+    let with = |map| FeaturePyramid::new(vec![first.clone(), FeatureLevel { spec: first.spec, map }], (64, 64));
+    let (normal, other) = (with(first.map.sqr()?)?, with(first.map.neg()?)?);
+    let source = cached(&normal)?;
+    let rdpp = RdppParams { levels: vec![8], passes: 8, ..rdpp() }.check()?.fit(&source, &Silent)?;
+    let scorers: [Box<dyn Scorer>; 3] = [
+        Box::new(PadimParams { levels: vec![8], ..PadimParams::default() }.check()?.fit(&source, &Silent)?),
+        Box::new(CfaParams { levels: vec![8], passes: 8, ..cfa() }.check()?.fit(&source, &Silent)?),
+        Box::new(reloaded(&rdpp)),
+    ];
+    for scorer in scorers {
+        assert_ne!(map(&*scorer, &normal)?, map(&*scorer, &other)?);
+    }
+    Ok(())
+}
+
+/// Asks to stop after some steps; counts them, and the stages that are open.
+#[derive(Default)]
+struct Impatient(AtomicU64, AtomicU64);
 
 impl Progress for Impatient {
-    fn start(&self, _: &str, _: u64) {}
-    fn step(&self, _: u64) {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    fn start(&self, _: &str, _: u64) {
+        self.1.fetch_add(1, Relaxed);
     }
-    fn finish(&self) {}
+    fn step(&self, _: u64) {
+        self.0.fetch_add(1, Relaxed);
+    }
+    fn finish(&self) {
+        self.1.fetch_sub(1, Relaxed);
+    }
     fn is_cancelled(&self) -> bool {
-        self.0.load(std::sync::atomic::Ordering::Relaxed) > 8
+        self.0.load(Relaxed) > 8
     }
 }
 
 #[test]
 fn trainings_stop_when_asked_and_refuse_nonsense() -> Result<()> {
     let source = source(12)?;
-    let impatient = || Impatient(std::sync::atomic::AtomicU64::new(0));
+    let impatient = Impatient::default;
     assert!(matches!(cfa().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
     assert!(matches!(rdpp().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
     assert!(matches!(adtr().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
     assert!(matches!(isstad().check()?.fit(&source, &impatient()), Err(Error::Cancelled)));
+
+    let stopped = impatient();
+    let padim = PadimParams { levels: vec![8], ..PadimParams::default() }.check()?;
+    assert!(matches!(padim.fit(&self::source(24)?, &stopped), Err(Error::Cancelled)));
+    assert_eq!(stopped.1.into_inner(), 0);
 
     let missing = CfaParams { levels: vec![4, 8], ..cfa() }.check()?.fit(&source, &Silent).unwrap_err();
     assert!(missing.to_string().contains("stride"), "{missing}");
     let missing = RdppParams { levels: vec![32], ..rdpp() }.check()?.fit(&source, &Silent).unwrap_err();
     assert!(missing.to_string().contains("stride"), "{missing}");
 
+    // More positions than a model file may have.
+    let map = Tensor::zeros((1, 1, 129, 128), DType::F32, &Device::Cpu)?;
+    let level = FeatureLevel { spec: LevelSpec { stride: 8, channels: 1 }, map };
+    let large = cached(&FeaturePyramid::new(vec![level], (1032, 1024))?)?;
+    let errors = [
+        RdppParams { levels: vec![8], ..rdpp() }.check()?.fit(&large, &Silent).unwrap_err(),
+        AdtrParams { levels: vec![8], ..adtr() }.check()?.fit(&large, &Silent).unwrap_err(),
+        IsstadParams { levels: vec![8], ..isstad() }.check()?.fit(&large, &Silent).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.fault() == Fault::Argument && error.to_string().contains("16,384"), "{error}");
+    }
+
     let mut levels = source.batch(&[0, 1])?.levels().to_vec();
     levels[1].map = (&levels[1].map * f64::NAN)?;
-    let mut cache = FeatureCacheBuilder::new(1 << 24);
-    cache.push(&FeaturePyramid::new(levels, (64, 64))?)?;
-    let nan = cache.finish()?;
+    let nan = cached(&FeaturePyramid::new(levels, (64, 64))?)?;
     let errors = [
         cfa().check()?.fit(&nan, &Silent).unwrap_err(),
         rdpp().check()?.fit(&nan, &Silent).unwrap_err(),

@@ -5,7 +5,6 @@ use masf_core::{Fit, Progress, PyramidSource};
 use super::model::{Adtr, Tokens};
 use super::network::Network;
 use super::params::AdtrParams;
-use crate::BaselineError;
 use crate::training::{self, AdamW, AdamWParams, Parameters, Plan, Schedule};
 
 /// Learns an [`Adtr`]; made by [`AdtrParams::check`].
@@ -29,13 +28,11 @@ impl Fit for AdtrFit {
     type Scorer = Adtr;
 
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<Adtr> {
-        if source.is_empty() {
-            return Err(BaselineError::NoImages.into());
-        }
         let params = &self.params;
         let levels = training::levels_of(source, &params.levels)?;
+        training::check_levels(&levels)?;
         let deviations = training::deviations(&levels, source, progress)?;
-        let tokens = Tokens::new(levels, deviations)?;
+        let tokens = Tokens::new(levels, deviations);
         let mut parameters = Parameters::random(params.seed, "adtr");
         let network = Network::new(params, tokens.shape(), &mut parameters)?;
         let steps = training::steps(source.len(), params.epochs, params.passes, params.batch_size);

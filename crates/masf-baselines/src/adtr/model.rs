@@ -5,8 +5,8 @@ use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Scorer
 
 use super::network::Network;
 use super::params::AdtrParams;
-use crate::training::tokens::{Grid, cell_means, map_positions};
-use crate::training::{self, Level, Parameters, features, grid};
+use crate::training::tokens::{Grid, Resampling, cell_means, map_positions};
+use crate::training::{self, Level, Parameters, Settings, features, grid};
 
 /// Pyramids as the transformer takes them.
 pub(super) struct Tokens {
@@ -14,15 +14,14 @@ pub(super) struct Tokens {
     /// The deviation of every level's features, which they are divided by.
     deviations: Vec<f32>,
     /// Means over the cells of the coarsest grid, for every level.
-    cells: Vec<Tensor>,
+    cells: Vec<Resampling>,
 }
 
 impl Tokens {
-    pub(super) fn new(levels: Vec<Level>, deviations: Vec<f32>) -> masf_core::Result<Self> {
+    pub(super) fn new(levels: Vec<Level>, deviations: Vec<f32>) -> Self {
         let coarsest = grid(levels.last());
-        let cells = levels.iter().map(|(_, height, width)| cell_means((*height, *width), coarsest));
-        let cells = cells.collect::<masf_core::Result<_>>()?;
-        Ok(Self { levels, deviations, cells })
+        let cells = levels.iter().map(|(_, height, width)| cell_means((*height, *width), coarsest)).collect();
+        Self { levels, deviations, cells }
     }
 
     /// `(height, width)` of the grid.
@@ -97,13 +96,6 @@ impl Scorer for Adtr {
     }
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    params: AdtrParams,
-    levels: Vec<Level>,
-}
-
 impl Artifact for Adtr {
     fn tag(&self) -> &'static str {
         Self::TAG
@@ -116,11 +108,11 @@ impl Artifact for Adtr {
     }
 
     fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
-        let Settings { params, levels } = reader.section()?;
-        params.checked().map_err(|error| reader.invalid(error.to_string()))?;
-        training::check_levels(&levels).map_err(|problem| reader.invalid(problem))?;
+        let Settings::<AdtrParams> { params, levels } = reader.section()?;
+        let checked = params.checked().and_then(|()| training::check_levels(&levels));
+        checked.map_err(|error| reader.invalid(error.to_string()))?;
         let deviations = training::read_deviations(reader, levels.len())?;
-        let tokens = Tokens::new(levels, deviations)?;
+        let tokens = Tokens::new(levels, deviations);
         let mut parameters = Parameters::file(reader);
         Network::new(&params, tokens.shape(), &mut parameters)?;
         Self::new(params, tokens, parameters.frozen()?)

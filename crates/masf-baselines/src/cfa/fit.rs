@@ -61,10 +61,9 @@ fn learn_means(
     source: &dyn PyramidSource,
     progress: &dyn Progress,
 ) -> masf_core::Result<(Patches, Tensor)> {
-    let first = source.batch(&[0])?;
-    let levels = params.levels.iter().map(|stride| Ok(first.level(*stride)?.spec)).collect::<masf_core::Result<_>>()?;
-    let embedding = PatchEmbedding::new(levels, params.neighbourhood)?;
-    let grid = embedding.open(&first)?.grid();
+    let levels = training::levels_of(source, &params.levels)?;
+    let grid = training::grid(levels.first());
+    let embedding = PatchEmbedding::new(levels.iter().map(|level| level.0).collect(), params.neighbourhood)?;
     let scales = vec![1.0; embedding.levels().len()];
     let mut patches = Patches { embedding, grid, scales };
     let (positions, dimensions) = (patches.positions(), patches.dimensions());
@@ -118,9 +117,6 @@ impl Fit for CfaFit {
     type Scorer = Cfa;
 
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<Cfa> {
-        if source.is_empty() {
-            return Err(BaselineError::NoImages.into());
-        }
         let params = &self.params;
         let (patches, means) = learn_means(params, source, progress)?;
         let inputs = patches.dimensions();

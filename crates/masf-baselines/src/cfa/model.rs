@@ -1,12 +1,12 @@
 //! The learned descriptor and its bank, and the score.
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, LevelSpec, ScoreMap, Scorer, Scores};
+use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, LevelSpec, Scorer, Scores};
 use masf_memory::{ExactSearch, PatchEmbedding, PrototypeSearch};
 use rayon::prelude::*;
 
 use super::params::CfaParams;
-use crate::training::values;
+use crate::training::{image_by_image, values};
 use crate::{BaselineError, Result};
 
 /// Inputs of the descriptor beside the features: row, column, and the constant 1 of its bias.
@@ -124,13 +124,9 @@ fn softmin_score(distances: &[f32]) -> f32 {
 impl Scorer for Cfa {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
         let (height, width) = self.patches.grid;
-        let mut scores = Vec::with_capacity(pyramid.batch_size() * height * width);
-        // Image by image: the rounding of a matrix product may depend on how many rows it has.
-        for index in 0..pyramid.batch_size() {
-            scores.extend(self.distances(&pyramid.image(index)?)?);
-        }
-        let values = Tensor::from_vec(scores, (pyramid.batch_size(), height, width), &Device::Cpu)?;
-        Ok(Scores { maps: vec![ScoreMap { name: Self::MAP.to_owned(), values }], image: None })
+        image_by_image(Self::MAP, pyramid, |image| {
+            Ok(Tensor::from_vec(self.distances(image)?, (1, height, width), &Device::Cpu)?)
+        })
     }
 }
 

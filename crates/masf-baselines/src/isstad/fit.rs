@@ -39,11 +39,9 @@ impl Fit for IsstadFit {
     type Scorer = Isstad;
 
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<Isstad> {
-        if source.is_empty() {
-            return Err(BaselineError::NoImages.into());
-        }
         let params = &self.params;
         let levels = training::levels_of(source, &params.levels)?;
+        training::check_levels(&levels)?;
         let deviations = training::deviations(&levels, source, progress)?;
         let patches = Patches::new(levels, deviations)?;
         let (height, width) = patches.grid();
@@ -82,7 +80,7 @@ impl Fit for IsstadFit {
             Ok(square_error(&restored, &target)?)
         })?;
 
-        let windows = cell_means(patches.grid(), (height.div_ceil(WINDOW), width.div_ceil(WINDOW)))?;
+        let windows = cell_means(patches.grid(), (height.div_ceil(WINDOW), width.div_ceil(WINDOW)));
         let mut optimiser = AdamW::new(adam, parameters.variables());
         let defects = plan("isstad 2/2");
         training::train(&defects, source, &parameters, &mut optimiser, progress, |_, pyramid, random| {

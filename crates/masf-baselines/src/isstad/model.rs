@@ -6,7 +6,7 @@ use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Scorer
 use super::network::Network;
 use super::params::IsstadParams;
 use super::patches::Patches;
-use crate::training::{self, Level, Parameters, features};
+use crate::training::{self, Parameters, Settings, features};
 
 /// A learned ISSTAD model.
 ///
@@ -65,13 +65,6 @@ impl Scorer for Isstad {
     }
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    params: IsstadParams,
-    levels: Vec<Level>,
-}
-
 impl Artifact for Isstad {
     fn tag(&self) -> &'static str {
         Self::TAG
@@ -84,9 +77,9 @@ impl Artifact for Isstad {
     }
 
     fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
-        let Settings { params, levels } = reader.section()?;
-        params.checked().map_err(|error| reader.invalid(error.to_string()))?;
-        training::check_levels(&levels).map_err(|problem| reader.invalid(problem))?;
+        let Settings::<IsstadParams> { params, levels } = reader.section()?;
+        let checked = params.checked().and_then(|()| training::check_levels(&levels));
+        checked.map_err(|error| reader.invalid(error.to_string()))?;
         let deviations = training::read_deviations(reader, levels.len())?;
         let patches = Patches::new(levels, deviations)?;
         let mut parameters = Parameters::file(reader);

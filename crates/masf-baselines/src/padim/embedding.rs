@@ -1,8 +1,9 @@
 //! The chosen channels of all levels on the grid of the finest one.
 
-use candle_core::{DType, Device};
-use masf_core::{FeaturePyramid, LevelSpec};
+use masf_core::FeaturePyramid;
 
+use super::fit::MOST_DIMENSIONS;
+use crate::training::{Level, check, features, grid, values};
 use crate::{BaselineError, Result};
 
 /// Which levels, of which sizes, and which of their channels (counted through all levels).
@@ -10,26 +11,11 @@ use crate::{BaselineError, Result};
 #[serde(deny_unknown_fields)]
 pub(super) struct Embedding {
     /// Specification, height and width of every level, finest first.
-    pub(super) levels: Vec<(LevelSpec, usize, usize)>,
+    pub(super) levels: Vec<Level>,
     pub(super) channels: Vec<usize>,
 }
 
 impl Embedding {
-    /// The levels of some strides as a pyramid has them.
-    pub(super) fn levels_of(
-        pyramid: &FeaturePyramid,
-        strides: &[usize],
-    ) -> masf_core::Result<Vec<(LevelSpec, usize, usize)>> {
-        strides
-            .iter()
-            .map(|stride| {
-                let level = pyramid.level(*stride)?;
-                let (_, _, height, width) = level.map.dims4()?;
-                Ok((level.spec, height, width))
-            })
-            .collect()
-    }
-
     /// Channels of all levels together.
     pub(super) fn total(&self) -> usize {
         self.levels.iter().map(|(spec, ..)| spec.channels).sum()
@@ -37,6 +23,7 @@ impl Embedding {
 
     /// Whether levels and channels fit together.
     pub(super) fn check(&self) -> Result<()> {
+        check::whole("dimensions", self.channels.len(), 1, MOST_DIMENSIONS)?;
         let sizes = self.levels.iter().all(|(spec, h, w)| spec.channels > 0 && *h > 0 && *w > 0);
         let total = self.levels.iter().try_fold(0usize, |sum, (spec, ..)| sum.checked_add(spec.channels));
         let positions = self.levels.first().and_then(|(_, h, w)| h.checked_mul(*w));
@@ -54,7 +41,7 @@ impl Embedding {
 
     /// `(height, width)` of the grid.
     pub(super) fn grid(&self) -> (usize, usize) {
-        self.levels.first().map_or((0, 0), |(_, height, width)| (*height, *width))
+        grid(self.levels.first())
     }
 
     /// The chosen channels of every image and position: `[B, h, w, d]`, row after row.
@@ -64,18 +51,8 @@ impl Embedding {
         let batch = pyramid.batch_size();
         let mut rows = vec![0f32; batch * height * width * dimensions];
         let (mut first_channel, mut first_column) = (0, 0);
-        for &(spec, level_height, level_width) in &self.levels {
-            let found = pyramid.levels().iter().find(|level| level.spec == spec);
-            let Some(level) =
-                found.filter(|level| level.map.dims() == [batch, spec.channels, level_height, level_width])
-            else {
-                let found: Vec<_> =
-                    pyramid.levels().iter().map(|level| (level.spec.stride, level.map.dims().to_vec())).collect();
-                let expected = format!("{} x {level_height} x {level_width} at stride {}", spec.channels, spec.stride);
-                return Err(BaselineError::Levels { expected, found: format!("(stride, [B, C, h, w]) {found:?}") });
-            };
-            let map = level.map.permute((0, 2, 3, 1))?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
-            let values = map.flatten_all()?.to_vec1::<f32>()?;
+        for (map, &(spec, level_height, level_width)) in features(&self.levels, pyramid)?.iter().zip(&self.levels) {
+            let values = values(map)?;
             let own: Vec<usize> = self
                 .channels
                 .iter()
@@ -95,5 +72,17 @@ impl Embedding {
             first_column += own.len();
         }
         Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_channels_than_a_model_file_may_have_are_refused() {
+        let levels = vec![(masf_core::LevelSpec { stride: 8, channels: 2000 }, 1, 1)];
+        let check = |count| Embedding { levels: levels.clone(), channels: (0..count).collect() }.check();
+        assert!(check(1024).is_ok() && check(1025).is_err());
     }
 }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::cholesky::{factorise, packed_len};
 use super::embedding::Embedding;
+use crate::training::{check, levels_of};
 use crate::{BaselineError, Padim, Result};
 
 /// Images that are read at once.
@@ -48,18 +49,8 @@ impl PadimParams {
     /// # Errors
     /// [`BaselineError::Parameter`] names the first one that is out of range.
     pub fn check(self) -> Result<PadimFit> {
-        let ascending = self.levels.windows(2).all(|pair| pair[0] < pair[1]);
-        if self.levels.is_empty() || self.levels[0] == 0 || !ascending {
-            let value = format!("{:?}", self.levels);
-            return Err(BaselineError::parameter(
-                "levels",
-                value,
-                "positive strides in ascending order, such as [4, 8, 16]",
-            ));
-        }
-        if !(1..=MOST_DIMENSIONS).contains(&self.dimensions) {
-            return Err(BaselineError::parameter("dimensions", self.dimensions, format!("1 to {MOST_DIMENSIONS}")));
-        }
+        check::levels(&self.levels)?;
+        check::whole("dimensions", self.dimensions, 1, MOST_DIMENSIONS)?;
         if !(self.regularisation > 0.0 && self.regularisation.is_finite()) {
             return Err(BaselineError::parameter("regularisation", self.regularisation, "a positive number"));
         }
@@ -78,7 +69,7 @@ pub struct PadimFit {
 }
 
 impl PadimFit {
-    /// Uses these channels, counted through all levels, instead of random ones; in any order, each at most once.
+    /// Uses these channels, counted through all levels, instead of random ones; 1 to 1024 in any order, each at most once.
     #[must_use]
     pub fn with_channels(mut self, channels: impl Into<Vec<usize>>) -> Self {
         self.channels = Some(channels.into());
@@ -86,7 +77,7 @@ impl PadimFit {
     }
 
     fn embedding(&self, source: &dyn PyramidSource) -> masf_core::Result<Embedding> {
-        let levels = Embedding::levels_of(&source.batch(&[0])?, &self.params.levels)?;
+        let levels = levels_of(source, &self.params.levels)?;
         let mut embedding = Embedding { levels, channels: Vec::new() };
         let total = embedding.total();
         let mut channels = match &self.channels {
@@ -120,9 +111,6 @@ impl Fit for PadimFit {
     type Scorer = Padim;
 
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<Padim> {
-        if source.is_empty() {
-            return Err(BaselineError::NoImages.into());
-        }
         let embedding = self.embedding(source)?;
         self.check_budget(&embedding)?;
         let (height, width) = embedding.grid();
@@ -197,11 +185,12 @@ fn for_each_batch(
 ) -> masf_core::Result<()> {
     progress.start(what, source.len() as u64);
     let indices: Vec<usize> = (0..source.len()).collect();
-    for batch in indices.chunks(IMAGES_PER_BATCH) {
+    let read = indices.chunks(IMAGES_PER_BATCH).try_for_each(|batch| {
         progress.check()?;
         action(&embedding.rows(&source.batch(batch)?)?);
         progress.step(batch.len() as u64);
-    }
+        Ok::<(), masf_core::Error>(())
+    });
     progress.finish();
-    Ok(())
+    read
 }

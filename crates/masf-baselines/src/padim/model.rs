@@ -6,7 +6,6 @@ use rayon::prelude::*;
 
 use super::cholesky::{packed_len, solved_norm};
 use super::embedding::Embedding;
-use super::fit::MOST_DIMENSIONS;
 use crate::{BaselineError, Result};
 
 /// A learned PaDiM model.
@@ -91,9 +90,6 @@ impl Artifact for Padim {
         let invalid = |error: BaselineError| reader.invalid(error.to_string());
         embedding.check().map_err(invalid)?;
         let dimensions = embedding.channels.len();
-        if dimensions > MOST_DIMENSIONS {
-            return Err(reader.invalid(format!("{dimensions} dimensions; expected 1 to {MOST_DIMENSIONS}")));
-        }
         let (height, width) = embedding.grid();
         let tensor = |name, columns| -> masf_core::Result<Vec<f32>> {
             let tensor = reader.tensor(name, DType::F32, &[Some(height * width), Some(columns)])?;

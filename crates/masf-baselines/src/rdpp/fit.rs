@@ -1,7 +1,7 @@
 //! Learning RD++.
 
 use masf_core::{Fit, Progress, PyramidSource};
-use rand::seq::SliceRandom;
+use rand::Rng;
 
 use super::loss::{Projected, projection_loss};
 use super::model::Rdpp;
@@ -33,11 +33,9 @@ impl Fit for RdppFit {
     type Scorer = Rdpp;
 
     fn fit(&self, source: &dyn PyramidSource, progress: &dyn Progress) -> masf_core::Result<Rdpp> {
-        if source.is_empty() {
-            return Err(BaselineError::NoImages.into());
-        }
         let params = &self.params;
         let levels = training::levels_of(source, &params.levels)?;
+        training::check_levels(&levels)?;
         let mut parameters = Parameters::random(params.seed, "rdpp");
         let network = Network::new(params, &levels, &mut parameters)?;
         let steps = training::steps(source.len(), params.epochs, params.passes, params.batch_size);
@@ -54,8 +52,7 @@ impl Fit for RdppFit {
         let mut optimiser = AdamW::new(adam, parameters.variables());
         training::train(&plan, source, &parameters, &mut optimiser, progress, |_, pyramid, random| {
             let normal = features(&levels, pyramid)?;
-            let mut partners: Vec<u32> = (0..pyramid.batch_size() as u32).collect();
-            partners.shuffle(random);
+            let partners = partners(pyramid.batch_size(), random);
             let regions = regions(pyramid.batch_size(), random);
             let projected =
                 normal.iter().enumerate().map(|(index, x)| network.project(index, x)).collect::<Result<Vec<_>, _>>()?;
@@ -80,5 +77,22 @@ impl Fit for RdppFit {
 
     fn is_expensive(&self) -> bool {
         true
+    }
+}
+
+/// For every image of a step another one, some places further on; the order of a step is random.
+fn partners(images: usize, random: &mut impl Rng) -> Vec<u32> {
+    let shift = random.random_range(1..images.max(2));
+    (0..images).map(|image| ((image + shift) % images) as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_image_is_its_own_partner() {
+        for images in 2..10 {
+            let partners = super::partners(images, &mut masf_core::random_stream(0, "test.partners"));
+            assert!(partners.iter().enumerate().all(|(image, partner)| image != *partner as usize), "{partners:?}");
+        }
     }
 }

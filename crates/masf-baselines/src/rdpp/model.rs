@@ -7,7 +7,7 @@ use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Scorer
 use super::network::Network;
 use super::params::RdppParams;
 use crate::training::tokens::cosine;
-use crate::training::{self, Level, Parameters, features};
+use crate::training::{self, Level, Parameters, Settings, features};
 
 /// A learned RD++ model.
 ///
@@ -51,7 +51,7 @@ impl Rdpp {
         let features = features(&self.levels, image)?;
         let project = |(index, x)| self.network.project(index, x);
         let projected = features.iter().enumerate().map(project).collect::<candle_core::Result<Vec<_>>>()?;
-        let size = self.levels.first().map_or((1, 1), |(_, height, width)| (*height, *width));
+        let size = training::grid(self.levels.first());
         let mut sum = Tensor::zeros((1, size.0, size.1), DType::F32, &Device::Cpu)?;
         let restored = self.network.restore(&projected)?;
         for ((features, restored), (_, height, width)) in features.iter().zip(&restored).zip(&self.levels) {
@@ -68,13 +68,6 @@ impl Scorer for Rdpp {
     }
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    params: RdppParams,
-    levels: Vec<Level>,
-}
-
 impl Artifact for Rdpp {
     fn tag(&self) -> &'static str {
         Self::TAG
@@ -86,9 +79,9 @@ impl Artifact for Rdpp {
     }
 
     fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
-        let Settings { params, levels } = reader.section()?;
-        params.checked().map_err(|error| reader.invalid(error.to_string()))?;
-        training::check_levels(&levels).map_err(|problem| reader.invalid(problem))?;
+        let Settings::<RdppParams> { params, levels } = reader.section()?;
+        let checked = params.checked().and_then(|()| training::check_levels(&levels));
+        checked.map_err(|error| reader.invalid(error.to_string()))?;
         let mut parameters = Parameters::file(reader);
         Network::new(&params, &levels, &mut parameters)?;
         Self::new(params, levels, parameters.frozen()?)

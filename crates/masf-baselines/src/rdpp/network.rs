@@ -16,9 +16,9 @@ use masf_core::Result;
 
 use super::params::RdppParams;
 use crate::training::tokens::{
-    self, Grid, cell_means, instance_norm, layer_norm, leaky_relu, linear, map_positions, neighbourhoods,
+    self, Grid, Resampling, cell_means, instance_norm, layer_norm, leaky_relu, linear, map_positions, neighbourhoods,
 };
-use crate::training::{Level, Parameters, Start};
+use crate::training::{Level, Parameters, Start, grid};
 
 /// The network with its parameters.
 pub(super) struct Network {
@@ -27,7 +27,7 @@ pub(super) struct Network {
     projections: Vec<Vec<Tensor>>,
     reduce: Vec<Tensor>,
     /// Cell means of every level on the coarsest grid.
-    cells: Vec<Tensor>,
+    cells: Vec<Resampling>,
     down: Tensor,
     hidden: (Tensor, Tensor),
     /// From the coarsest level to the finest.
@@ -35,7 +35,7 @@ pub(super) struct Network {
 }
 
 struct Up {
-    resize: Tensor,
+    resize: Resampling,
     grid: Grid,
     convolution: Tensor,
     head: Tensor,
@@ -49,10 +49,16 @@ impl Network {
             parameters.take(name, &[input, output], Start::Normal((2.0 / input as f64).sqrt()))
         };
         let width = params.width;
-        let coarsest = levels.last().map_or((1, 1), |(_, height, width)| (*height, *width));
+        let coarsest = grid(levels.last());
         let (mut projections, mut reduce, mut cells) = (Vec::new(), Vec::new(), Vec::new());
-        for (spec, height, columns) in levels {
-            let (channels, stride) = (spec.channels, spec.stride);
+        // Levels by stride in the names of parameters; further ones of a stride are numbered.
+        let name = |index: usize| {
+            let stride = levels[index].0.stride;
+            let further = index > 0 && levels[index - 1].0.stride == stride;
+            if further { format!("{stride}-{index}") } else { stride.to_string() }
+        };
+        for (index, (spec, height, columns)) in levels.iter().enumerate() {
+            let (channels, stride) = (spec.channels, name(index));
             let (half, quarter) = ((channels / 2).max(1), (channels / 4).max(1));
             let shapes = [(channels, half), (half, quarter), (quarter, half), (half, channels)];
             let layers = shapes.iter().enumerate().map(|(layer, (input, output))| {
@@ -60,7 +66,7 @@ impl Network {
             });
             projections.push(layers.collect::<Result<Vec<_>>>()?);
             reduce.push(weight(parameters, &format!("reduce{stride}"), channels, width)?);
-            cells.push(cell_means((*height, *columns), coarsest)?);
+            cells.push(cell_means((*height, *columns), coarsest));
         }
         let down = weight(parameters, "down", 9 * width, 2 * width)?;
         let hidden = (
@@ -70,10 +76,11 @@ impl Network {
         let (mut from, mut input) = (tokens::strided(coarsest, 2), 2 * width);
         let mut ups = Vec::with_capacity(levels.len());
         for (index, (spec, height, columns)) in levels.iter().rev().enumerate() {
-            let (grid, output, stride) = ((*height, *columns), (width >> index).max(64.min(width)), spec.stride);
+            let (grid, output) = ((*height, *columns), (width >> index).max(64.min(width)));
+            let stride = name(levels.len() - 1 - index);
             let start = Start::Normal(1.0 / (output as f64).sqrt());
             ups.push(Up {
-                resize: tokens::bilinear(from, grid)?,
+                resize: tokens::bilinear(from, grid),
                 grid,
                 convolution: weight(parameters, &format!("up{stride}"), 9 * input, output)?,
                 head: parameters.take(&format!("head{stride}"), &[output, spec.channels], start)?,
@@ -104,7 +111,7 @@ impl Network {
             });
         }
         let Some(sum) = sum else { candle_core::bail!("there are no levels") };
-        let coarsest = self.levels.last().map_or((1, 1), |(_, height, width)| (*height, *width));
+        let coarsest = grid(self.levels.last());
         let x = leaky_relu(&layer_norm(&sum)?)?;
         let x = leaky_relu(&layer_norm(&linear(&neighbourhoods(&x, coarsest, 2)?, &self.down, None)?)?)?;
         let hidden = leaky_relu(&linear(&layer_norm(&x)?, &self.hidden.0, None)?)?;

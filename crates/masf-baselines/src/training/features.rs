@@ -1,7 +1,10 @@
 //! Features of pyramids as tokens, and their spread.
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{ArtifactReader, ArtifactWriter, FeaturePyramid, LevelSpec, Progress, PyramidSource, ScoreMap, Scores};
+use masf_core::{
+    ArtifactReader, ArtifactWriter, FeaturePyramid, LevelSpec, Progress, PyramidSource, ScoreMap, Scores, all_finite,
+    with_values,
+};
 
 use super::tokens::Grid;
 use super::values;
@@ -18,24 +21,31 @@ pub(crate) fn grid(level: Option<&Level>) -> Grid {
 /// Images that are read at once while deviations are taken.
 const IMAGES_PER_BATCH: usize = 4;
 
-/// The levels of some strides as the images of a source have them.
+/// All levels of some strides as the images of a source have them.
 pub(crate) fn levels_of(source: &dyn PyramidSource, strides: &[usize]) -> masf_core::Result<Vec<Level>> {
+    if source.is_empty() {
+        return Err(BaselineError::NoImages.into());
+    }
     let first = source.batch(&[0])?;
-    let level = |stride: &usize| {
-        let level = first.level(*stride)?;
-        let (_, _, height, width) = level.map.dims4()?;
-        Ok((level.spec, height, width))
-    };
-    strides.iter().map(level).collect()
+    let all = || first.levels().iter().map(|level| (level.spec, level.map.dims()[2], level.map.dims()[3]));
+    for stride in strides {
+        if all().all(|level| level.0.stride != *stride) {
+            // The error names the strides that there are.
+            first.level(*stride)?;
+        }
+    }
+    Ok(all().filter(|level| strides.contains(&level.0.stride)).collect())
 }
 
 /// The features of levels as tokens, `[B, P, C]` each; refuses pyramids of other levels or sizes, and values that are not finite.
 pub(crate) fn features(levels: &[Level], pyramid: &FeaturePyramid) -> Result<Vec<Tensor>> {
     let mut all = Vec::with_capacity(levels.len());
-    for &(spec, height, width) in levels {
+    for (index, &(spec, height, width)) in levels.iter().enumerate() {
+        // Equal levels are those of the pyramid in its order.
+        let earlier = levels[..index].iter().filter(|level| **level == levels[index]).count();
         let shape = [pyramid.batch_size(), spec.channels, height, width];
-        let found = pyramid.levels().iter().find(|level| level.spec == spec && level.map.dims() == shape);
-        let Some(level) = found else {
+        let mut found = pyramid.levels().iter().filter(|level| level.spec == spec && level.map.dims() == shape);
+        let Some(level) = found.nth(earlier) else {
             let found: Vec<_> =
                 pyramid.levels().iter().map(|level| (level.spec.stride, level.map.dims().to_vec())).collect();
             let expected = format!("{} x {height} x {width} at stride {}", spec.channels, spec.stride);
@@ -43,7 +53,9 @@ pub(crate) fn features(levels: &[Level], pyramid: &FeaturePyramid) -> Result<Vec
         };
         let map = level.map.permute((0, 2, 3, 1))?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
         let map = map.reshape((pyramid.batch_size(), height * width, spec.channels))?;
-        if let Some((index, value)) = values(&map)?.into_iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        if !with_values(&map, all_finite)?
+            && let Some((index, value)) = values(&map)?.into_iter().enumerate().find(|(_, value)| !value.is_finite())
+        {
             let position = index / spec.channels % (height * width);
             let image = index / (spec.channels * height * width);
             return Err(BaselineError::NonFinite { image, row: position / width, column: position % width, value });
@@ -65,12 +77,14 @@ pub(crate) fn deviations(
     let taken = indices.chunks(IMAGES_PER_BATCH).try_for_each(|batch| {
         progress.check()?;
         for (features, (sums, squares)) in features(levels, &source.batch(batch)?)?.iter().zip(&mut sums) {
-            for token in values(features)?.chunks_exact(sums.len()) {
-                for (sum, value) in sums.iter_mut().zip(token) {
-                    *sum += f64::from(*value);
-                    *squares += f64::from(*value) * f64::from(*value);
+            with_values(features, |values| {
+                for token in values.chunks_exact(sums.len()) {
+                    for (sum, value) in sums.iter_mut().zip(token) {
+                        *sum += f64::from(*value);
+                        *squares += f64::from(*value) * f64::from(*value);
+                    }
                 }
-            }
+            })?;
         }
         progress.step(batch.len() as u64);
         Ok::<(), masf_core::Error>(())

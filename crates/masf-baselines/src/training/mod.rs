@@ -130,19 +130,33 @@ impl Order<'_> {
     }
 }
 
-/// Whether levels of a model file (specification, height and width, finest first) can be those of a model; what is wrong where not.
-pub(crate) fn check_levels(levels: &[Level]) -> Result<(), String> {
-    // What is made from levels grows with the square of their positions.
+/// What a model file holds beside tensors.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings<P> {
+    pub(crate) params: P,
+    pub(crate) levels: Vec<Level>,
+}
+
+/// Whether levels, finest first, can be those of a trained model.
+pub(crate) fn check_levels(levels: &[Level]) -> Result<(), BaselineError> {
+    // What attention makes grows with the square of their positions.
     let sizes = levels.iter().all(|(spec, height, width)| {
         (1..=1 << 14).contains(&spec.channels)
             && (1..=4096).contains(height)
             && (1..=4096).contains(width)
             && height * width <= 1 << 14
     });
-    let strides = levels.windows(2).all(|pair| pair[0].0.stride < pair[1].0.stride);
-    match !levels.is_empty() && levels.len() <= 16 && levels[0].0.stride > 0 && sizes && strides {
+    let order = levels.windows(2).all(|pair| {
+        let ((fine, height, width), (coarse, lower, narrower)) = (pair[0], pair[1]);
+        fine.stride <= coarse.stride && height >= lower && width >= narrower
+    });
+    match !levels.is_empty() && levels.len() <= 16 && levels[0].0.stride > 0 && sizes && order {
         true => Ok(()),
-        false => Err(format!("levels {levels:?}; expected ascending strides, and maps of at most 16,384 positions")),
+        false => {
+            let expected = "1 to 16 levels, finest first, with maps of at most 16,384 positions";
+            Err(BaselineError::parameter("levels", format!("{levels:?}"), expected))
+        }
     }
 }
 
@@ -217,6 +231,13 @@ mod tests {
         }
         assert_eq!(all(0), all(0));
         assert_ne!(all(0), all(1));
+    }
+
+    #[test]
+    fn maps_do_not_grow_with_the_stride() {
+        let level = |(height, width)| (masf_core::LevelSpec { stride: 14, channels: 1 }, height, width);
+        assert!(check_levels(&[(128, 128), (128, 128)].map(level)).is_ok());
+        assert!(check_levels(&[(4, 4096), (4096, 4)].map(level)).is_err());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! 3 x 3 neighbourhoods of a convolution, whose gradient Candle computes slowly on a CPU.
 
 use candle_core::{CpuStorage, CustomOp1, D, Device, Error, Layout, Result, Shape, Tensor};
-use masf_core::resample::bilinear_matrix;
 use rayon::prelude::*;
 
 use super::values;
@@ -46,44 +45,83 @@ pub(crate) fn layer_norm(x: &Tensor) -> Result<Tensor> {
     normalise(x, 2)
 }
 
-/// The product of every image's tokens `[B, P, C]` with a fixed matrix `[Q, P]`.
-pub(crate) fn map_positions(x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
-    let batch = x.dim(0)?;
-    matrix.unsqueeze(0)?.broadcast_as((batch, matrix.dim(0)?, matrix.dim(1)?))?.contiguous()?.matmul(&x.contiguous()?)
+/// A sparse matrix for one axis: the length that is read, the length that is made, and `(to, from, weight)`.
+type Axis = (usize, usize, Vec<(usize, usize, f32)>);
+
+/// A fixed linear map from a grid to another, along its rows and then its columns.
+#[derive(Clone)]
+pub(crate) struct Resampling {
+    rows: Axis,
+    columns: Axis,
 }
 
-/// The matrix of the bilinear resizing of a grid to another, `[positions of to, positions of from]`.
-pub(crate) fn bilinear(from: Grid, to: Grid) -> masf_core::Result<Tensor> {
-    let rows = bilinear_matrix(from.0, to.0, &Device::Cpu)?.to_vec2::<f32>()?;
-    let columns = bilinear_matrix(from.1, to.1, &Device::Cpu)?.to_vec2::<f32>()?;
-    product(&rows, &columns)
+/// The tokens `[B, P, C]` of every image on another grid, `[B, Q, C]`.
+pub(crate) fn map_positions(x: &Tensor, resampling: &Resampling) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(resampling.clone())
 }
 
-/// The matrix of means over the cells of a coarser grid, `[positions of to, positions of from]`: a position belongs to the cell that
-/// its place falls into.
-pub(crate) fn cell_means(from: Grid, to: Grid) -> masf_core::Result<Tensor> {
-    let axis = |from: usize, to: usize| -> Vec<Vec<f32>> {
-        let cell = |index: usize| index * to / from;
-        (0..to)
-            .map(|row| {
-                let count = (0..from).filter(|index| cell(*index) == row).count().max(1) as f32;
-                (0..from).map(|index| if cell(index) == row { 1.0 / count } else { 0.0 }).collect()
-            })
-            .collect()
+/// Bilinear resizing, as [`masf_core::resample`] does it.
+pub(crate) fn bilinear(from: Grid, to: Grid) -> Resampling {
+    let axis = |from: usize, to: usize| -> Axis {
+        let weights = (0..to).flat_map(|index| {
+            let position = ((index as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
+            let (left, fraction) = (position as usize, position.fract() as f32);
+            [(index, left, 1.0 - fraction), (index, (left + 1).min(from - 1), fraction)]
+        });
+        (from, to, weights.collect())
     };
-    product(&axis(from.0, to.0), &axis(from.1, to.1))
+    Resampling { rows: axis(from.0, to.0), columns: axis(from.1, to.1) }
 }
 
-fn product(rows: &[Vec<f32>], columns: &[Vec<f32>]) -> masf_core::Result<Tensor> {
-    let mut values = Vec::new();
-    for row in rows {
-        for column in columns {
-            values.extend(row.iter().flat_map(|a| column.iter().map(move |b| a * b)));
+/// Means over the cells of a coarser grid: a position belongs to the cell that its place falls into.
+pub(crate) fn cell_means(from: Grid, to: Grid) -> Resampling {
+    let axis = |from: usize, to: usize| -> Axis {
+        let weights = (0..from).map(|index| {
+            let cell = index * to / from;
+            let count = ((cell + 1) * from).div_ceil(to) - (cell * from).div_ceil(to);
+            (cell, index, 1.0 / count as f32)
+        });
+        (from, to, weights.collect())
+    };
+    Resampling { rows: axis(from.0, to.0), columns: axis(from.1, to.1) }
+}
+
+/// Maps the middle axis of `[_, from, inner]`.
+fn along(x: &[f32], inner: usize, (from, to, weights): &Axis) -> Vec<f32> {
+    let mut out = vec![0f32; x.len() / from * to];
+    out.par_chunks_mut(to * inner).zip(x.par_chunks(from * inner)).for_each(|(out, x)| {
+        for (to, from, weight) in weights {
+            for (out, value) in out[to * inner..].iter_mut().zip(&x[from * inner..][..inner]) {
+                *out += weight * value;
+            }
         }
+    });
+    out
+}
+
+impl CustomOp1 for Resampling {
+    fn name(&self) -> &'static str {
+        "resampling"
     }
-    let to = rows.len() * columns.len();
-    let from = values.len() / to.max(1);
-    Ok(Tensor::from_vec(values, (to, from), &Device::Cpu)?)
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (batch, positions, channels) = layout.shape().dims3()?;
+        let offsets = layout.contiguous_offsets().filter(|_| positions == self.rows.0 * self.columns.0);
+        let Some((start, end)) = offsets else {
+            return Err(Error::Msg("tokens are not contiguous, or of another grid".into()));
+        };
+        let x = along(&x.as_slice::<f32>()?[start..end], self.columns.0 * channels, &self.rows);
+        let x = along(&x, channels, &self.columns);
+        Ok((CpuStorage::F32(x), Shape::from((batch, self.rows.1 * self.columns.1, channels))))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let transposed = |(from, to, weights): &Axis| -> Axis {
+            (*to, *from, weights.iter().map(|(to, from, weight)| (*from, *to, *weight)).collect())
+        };
+        let transposed = Self { rows: transposed(&self.rows), columns: transposed(&self.columns) };
+        map_positions(gradient, &transposed).map(Some)
+    }
 }
 
 /// `1 - cos` of whole maps, the mean over the images.
@@ -222,7 +260,9 @@ mod tests {
         let loss = |x: &Tensor| -> Result<Tensor> {
             let near = neighbourhoods(x, grid, 2)?;
             let normal = (instance_norm(x)? + layer_norm(&leaky_relu(x)?)?)?;
-            near.mul(&weights)?.sum_all()? + cosine_distance(&normal, &tokens((1, 12, 5))?.affine(1.0, 0.3)?)?
+            let resized = map_positions(&map_positions(x, &bilinear(grid, (5, 3)))?, &cell_means((5, 3), (2, 2)))?;
+            let sums = (near.mul(&weights)?.sum_all()? + resized.mul(&tokens((1, 4, 5))?)?.sum_all()?)?;
+            sums + cosine_distance(&normal, &tokens((1, 12, 5))?.affine(1.0, 0.3)?)?
         };
         let variable = Var::from_tensor(&x)?;
         let gradient = values(loss(&variable)?.backward()?.get(&variable).expect("it takes part"))?;
@@ -241,12 +281,21 @@ mod tests {
     #[test]
     fn cells_average_and_bilinear_keeps_constants() -> masf_core::Result<()> {
         let x = Tensor::arange(0f32, 16f32, &Device::Cpu)?.reshape((1, 16, 1))?;
-        let means = values(&map_positions(&x, &cell_means((4, 4), (2, 2))?)?)?;
+        let means = values(&map_positions(&x, &cell_means((4, 4), (2, 2)))?)?;
         assert_eq!(means, [2.5, 4.5, 10.5, 12.5]);
         let ones = Tensor::ones((2, 6, 3), candle_core::DType::F32, &Device::Cpu)?;
-        for value in values(&map_positions(&ones, &bilinear((2, 3), (5, 5))?)?)? {
+        for value in values(&map_positions(&ones, &bilinear((2, 3), (5, 5)))?)? {
             assert!((value - 1.0).abs() < 1e-6);
         }
+        let x = tokens((2, 6, 3))?;
+        let maps = x.reshape((2, 2, 3, 3))?.permute((0, 3, 1, 2))?;
+        let expected = masf_core::resample::bilinear(&maps, (5, 2))?.permute((0, 2, 3, 1))?;
+        for (a, b) in values(&map_positions(&x, &bilinear((2, 3), (5, 2)))?)?.iter().zip(values(&expected)?) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+        // They hold as much as the sides, not as their product.
+        assert_eq!(cell_means((128, 128), (128, 128)).rows.2.len(), 128);
+        assert_eq!(bilinear((128, 128), (128, 128)).rows.2.len(), 256);
         Ok(())
     }
 }
