@@ -55,21 +55,21 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "steady-masks",
-        what: "the student loses tokens and frequencies to the last step, masks do not fade",
+        what: "the student loses tokens to the last step, masks do not fade",
         trains_again: true,
         change: |config| config.distill.mask_fade = 0.0,
     },
     Row {
-        name: "spatial-mask",
-        what: "the student loses tokens only, no frequencies",
+        name: "both-masks",
+        what: "the student loses tokens and bands of frequencies (off by default)",
         trains_again: true,
-        change: |config| config.distill.frequency_mask = 0.0,
+        change: |config| config.distill.frequency_mask = 0.5,
     },
     Row {
         name: "frequency-mask",
-        what: "the student loses frequencies only, no tokens",
+        what: "the student loses bands of frequencies, no tokens",
         trains_again: true,
-        change: |config| config.distill.token_mask = 0.0,
+        change: |config| (config.distill.token_mask, config.distill.frequency_mask) = (0.0, 0.5),
     },
     Row {
         name: "random-start",
@@ -151,9 +151,10 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
-/// Another configuration with the input, backbone and seed of this one; levels are part of the other.
+/// Another configuration with the input, backbone, threshold and seed of this one; levels are part of the other.
 fn keep_input(config: &mut Config, other: Config) {
     let kept = config.clone();
     let backbone = BackboneConfig { strides: other.backbone.strides, ..kept.backbone };
-    *config = Config { seed: kept.seed, memory_budget: kept.memory_budget, input: kept.input, backbone, ..other };
+    let Config { seed, memory_budget, orientations, input, threshold, .. } = kept;
+    *config = Config { seed, memory_budget, orientations, input, threshold, backbone, ..other };
 }

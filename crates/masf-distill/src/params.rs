@@ -112,7 +112,7 @@ impl Default for StudentParams {
             positions: Positions::default(),
             targets: Targets::default(),
             token_mask: 0.4,
-            frequency_mask: 0.5,
+            frequency_mask: 0.0,
             mask_fade: 1.0,
             dropout: 0.2,
             map_loss: 1.0,

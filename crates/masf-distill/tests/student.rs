@@ -66,6 +66,7 @@ fn small() -> StudentParams {
         depth: 1,
         heads: 2,
         bottleneck: 16,
+        frequency_mask: 0.5,
         passes: 48,
         batch_size: 4,
         ..StudentParams::default()
