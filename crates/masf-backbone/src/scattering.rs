@@ -86,8 +86,8 @@ impl ScatteringBackbone {
         self
     }
 
-    /// The maps of one image `[1, 3, H, W]`.
-    fn image(&self, image: &Tensor) -> Result<Vec<Tensor>> {
+    /// The maps of one image `[1, 3, H, W]`; `means` are the matrices of [`local_mean`].
+    fn image(&self, image: &Tensor, means: &[(Tensor, Tensor)]) -> Result<Vec<Tensor>> {
         let (_, colours, height, width) = image.dims4()?;
         let opponent = Tensor::new(&OPPONENT, image.device())?;
         let image = opponent.matmul(&image.reshape((colours, height * width))?)?.reshape((1, 3, height, width))?;
@@ -98,8 +98,8 @@ impl ScatteringBackbone {
             .collect();
         let mut wavelets = self.transform.wavelet_maps(&image, &requests)?.into_iter();
         let mut maps = Vec::with_capacity(self.levels.len());
-        for level in &self.levels {
-            let mut parts = vec![local_mean(&image, level.stride)?];
+        for (level, mean) in self.levels.iter().zip(means) {
+            let mut parts = vec![local_mean(&image, mean)?];
             for map in wavelets.by_ref().take(scales(level.stride)) {
                 let (_, colours, angles, rows, columns) = map.dims5()?;
                 let map = map.reshape((1, colours * angles, rows, columns))?;
@@ -117,13 +117,11 @@ fn scales(stride: usize) -> usize {
     stride.ilog2() as usize
 }
 
-/// Gaussian means around every `stride`-th pixel, with the width of the scattering's average: `[1, 3, ceil(H / stride), ceil(W / stride)]`.
-fn local_mean(image: &Tensor, stride: usize) -> Result<Tensor> {
+/// Gaussian means by the matrices of the rows `[h, H]` and of the columns `[W, w]`, with the width of the scattering's average: `[1, 3, h, w]`.
+fn local_mean(image: &Tensor, (rows, columns): &(Tensor, Tensor)) -> Result<Tensor> {
     let (_, colours, height, width) = image.dims4()?;
-    let rows = gaussian_matrix(height, stride, image.device())?;
-    let columns = gaussian_matrix(width, stride, image.device())?.t()?.contiguous()?;
-    let outputs = (height.div_ceil(stride), width.div_ceil(stride));
-    let narrow = image.reshape((colours * height, width))?.matmul(&columns)?.reshape((colours, height, outputs.1))?;
+    let outputs = (rows.dim(0)?, columns.dim(1)?);
+    let narrow = image.reshape((colours * height, width))?.matmul(columns)?.reshape((colours, height, outputs.1))?;
     let rows = rows.broadcast_as((colours, outputs.0, height))?.contiguous()?;
     Ok(rows.matmul(&narrow)?.unsqueeze(0)?)
 }
@@ -157,10 +155,16 @@ impl FeatureExtractor for ScatteringBackbone {
 
     fn extract(&self, images: &Tensor) -> masf_core::Result<FeaturePyramid> {
         check_images(images, &self.device)?;
+        let (_, _, height, width) = images.dims4()?;
+        let matrix = |length: usize, level: &LevelSpec| gaussian_matrix(length, level.stride, images.device());
+        let mean = |level: &LevelSpec| -> Result<(Tensor, Tensor)> {
+            Ok((matrix(height, level)?, matrix(width, level)?.t()?.contiguous()?))
+        };
+        let means = self.levels.iter().map(mean).collect::<Result<Vec<_>>>()?;
         // One image at a time: the bits must not depend on the batch.
         let mut maps: Vec<Vec<Tensor>> = vec![Vec::new(); self.levels.len()];
         for image in 0..images.dim(0)? {
-            let of_image = self.image(&images.narrow(0, image, 1)?)?;
+            let of_image = self.image(&images.narrow(0, image, 1)?, &means)?;
             maps.iter_mut().zip(of_image).for_each(|(maps, map)| maps.push(map));
         }
         let maps = maps.iter().map(|maps| Tensor::cat(maps, 0)).collect::<Result<Vec<_>, _>>()?;

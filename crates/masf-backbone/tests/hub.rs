@@ -135,10 +135,7 @@ const KEPT: [&str; 2] = ["model.safetensors", "model.safetensors.sha256"];
 #[test]
 fn downloads_once_and_records_the_hash() {
     let (cache, file) = (cache(), content(0));
-    let server = Server::start({
-        let file = file.clone();
-        move |_, request| ranged(request, &file)
-    });
+    let server = Server::start(|_, request| ranged(request, &content(0)));
     let hub = server.hub(cache.path());
     let first = hub.fetch(model(), &Silent).unwrap();
     assert_eq!((first.trust, first.weights.sha256()), (Trust::FirstUse, hash(&file).as_str()));
@@ -175,10 +172,7 @@ fn continues_after_cut_connections() {
 fn a_later_call_continues_what_an_earlier_one_left() {
     let (cache, file) = (cache(), content(0));
     // Cancelled after the first bytes.
-    let server = Server::start({
-        let file = file.clone();
-        move |_, request| ranged(request, &file)
-    });
+    let server = Server::start(|_, request| ranged(request, &content(0)));
     let counted = Counted { stop: AtomicBool::new(true), ..Counted::default() };
     let error = server.hub(cache.path()).fetch(model(), &counted).unwrap_err();
     assert!(matches!(error, BackboneError::Cancelled), "{error}");
@@ -250,6 +244,19 @@ fn a_file_that_changed_since_the_first_download_is_refused() {
     let error = hub.fetch(model(), &Silent).unwrap_err();
     assert!(matches!(error, BackboneError::Hash { .. }), "{error}");
     assert!(!first.path.exists(), "a refused file must not stay");
+    assert!(error.to_string().contains("it was not kept"), "{error}");
+}
+
+#[test]
+fn old_bytes_go_before_a_new_tag_comes() {
+    let cache = cache();
+    let folder = cache.path().join("timm--resnet18.tv_in1k/main");
+    // A tag that cannot be written ends it there.
+    std::fs::create_dir_all(folder.join("model.safetensors.etag")).unwrap();
+    std::fs::write(folder.join("model.safetensors.part"), "old").unwrap();
+    let server = Server::start(|_, _| whole(&content(0)));
+    assert!(server.hub(cache.path()).fetch(model(), &Silent).is_err());
+    assert_eq!(files(cache.path()), ["model.safetensors.etag"]);
 }
 
 #[test]

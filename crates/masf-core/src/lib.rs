@@ -32,7 +32,7 @@ pub use device::DeviceChoice;
 pub use error::{Error, Fault, Result};
 pub use progress::{Progress, Silent};
 pub use pyramid::{FeatureLevel, FeaturePyramid, LevelSpec};
-pub use replace::replace_file;
+pub use replace::{check_replaceable, replace_file};
 pub use scores::{AnomalyMap, CalibratedMap, RealignedScores, ScoreMap, Scores};
 pub use seed::random_stream;
 pub use threads::in_pool;

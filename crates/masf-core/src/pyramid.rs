@@ -49,9 +49,9 @@ impl FeaturePyramid {
             let spec = level.spec;
             let name = || format!("feature level at stride {}", spec.stride);
             match *level.map.dims() {
-                [b, c, h, w] if b == batch && c == spec.channels && h > 0 && w > 0 => {}
+                [b, c, h, w] if b == batch && c == spec.channels && c > 0 && h > 0 && w > 0 => {}
                 ref dims => {
-                    let expected = format!("[{batch}, {}, h, w]", spec.channels);
+                    let expected = format!("[{batch}, {}, h, w] with no empty axis", spec.channels);
                     return Err(Error::data(name(), format!("has shape {dims:?} instead of {expected}")));
                 }
             }
@@ -130,6 +130,9 @@ mod tests {
         for strides in [&[0][..], &[16, 8], &[]] {
             assert!(pyramid(strides).is_err(), "{strides:?}");
         }
+        let map = Tensor::zeros((2, 0, 4, 5), DType::F32, &Device::Cpu)?;
+        let empty = FeatureLevel { spec: LevelSpec { stride: 8, channels: 0 }, map };
+        assert!(FeaturePyramid::new(vec![empty], (32, 40)).is_err());
         Ok(())
     }
 

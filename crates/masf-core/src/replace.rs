@@ -9,7 +9,7 @@ use std::path::Path;
 /// may leave a hidden temporary file behind.
 ///
 /// The new file has the permissions of the one it replaces, or those of any new file. Where `path` is a link, the file that it leads to
-/// is replaced.
+/// is replaced, or made.
 ///
 /// ```
 /// let folder = tempfile::tempdir()?;
@@ -22,13 +22,15 @@ use std::path::Path;
 /// # Errors
 /// Those of `write` and of the file system; a `path` that is a folder, a device or a pipe.
 pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let target;
-    let path = if path.is_symlink() && path.exists() {
-        target = fs::canonicalize(path)?;
-        &target
-    } else {
-        path
-    };
+    if path.is_symlink() {
+        let target = match fs::canonicalize(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                path.parent().unwrap_or(Path::new("")).join(fs::read_link(path)?)
+            }
+            found => found?,
+        };
+        return replace_file(&target, write);
+    }
     let old = match fs::metadata(path) {
         Ok(old) if old.is_dir() => return Err(ErrorKind::IsADirectory.into()),
         // The rename would put an ordinary file in the place of `/dev/null`.
@@ -62,6 +64,20 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
         let _ = folder.sync_all();
     }
     Ok(())
+}
+
+/// Makes sure, before long work, that [`replace_file`] will be able to write a file, and makes its folder where it is missing. The file stays as it is.
+///
+/// # Errors
+/// Those that [`replace_file`] would have, and those of making the folder.
+pub fn check_replaceable(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    let mut possible = false;
+    let tried = replace_file(path, |_| {
+        possible = true;
+        Err(ErrorKind::Interrupted.into())
+    });
+    if possible { Ok(()) } else { tried }
 }
 
 #[cfg(all(test, unix))]
@@ -118,6 +134,10 @@ mod tests {
         assert!(link.is_symlink());
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         let write = |temporary: &Path| fs::write(temporary, "new");
+        let dangling = folder.path().join("dangling");
+        symlink("missing", &dangling).unwrap();
+        replace_file(&dangling, write).unwrap();
+        assert!(dangling.is_symlink() && dangling.exists());
         assert_eq!(replace_file(folder.path(), write).unwrap_err().kind(), ErrorKind::IsADirectory);
         assert_eq!(replace_file(Path::new("/dev/null"), write).unwrap_err().kind(), ErrorKind::InvalidInput);
     }

@@ -39,7 +39,7 @@ pub struct AnomalyMap {
     /// One score an image, `[B]`, `f32`.
     pub image_score: Tensor,
     /// The standard deviation of every pixel's score over views and branches, `[B, H, W]`, `f32`, not negative, in the unit
-    /// of `map`; zero where there is neither a second view nor a second branch.
+    /// of `map`; zero where there is neither a second view nor a second score map.
     pub uncertainty: Tensor,
     /// The standard deviation of the image score, `[B]`, `f32`: that of the pixels it was read from.
     pub image_uncertainty: Tensor,

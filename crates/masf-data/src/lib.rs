@@ -15,7 +15,7 @@ mod size;
 pub mod synthetic;
 mod turn;
 
-pub use decode::{Limits, decode_image, read_image};
+pub use decode::{Limits, decode_image, read_image, to_rgb8};
 pub use error::{DataError, ImageProblem, Result};
 pub use geometry::{Geometry, Resize};
 pub use input::ImageInput;

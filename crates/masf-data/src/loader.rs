@@ -13,7 +13,7 @@ use candle_core::Tensor;
 use masf_core::Progress;
 use sha2::{Digest, Sha256};
 
-use crate::error::{DataError, Result};
+use crate::error::{DataError, ImageProblem, Result};
 use crate::{ImageInput, Limits, Mask, Preprocess, Sample, Size, decode_image};
 
 /// One image to load, and its mask, if any.
@@ -21,7 +21,7 @@ use crate::{ImageInput, Limits, Mask, Preprocess, Sample, Size, decode_image};
 pub struct LoadItem {
     /// The image.
     pub image: ImageInput,
-    /// The file of its mask.
+    /// The file of its mask; `None` for an image without a defect.
     pub mask: Option<std::path::PathBuf>,
 }
 
@@ -63,7 +63,7 @@ pub struct Loaded {
     pub index: usize,
     /// The normalised image `[3, H, W]`, `f32`, on the CPU.
     pub tensor: Tensor,
-    /// The mask at the size of the preprocessing, where the item named one.
+    /// The mask at the size of the preprocessing, where the item named one. No defect is too small for it.
     pub mask: Option<Mask>,
     /// The size of the upright image before preprocessing.
     pub size: Size,
@@ -242,15 +242,19 @@ impl Task {
             }
         };
         let size = Size::of(image);
+        let preprocess = if self.doubled { self.preprocess.doubled()? } else { self.preprocess };
+        let tensor = preprocess.tensor(image).map_err(|error| error.named(input.name()))?;
         let mask = match mask {
             Some(path) => {
                 let mask = Mask::read_for(path, &self.limits, &input.name(), size)?;
-                Some(self.preprocess.mask(&mask)?)
+                if !mask.any() {
+                    let problem = ImageProblem::Values("an empty mask; outline the defect, or remove the file".into());
+                    return Err(DataError::Image { image: path.display().to_string(), problem });
+                }
+                Some(mask.sample_defect(&self.preprocess.geometry(size)?))
             }
             None => None,
         };
-        let preprocess = if self.doubled { self.preprocess.doubled()? } else { self.preprocess };
-        let tensor = preprocess.tensor(image).map_err(|error| error.named(input.name()))?;
         Ok(Loaded { index, tensor, mask, size, digest })
     }
 }

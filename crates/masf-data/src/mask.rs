@@ -98,6 +98,23 @@ impl Mask {
             .collect();
         Self { size: output, pixels }
     }
+
+    /// As [`sample`](Self::sample), but a defect that this passes over keeps the pixels that it lies in.
+    pub(crate) fn sample_defect(&self, geometry: &Geometry) -> Self {
+        let sampled = self.sample(geometry);
+        if sampled.any() {
+            return sampled;
+        }
+        let Geometry { image, resized, .. } = *geometry;
+        let rows = nearest(resized.height, image.height, 0, image.height);
+        let columns = nearest(resized.width, image.width, 0, image.width);
+        let mut whole = Self { size: resized, pixels: vec![false; resized.pixels() as usize] };
+        for (index, _) in self.pixels.iter().enumerate().filter(|(_, defective)| **defective) {
+            let (row, column) = (rows[index / columns.len()], columns[index % columns.len()]);
+            whole.pixels[row * resized.width as usize + column] = true;
+        }
+        whole.sample(&Geometry { image: resized, ..*geometry })
+    }
 }
 
 /// The source index of each of `count` target indices from `start` on: the source pixel under the centre of the target.

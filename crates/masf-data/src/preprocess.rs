@@ -192,7 +192,8 @@ impl Preprocess {
         if images.is_empty() {
             return Err(DataError::argument("number of images", 0, "at least 1"));
         }
-        let tensors = images.iter().map(|image| self.tensor(image)).collect::<Result<Vec<_>>>()?;
+        let named = |index: usize| self.tensor(&images[index]).map_err(|error| error.named(format!("image {index}")));
+        let tensors = (0..images.len()).map(named).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::stack(&tensors, 0)?)
     }
 
@@ -360,6 +361,8 @@ mod tests {
     fn refuses_floating_point_pixels() {
         let error = stretch(1, 1).view(&DynamicImage::new_rgb32f(2, 2)).unwrap_err().to_string();
         assert!(error.contains("floating-point"), "{error}");
+        let batch = [DynamicImage::new_rgb8(2, 2), DynamicImage::new_rgb32f(2, 2)];
+        assert!(stretch(1, 1).batch(&batch).unwrap_err().to_string().starts_with("image 1: "));
     }
 
     #[test]

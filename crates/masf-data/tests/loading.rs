@@ -7,7 +7,7 @@ use image::RgbImage;
 use masf_core::{Fault, Normalisation, Progress, Silent};
 use masf_data::synthetic::{SyntheticConfig, write_dataset};
 use masf_data::{
-    DataError, Dataset, Failed, ImageInput, Limits, LoadItem, LoadOptions, Loaded, Loader, Preprocess, Size,
+    DataError, Dataset, Failed, ImageInput, Limits, LoadItem, LoadOptions, Loaded, Loader, Preprocess, Resize, Size,
 };
 use tempfile::TempDir;
 
@@ -105,10 +105,11 @@ fn masks_come_along_and_must_fit() {
     image::GrayImage::from_fn(30, 20, |x, _| image::Luma([if x < 15 { 255 } else { 0 }])).save(at("mask.png")).unwrap();
     image::GrayImage::new(20, 30).save(at("turned.png")).unwrap();
     image::GrayImage::from_pixel(30, 20, image::Luma([1])).save(at("ones.png")).unwrap();
-    let load = |mask: &str| {
+    let load_by = |preprocess, mask: &str| {
         let item = LoadItem { image: at("image.png").into(), mask: Some(at(mask)) };
-        Loader::new([item], preprocess(), LoadOptions::default(), &Silent).next().unwrap()
+        Loader::new([item], preprocess, LoadOptions::default(), &Silent).next().unwrap()
     };
+    let load = |mask: &str| load_by(preprocess(), mask);
     let mask = load("mask.png").unwrap().mask.unwrap();
     assert_eq!((mask.size(), mask.area()), (Size::square(16), 128));
     let error = load("turned.png").unwrap_err().error;
@@ -116,6 +117,16 @@ fn masks_come_along_and_must_fit() {
     let text = error.to_string();
     assert!(["turned.png", "30x20", "image.png", "20x30"].iter().all(|part| text.contains(part)), "{text}");
     assert!(load("ones.png").unwrap_err().error.to_string().contains("above 127"));
+    let mut dot = image::GrayImage::new(30, 20);
+    dot.save(at("dot.png")).unwrap();
+    assert!(load("dot.png").unwrap_err().error.to_string().contains("dot.png: an empty mask"));
+    // Nearest neighbour passes over column 1.
+    dot.put_pixel(1, 0, image::Luma([255]));
+    dot.save(at("dot.png")).unwrap();
+    let mask = load("dot.png").unwrap().mask.unwrap();
+    assert!(mask.area() == 1 && mask.pixels()[0]);
+    let large = preprocess().with_crop_from(Resize::ShorterSide(16_384)).unwrap();
+    assert!(load_by(large, "mask.png").unwrap_err().error.to_string().contains("image.png"));
 }
 
 /// Cancels after some questions.

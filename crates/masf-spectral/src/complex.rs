@@ -3,6 +3,9 @@
 use crate::error::{Error, Result};
 use candle_core::{DType, Tensor};
 
+/// Keeps the gradient of vanishing magnitudes finite; shifts them by at most 1e-12.
+pub(crate) const AMPLITUDE_EPS: f64 = 1e-24;
+
 /// A complex tensor of shape `[...]`, stored as one real tensor of shape `[2, ...]`: real part, then imaginary part.
 ///
 /// The planar layout keeps each part contiguous, so that [`re`](Self::re) and [`im`](Self::im) are views without a copy, and lets

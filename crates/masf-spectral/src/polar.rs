@@ -4,7 +4,7 @@
 //! spectrum ignores translations; resampled log-polar and transformed once more, its magnitude ignores rotation and scale, too
 //! (Q. Chen, M. Defrise, F. Deconinck, "Symmetric phase-only matched filtering of Fourier-Mellin transforms", 1994).
 
-use crate::complex::ComplexTensor;
+use crate::complex::{AMPLITUDE_EPS, ComplexTensor};
 use crate::error::{Error, Result};
 use crate::frequency::{constant, fftshift, map_size};
 use crate::norm::Norm;
@@ -17,9 +17,9 @@ use std::f64::consts::{PI, TAU};
 /// A log-polar grid: `radii` radii from `inner` to `outer` in equal ratios, times `angles` angles.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogPolar {
-    /// Number of radii, at least 2.
+    /// Number of radii, 2 to 4096.
     pub radii: usize,
-    /// Number of angles, at least 2.
+    /// Number of angles, 2 to 4096.
     pub angles: usize,
     /// Smallest radius in samples, above 0.
     pub inner: f64,
@@ -60,15 +60,15 @@ impl LogPolar {
             None => maps.clone(),
         };
         let spectrum = fft2(&ComplexTensor::from_real(&windowed)?, Norm::Ortho)?;
-        let centred = fftshift(&spectrum.magnitude(0.0)?, Axes::Two)?;
+        let centred = fftshift(&spectrum.magnitude(AMPLITUDE_EPS)?, Axes::Two)?;
         let polar = self.sample_arc(&centred, ((height / 2) as f64, (width / 2) as f64), PI)?;
-        rfft2(&polar, Norm::Ortho)?.magnitude(0.0)
+        rfft2(&polar, Norm::Ortho)?.magnitude(AMPLITUDE_EPS)
     }
 
     fn sample_arc(&self, maps: &Tensor, centre: (f64, f64), arc: f64) -> Result<Tensor> {
         let (height, width) = map_size("LogPolar", maps)?;
-        if self.radii < 2 || self.angles < 2 {
-            return Err(Error::argument("radii, angles", (self.radii, self.angles), "use at least 2 of each"));
+        if [self.radii, self.angles].iter().any(|count| !(2..=4096).contains(count)) {
+            return Err(Error::argument("radii, angles", (self.radii, self.angles), "use 2 to 4096 of each"));
         }
         let outer = self.outer.unwrap_or(height.min(width) as f64 / 2.0);
         if !(self.inner > 0.0 && self.inner < outer && outer.is_finite()) {

@@ -80,6 +80,17 @@ fn tools() -> Result<()> {
 }
 
 #[test]
+fn zero_has_finite_gradients() -> Result<()> {
+    let zero = Var::zeros((6, 5), DType::F32, &Device::Cpu)?;
+    for output in [amplitude_only(&zero)?, LogPolar::default().signature(&zero, None)?] {
+        let grads = output.sum_all()?.backward()?;
+        let grad = grads.get(&zero).unwrap();
+        assert!(grad.sqr()?.sum_all()?.to_scalar::<f32>()?.is_finite());
+    }
+    Ok(())
+}
+
+#[test]
 fn learned_edges_and_gains() -> Result<()> {
     let maps = noise(4, (1, 2, 9, 8))?;
     let config = DecompositionConfig::default().edges(&[0.2, 0.5]).learn_edges(true).learn_gains(true);

@@ -226,6 +226,7 @@ fn log_polar_and_fourier_mellin() -> Result<()> {
     assert_eq!(max_abs(&outside)?, 0.0);
     assert!(LogPolar { inner: 0.0, ..polar }.sample(&map, (0.0, 0.0)).is_err());
     assert!(polar.sample(&map, (f64::NAN, 0.0)).is_err());
+    assert!(LogPolar { radii: usize::MAX, ..polar }.sample(&map, (16.0, 16.0)).is_err());
     assert_eq!(a.sum(D::Minus1)?.dims(), [12]);
     Ok(())
 }

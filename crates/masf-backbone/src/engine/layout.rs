@@ -39,11 +39,11 @@ pub(crate) struct Map {
 impl Map {
     /// Distance between rows.
     pub(crate) fn pitch(&self) -> usize {
-        (self.halo.left + self.width + self.halo.right) * self.channels
+        (self.halo.left + self.width + self.halo.right).saturating_mul(self.channels)
     }
 
     pub(crate) fn len(&self) -> usize {
-        (self.halo.top + self.height + self.halo.bottom) * self.pitch()
+        (self.halo.top + self.height + self.halo.bottom).saturating_mul(self.pitch())
     }
 
     /// Pixel `(-up, -left)`, and the steps to the pixels `stride` further.

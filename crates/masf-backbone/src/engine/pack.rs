@@ -138,6 +138,11 @@ impl PackedGraph {
             let found = self.channels.get(id).copied();
             found.ok_or_else(|| fault(format!("reads node {id}, which does not come before it")))
         };
+        // Far below where sizes overflow.
+        let bounded = |window: [usize; 3]| match window.into_iter().max() {
+            Some(value @ 1025..) => Err(fault(format!("kernel, stride or padding {value} is above 1024"))),
+            _ => Ok(()),
+        };
         if matches!(op, Op::Input) != (node == 0) {
             return Err(fault("the image is node 0, and only node 0".into()));
         }
@@ -147,6 +152,8 @@ impl PackedGraph {
                 let channels = channels_of(*input)?;
                 let (out, per_group, kernel, columns) = conv.weight.dims4()?;
                 let window = Window { kernel, stride: conv.stride, padding: conv.padding };
+                let padding = if let Padding::Symmetric(padding) = conv.padding { padding } else { 0 };
+                bounded([kernel, conv.stride, padding])?;
                 if out == 0 || kernel == 0 || kernel != columns || conv.stride == 0 || conv.bias.dims1()? != out {
                     return Err(fault(format!("weight {:?} or stride {} is void", conv.weight.dims(), conv.stride)));
                 }
@@ -179,6 +186,7 @@ impl PackedGraph {
                 Ok((Op::Conv { input: *input, conv, residual: *residual }, out))
             }
             &Op::MaxPool { input, kernel, stride, padding } => {
+                bounded([kernel, stride, padding])?;
                 // Larger padding would make windows without a pixel.
                 if kernel == 0 || stride == 0 || padding * 2 > kernel {
                     return Err(fault(format!("pooling of {kernel} by {stride} with padding {padding}")));

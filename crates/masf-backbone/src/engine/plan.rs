@@ -139,6 +139,10 @@ impl Plan {
         }
         let needed = needed(graph);
         let maps = maps(graph, &needed, height, width)?;
+        // The bytes of all together can be counted.
+        if maps.iter().map(Map::len).fold(0, usize::saturating_add) > isize::MAX as usize / 8 {
+            return Err(fault("the network's maps are too large".into()));
+        }
         let mut builder =
             Builder { graph, maps, places: vec![None; graph.nodes.len()], phases: Vec::new(), multiply_adds: 0 };
         let arena = builder.build(&needed);

@@ -361,6 +361,11 @@ fn faults_are_named() {
     assert!(wrong(vec![], vec![Op::Input]).contains("node 2"));
     let narrow = conv([8, 4, 1], 1, Padding::Same, Activation::Relu, 1);
     assert!(wrong(vec![], vec![Op::Conv { input: 1, conv: narrow, residual: None }]).contains("8 channels"));
+    for (stride, padding) in [(1 << 57, 0), (1, 1 << 60)] {
+        let conv = conv([8, 8, 1], stride, Padding::Symmetric(padding), Activation::Relu, 1);
+        assert!(wrong(vec![], vec![Op::Conv { input: 1, conv, residual: None }]).contains("above 1024"));
+    }
+    assert!(wrong(vec![], vec![pool(1, 1 << 60)]).contains("above 1024"));
 }
 
 #[test]

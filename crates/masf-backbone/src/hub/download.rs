@@ -105,6 +105,8 @@ impl Download<'_> {
             return Err(self.too_large(total));
         }
         if status == StatusCode::OK {
+            // First, so that the tag never stands beside other bytes.
+            super::discard(self.part);
             self.keep_tag(response.headers())?;
         }
         if !*started {

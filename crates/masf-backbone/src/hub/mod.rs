@@ -103,7 +103,7 @@ impl Hub {
         let record = beside(&path, "sha256");
         if path.exists() {
             let weights = Weights::read(&path)?;
-            let trust = verify(&path, &weights, known, &record)?;
+            let trust = verify(&path, &weights, known, &record, false)?;
             return Ok(Fetched { path, weights, trust });
         }
         let url = self.url(file);
@@ -111,7 +111,7 @@ impl Hub {
         Download { url: &url, part: &part, validator: &beside(&path, "etag"), max_bytes: self.max_bytes }
             .run(&format!("download {}", model.name), progress)?;
         let weights = Weights::read(&part).inspect_err(|_| discard(&part))?;
-        let trust = verify(&part, &weights, known, &record).inspect_err(|_| discard(&part))?;
+        let trust = verify(&part, &weights, known, &record, true).inspect_err(|_| discard(&part))?;
         std::fs::rename(&part, &path).map_err(|source| BackboneError::io(&path, source))?;
         discard(&beside(&path, "etag"));
         Ok(Fetched { path, weights, trust })
@@ -157,8 +157,8 @@ fn lock(path: &Path, progress: &dyn Progress) -> Result<File> {
     }
 }
 
-/// Compares the hash with the registry's or the recorded one, or records it.
-fn verify(path: &Path, weights: &Weights, known: Option<&str>, record: &Path) -> Result<Trust> {
+/// Compares the hash with the registry's or the recorded one, or records it. What was `downloaded` is not kept if it is refused.
+fn verify(path: &Path, weights: &Weights, known: Option<&str>, record: &Path, downloaded: bool) -> Result<Trust> {
     let recorded = match std::fs::read_to_string(record) {
         Ok(text) => Some(text.trim().to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -176,10 +176,11 @@ fn verify(path: &Path, weights: &Weights, known: Option<&str>, record: &Path) ->
     if weights.sha256() == expected {
         return Ok(trust);
     }
+    let again = if downloaded { "it was not kept, run again" } else { "delete it" };
     let hint = match trust {
-        Trust::Registry => "the file is damaged or not the published one; delete it to download it again".to_owned(),
+        Trust::Registry => format!("the file is damaged or not the published one; {again} to download it again"),
         _ => format!(
-            "the file differs from the first download; delete it to download it again, and also {} if the change is known and wanted",
+            "the file differs from the first download; {again} to download it again, but first delete {} if the change is known and wanted",
             record.display()
         ),
     };

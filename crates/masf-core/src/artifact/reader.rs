@@ -68,7 +68,7 @@ impl ModelFile {
         }
         let mut content = Vec::with_capacity(bytes as usize);
         // The file may grow while it is read, and pipes have no length: the limit holds for what arrives.
-        file.take(options.max_bytes + 1).read_to_end(&mut content).map_err(refused)?;
+        file.take(options.max_bytes.saturating_add(1)).read_to_end(&mut content).map_err(refused)?;
         Self::from_bytes(&content, options)
     }
 

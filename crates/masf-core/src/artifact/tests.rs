@@ -114,6 +114,9 @@ fn oversized_headers_and_files_are_refused() -> Result<()> {
     let limited = ReadOptions { max_bytes: 100, ..ReadOptions::default() };
     let error = ModelFile::from_bytes(&bytes, limited).unwrap_err();
     assert!(matches!(error, Error::Model(ModelFileError::TooLarge { limit: 100, .. })), "{error}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &bytes).unwrap();
+    ModelFile::open(file.path(), ReadOptions { max_bytes: u64::MAX, ..ReadOptions::default() })?;
     bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(matches!(read(&bytes).unwrap_err(), Error::Model(ModelFileError::Container(_))));
     Ok(())

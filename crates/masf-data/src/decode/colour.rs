@@ -11,7 +11,10 @@ use crate::error::ImageProblem;
 ///
 /// Grey becomes three equal channels. Alpha is dropped, not composited: cameras and exporters fill it with anything, and
 /// Pillow's `convert("RGB")` does the same. 16-bit values are scaled by `255 / (2^bits - 1)` and rounded.
-pub(crate) fn to_rgb8(image: &DynamicImage, bits: u8) -> Result<Cow<'_, RgbImage>, ImageProblem> {
+///
+/// # Errors
+/// 16-bit values of more bits, and floating-point images.
+pub fn to_rgb8(image: &DynamicImage, bits: u8) -> Result<Cow<'_, RgbImage>, ImageProblem> {
     let (width, height) = (image.width(), image.height());
     let pixels: Vec<u8> = match image {
         DynamicImage::ImageRgb8(rgb) => return Ok(Cow::Borrowed(rgb)),

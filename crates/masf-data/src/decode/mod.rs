@@ -23,7 +23,8 @@ use image::error::{ImageError, LimitErrorKind};
 use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader};
 
 use crate::error::{DataError, ImageProblem, Result};
-pub(crate) use colour::{to_luma8, to_rgb8};
+pub(crate) use colour::to_luma8;
+pub use colour::to_rgb8;
 
 /// Most bytes that a PNG file's chunks may take beside its pixels.
 const MAX_PNG_CHUNKS: u64 = 1 << 26;

@@ -50,8 +50,8 @@ pub(super) struct Effect {
     pub(super) stain: f64,
     /// How much of the plate is gone, from 0 to 1.
     pub(super) removed: f64,
-    /// Whether the point belongs to the mask.
-    pub(super) masked: bool,
+    /// The distance from the mask; negative inside.
+    pub(super) outside: f64,
 }
 
 impl Defect {
@@ -110,13 +110,13 @@ impl Defect {
                 let lit = if side > 0.0 { 0.6 * depth } else { 0.0 };
                 Effect {
                     shade: rim * (1.0 - core) * lit - core * depth,
-                    masked: distance < width / 2.0 + 0.6,
+                    outside: distance - (width / 2.0 + 0.6),
                     ..Effect::default()
                 }
             }
             Self::Spot { centre, radius, outline, strength } => {
                 let distance = wobbly(*centre, *radius, *outline, point);
-                Effect { stain: strength * part::coverage(distance, 2.5), masked: distance < 0.0, ..Effect::default() }
+                Effect { stain: strength * part::coverage(distance, 2.5), outside: distance, ..Effect::default() }
             }
             Self::Dent { centre, radius, depth } => {
                 let (x, y) = ((point[0] - centre[0]) / radius, (point[1] - centre[1]) / radius);
@@ -125,18 +125,17 @@ impl Defect {
                 let slope = if distance < 1.0 { distance * (1.0 - distance * distance) * 2.6 } else { 0.0 };
                 let towards = if distance > 0.0 { (x * light[0] + y * light[1]) / distance } else { 0.0 };
                 // The wall on the far side of the light faces it.
-                Effect { shade: -depth * slope * towards, masked: distance < 0.95, ..Effect::default() }
+                Effect { shade: -depth * slope * towards, outside: distance - 0.95, ..Effect::default() }
             }
             Self::MissingScrew { screw } => {
                 let (nearest, distance) = part::screw(point);
-                Effect { masked: nearest == *screw && distance < 0.0, ..Effect::default() }
+                Effect { outside: if nearest == *screw { distance } else { f64::INFINITY }, ..Effect::default() }
             }
             Self::Chip { centre, radius, outline } => {
                 let distance = wobbly(*centre, *radius, *outline, point);
-                let on_plate = part::plate(point) < 0.0;
                 Effect {
                     removed: part::coverage(distance, pixel),
-                    masked: on_plate && distance < 0.0,
+                    outside: distance.max(part::plate(point)),
                     ..Effect::default()
                 }
             }

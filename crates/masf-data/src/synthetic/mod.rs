@@ -233,6 +233,15 @@ mod tests {
     }
 
     #[test]
+    fn the_thinnest_scratch_has_a_mask() {
+        let set = SyntheticSet { config: SyntheticConfig { size: Size::square(64), ..SyntheticConfig::default() } };
+        (0..300).into_par_iter().for_each(|number| {
+            let slot = Slot { split: Split::Test, defect: Some(DefectKind::Scratch), number };
+            assert!(set.render(slot).mask.unwrap().any(), "{number}");
+        });
+    }
+
+    #[test]
     fn global_colour_does_not_give_the_defects_away() {
         for seed in [0, 1] {
             let set = SyntheticSet::new(SyntheticConfig { seed, ..SyntheticConfig::default() }).unwrap();

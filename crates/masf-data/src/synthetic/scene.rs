@@ -54,6 +54,7 @@ impl Scene {
     pub(super) fn render(&self, size: Size, defect: Option<&Defect>) -> (RgbImage, Vec<bool>) {
         let mut image = RgbImage::new(size.width, size.height);
         let mut mask = Vec::with_capacity((size.width * size.height) as usize);
+        let mut nearest = (f64::INFINITY, 0);
         let pixel = 256.0 / f64::from(size.width.min(size.height));
         let (sine, cosine) = self.turn.sin_cos();
         for (x, y, value) in image.enumerate_pixels_mut() {
@@ -71,7 +72,16 @@ impl Scene {
                 let lit = colour[channel] * self.gain * fall * self.tint[channel];
                 (lit + noise).round().clamp(0.0, 255.0) as u8
             }));
-            mask.push(effect.masked);
+            if effect.outside < nearest.0 {
+                nearest = (effect.outside, mask.len());
+            }
+            mask.push(effect.outside < 0.0);
+        }
+        // A defect may lie between the centres of pixels.
+        if defect.is_some()
+            && let Some(masked) = mask.get_mut(nearest.1)
+        {
+            *masked = true;
         }
         (image, mask)
     }

@@ -2,7 +2,7 @@
 //!
 //! Phase carries where things are, amplitude how strong each frequency is (A. V. Oppenheim, J. S. Lim, "The importance of phase in signals", 1981).
 
-use crate::complex::ComplexTensor;
+use crate::complex::{AMPLITUDE_EPS, ComplexTensor};
 use crate::error::{Error, Result};
 use crate::frequency::{constant, map_size, polar_grid, signed};
 use crate::norm::Norm;
@@ -29,7 +29,7 @@ pub fn phase_only(maps: &Tensor) -> Result<Tensor> {
 /// As [`phase_only`].
 pub fn amplitude_only(maps: &Tensor) -> Result<Tensor> {
     let spectrum = rfft2(maps, Norm::Ortho)?;
-    let amplitude = spectrum.magnitude(0.0)?;
+    let amplitude = spectrum.magnitude(AMPLITUDE_EPS)?;
     irfft2(&spectrum.with_values(ComplexTensor::from_real(&amplitude)?)?, None)
 }
 

@@ -17,6 +17,9 @@ const MODULUS_EPS: f64 = 1e-14;
 /// How many image sizes keep their filters at hand.
 const CACHED_SIZES: usize = 4;
 
+/// How many averaging matrices a bank keeps at hand.
+const CACHED_AVERAGES: usize = 64;
+
 /// Which first-order maps [`Scattering2d::wavelet_maps`] makes: `|x * psi_{scale, l}|`, averaged and subsampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WaveletMaps {
@@ -54,10 +57,11 @@ pub struct Scattering2d {
 
 type BankKey = (usize, usize, DType, candle_core::DeviceLocation);
 
-/// Wavelets on one padded size: by scale, angle and resolution.
+/// Wavelets on one padded size: by scale, angle and resolution; and the matrices of [`average`].
 #[derive(Debug)]
 struct Bank {
     wavelets: HashMap<(usize, usize, usize), Tensor>,
+    averages: Mutex<Vec<([usize; 5], Tensor)>>,
 }
 
 /// How an image lies in its padded frame.
@@ -146,7 +150,7 @@ impl Scattering2d {
             let moduli = Tensor::stack(&moduli, 1)?;
             for (request, map) in requests.iter().zip(&mut maps).filter(|(request, _)| request.scale == scale) {
                 let size = (height.div_ceil(request.stride), width.div_ceil(request.stride));
-                let averaged = average(&moduli, frame, factor, request.stride, size)?;
+                let averaged = average(&bank, &moduli, frame, factor, request.stride, size)?;
                 *map = Some(averaged.reshape((batch, channels, self.config.angles, size.0, size.1))?);
             }
         }
@@ -171,18 +175,18 @@ impl Scattering2d {
         let signal = pad(images, frame)?;
         let bank = self.bank(frame, images)?;
         let spectrum = fft2(&ComplexTensor::from_real(&signal)?, Norm::Backward)?;
-        let mut first = vec![average(&signal, grid, 1, stride, size)?];
+        let mut first = vec![average(&bank, &signal, grid, 1, stride, size)?];
         let mut second = Vec::new();
         for (scale, angle) in self.wavelets() {
             let modulus = bank.modulus(&spectrum, (scale, angle, 0), 1 << scale)?;
-            first.push(average(&modulus, grid, 1 << scale, stride, size)?);
+            first.push(average(&bank, &modulus, grid, 1 << scale, stride, size)?);
             if max_order < 2 || scale + 1 == scales {
                 continue;
             }
             let inner = fft2(&ComplexTensor::from_real(&modulus)?, Norm::Backward)?;
             for (next, turn) in self.wavelets().filter(|(next, _)| *next > scale) {
                 let modulus = bank.modulus(&inner, (next, turn, scale), 1 << (next - scale))?;
-                second.push(average(&modulus, grid, 1 << next, stride, size)?);
+                second.push(average(&bank, &modulus, grid, 1 << next, stride, size)?);
             }
         }
         first.append(&mut second);
@@ -242,7 +246,7 @@ impl Bank {
                 }
             }
         }
-        Ok(Self { wavelets })
+        Ok(Self { wavelets, averages: Mutex::default() })
     }
 
     /// `|x * psi|` subsampled by `factor`, from the spectrum of `x`: `[N, H / factor, W / factor]`.
@@ -271,29 +275,41 @@ fn fold(spectrum: &Spectrum, factor: usize) -> Result<Spectrum> {
 }
 
 /// Averages maps `[..., H / factor, W / factor]` of the frame and samples them at `stride` from the frame's origin.
-fn average(maps: &Tensor, frame: Frame, factor: usize, stride: usize, size: (usize, usize)) -> Result<Tensor> {
-    // At stride 1 the low-pass of width 0 passes everything.
-    let sigma = if stride == 1 { 0.0 } else { 0.4 * stride as f64 };
+fn average(
+    bank: &Bank,
+    maps: &Tensor,
+    frame: Frame,
+    factor: usize,
+    stride: usize,
+    size: (usize, usize),
+) -> Result<Tensor> {
     let matrix = |length: usize, first: usize, outputs: usize| -> Result<Tensor> {
+        let key = [length, factor, first, stride, outputs];
+        let mut averages = bank.averages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, matrix)) = averages.iter().find(|(have, _)| *have == key) {
+            return Ok(matrix.clone());
+        }
+        // At stride 1 the low-pass of width 0 passes everything.
         let values = if stride == 1 {
             selection(length, first, outputs)
         } else {
-            filters::averaging(length, factor, sigma, first, stride, outputs)
+            filters::averaging(length, factor, 0.4 * stride as f64, first, stride, outputs)
         };
-        constant(values, (outputs, length / factor), maps)
+        let matrix = constant(values, (outputs, length / factor), maps)?;
+        if averages.len() == CACHED_AVERAGES {
+            averages.remove(0);
+        }
+        averages.push((key, matrix.clone()));
+        Ok(matrix)
     };
     let rows = matrix(frame.height, frame.top, size.0)?;
     let columns = matrix(frame.width, frame.left, size.1)?.t()?.contiguous()?;
-    let dims = maps.dims().to_vec();
     let (height, width) = (frame.height / factor, frame.width / factor);
-    let narrow = maps.reshape(((), width))?.matmul(&columns)?;
-    let narrow = narrow.reshape(((), height, size.1))?;
-    let small = rows.broadcast_matmul(&narrow)?;
-    let mut out_dims = dims;
-    let rank = out_dims.len();
-    out_dims.truncate(rank - 2);
-    out_dims.extend([size.0, size.1]);
-    Ok(small.reshape(out_dims)?)
+    let narrow = maps.reshape(((), width))?.matmul(&columns)?.reshape(((), height, size.1))?;
+    let mut dims = maps.dims().to_vec();
+    dims.truncate(dims.len() - 2);
+    dims.extend([size.0, size.1]);
+    Ok(rows.broadcast_matmul(&narrow)?.reshape(dims)?)
 }
 
 /// The matrix `[outputs, length]` that picks samples `first ..`.

@@ -12,7 +12,13 @@ pub(super) trait Kernel {
 
 /// Whether this machine has an instruction set that the kernels run on.
 pub(super) fn available() -> bool {
-    !matches!(pulp::Arch::new(), pulp::Arch::Scalar)
+    match pulp::Arch::new() {
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V4(_) | pulp::Arch::V3(_) => true,
+        #[cfg(target_arch = "aarch64")]
+        pulp::Arch::Neon(_) => true,
+        _ => false,
+    }
 }
 
 /// Runs a kernel on the best instruction set that this machine has.
