@@ -14,8 +14,8 @@ use std::time::Instant;
 use clap::Parser;
 use masf::data::{Dataset, Sample};
 use masf::report::{Compared, Gallery, comparison, comparison_table};
-use masf::{Config, Detector, Error, Evaluation, Method, Preset, Size};
-use masf_examples::{Common, describe, memory, note, out, progress, run, write_atomically};
+use masf::{Config, Detector, Error, Evaluation, Method, Preset, ReadOptions, Size, default_registry};
+use masf_examples::{Common, describe, memory, note, out, prepare_output, progress, run, write_atomically};
 
 /// Compare methods on one category.
 #[derive(Parser)]
@@ -81,6 +81,7 @@ impl Args {
         if let Some(epochs) = self.epochs {
             config.set_epochs(epochs);
         }
+        config.check()?;
         Ok(config)
     }
 }
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
     run(|| {
         args.common.apply()?;
         let progress = progress()?;
+        prepare_output(&args.html)?;
         let (good, test) = (Dataset::training(&args.data)?.samples, Dataset::test(&args.data)?.samples);
         let methods = if args.methods.is_empty() { Method::ALL.to_vec() } else { args.methods.clone() };
         let mut all = Vec::new();
@@ -116,8 +118,8 @@ fn main() -> ExitCode {
             })
             .collect();
         let name = args.data.file_name().map_or_else(|| args.data.to_string_lossy(), |name| name.to_string_lossy());
-        write_atomically(&args.html, comparison(&name, &compared).as_bytes())?;
         out!("{}", comparison_table(&compared))?;
+        write_atomically(&args.html, comparison(&name, &compared).as_bytes())?;
         note!("heat maps: {}", args.html.display());
         Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
@@ -132,6 +134,7 @@ fn measure(
     progress: std::sync::Arc<dyn masf::Progress>,
 ) -> anyhow::Result<Found> {
     let config = args.config(method)?;
+    let device = config.backbone.device;
     memory::forget_peak();
     let started = Instant::now();
     let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
@@ -146,7 +149,8 @@ fn measure(
     detector.save(&path)?;
     let model_bytes = std::fs::metadata(&path)?.len();
     drop(detector);
-    let detector = Detector::load(&path)?;
+    let options = ReadOptions { device, ..ReadOptions::default() };
+    let detector = Detector::load_with(&path, &default_registry(), options)?;
     let mut gallery = Gallery::new();
     let (shown, mut seen) = (args.images.min(test.len()), 0);
     let evaluation = detector.evaluate_each(test, progress.as_ref(), |found| {

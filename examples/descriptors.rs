@@ -17,7 +17,7 @@ use clap::Parser;
 use masf::core::FeaturePyramid;
 use masf::data::{Dataset, LoadOptions, Loader};
 use masf::{BackboneConfig, Config, Size};
-use masf_examples::{Common, outln, progress, run};
+use masf_examples::{Common, outln, prepare_output, progress, run};
 use masf_memory::{LinearMap, PatchEmbedding, SpectralAnchors};
 
 /// Write patch descriptors.
@@ -79,6 +79,7 @@ fn main() -> ExitCode {
         let mut config = Config { backbone, ..Config::default() };
         config.input.size = args.image_size;
         config.check()?;
+        prepare_output(&args.out)?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         let images = Dataset::training(&args.data)?
             .samples
@@ -87,7 +88,7 @@ fn main() -> ExitCode {
             .map(|sample| sample.path);
         let images: Vec<PathBuf> = images.collect();
         progress.start("descriptors", images.len() as u64);
-        let preprocess = config.input.preprocess(backbone.normalisation())?;
+        let preprocess = config.preprocess(backbone.normalisation())?;
         let mut loader = Loader::new(images, preprocess, LoadOptions::default(), progress.as_ref());
         let mut maps: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
         let (mut rows, mut anchors, mut count, mut maker) = (Vec::new(), Vec::new(), 0, None);

@@ -7,12 +7,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
 use masf::SaveOptions;
 use masf::data::{Dataset, Layout};
 use masf::report::Gallery;
-use masf_examples::{Common, ModelArgs, note, out, outln, progress, run, write_atomically};
+use masf_examples::{Common, ModelArgs, note, out, outln, prepare_output, progress, run, write_atomically};
 
 /// Measure a saved model on labelled images.
 #[derive(Parser)]
@@ -40,6 +39,10 @@ fn main() -> ExitCode {
     run(|| {
         args.common.apply()?;
         let progress = progress()?;
+        let report = args.report.as_ref().map(|folder| folder.join("report.html"));
+        for output in [&report, &args.json, &args.adopt_f1_threshold].into_iter().flatten() {
+            prepare_output(output)?;
+        }
         let detector = args.model.load()?;
         let dataset = Dataset::test(&args.data)?;
         if dataset.layout == Layout::GoodAndBad {
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
             note!("warning: {} is the mask of no image", mask.display());
         }
         let mut gallery = Gallery::new();
-        let evaluation = detector.evaluate_each(&dataset.samples, progress.as_ref(), |found| match args.report {
+        let evaluation = detector.evaluate_each(&dataset.samples, progress.as_ref(), |found| match report {
             Some(_) => gallery.add(&found),
             None => Ok(()),
         })?;
@@ -57,11 +60,10 @@ fn main() -> ExitCode {
         if let Some(warning) = &evaluation.drift.warning {
             note!("warning: {warning}");
         }
-        if let Some(folder) = &args.report {
+        if let Some(path) = &report {
             let name = args.data.file_name().map_or_else(|| args.data.to_string_lossy(), |name| name.to_string_lossy());
             let page = masf::report::html(&name, &detector, &evaluation, &gallery)?;
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-            write_atomically(&folder.join("report.html"), page.as_bytes())?;
+            write_atomically(path, page.as_bytes())?;
         }
         if let Some(path) = &args.json {
             write_atomically(path, format!("{}\n", serde_json::to_string_pretty(&evaluation)?).as_bytes())?;

@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         let backbone = BackboneConfig { name: args.backbone.clone(), ..BackboneConfig::default() };
         let config = Config { backbone, ..Config::default() };
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), &Silent)?;
-        let preprocess = config.input.preprocess(backbone.normalisation())?;
+        let preprocess = config.preprocess(backbone.normalisation())?;
         let images = Dataset::training(&args.data)?;
         let paths: Vec<PathBuf> = images.samples.into_iter().map(|sample| sample.path).collect();
         let mut loader = Loader::new(paths, preprocess, LoadOptions::default(), &Silent);

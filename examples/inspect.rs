@@ -16,7 +16,8 @@ use clap::Parser;
 use masf::data::ImageFile;
 use masf::{Detector, Inspection};
 use masf_examples::{
-    Common, ModelArgs, as_json_of, describe, note, outln, output_is_closed, png, progress, run, write_atomically,
+    Common, ModelArgs, as_json_of, describe, note, outln, output_is_closed, png, prepare_output, progress, run,
+    write_atomically,
 };
 use serde_json::json;
 
@@ -50,6 +51,9 @@ fn main() -> ExitCode {
     run(|| {
         args.common.apply()?;
         let progress = progress()?;
+        if let Some(path) = &args.json {
+            prepare_output(path)?;
+        }
         let detector = args.model.load()?;
         let mut failures = 0;
         let files = collect(&args.paths, &mut failures)?;

@@ -39,9 +39,6 @@ fn main() -> ExitCode {
         let started = Instant::now();
 
         let data = args.out.join("data");
-        if data.exists() {
-            std::fs::remove_dir_all(&data).with_context(|| format!("cannot replace {}", data.display()))?;
-        }
         write_dataset(&data, &SyntheticConfig { seed: args.seed, ..SyntheticConfig::default() })?;
 
         let good = Dataset::training(&data)?;

@@ -29,7 +29,7 @@ struct Args {
     /// Settings (docs/masf.toml lists all)
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
-    /// Feature extractor [default: scattering]
+    /// Feature extractor [default: masf-nano]
     #[arg(long, value_name = "NAME")]
     backbone: Option<String>,
     /// Weights of the backbone
@@ -55,6 +55,15 @@ fn main() -> ExitCode {
         let progress = progress()?;
         let mut config = Config::choose(args.config.as_deref(), Preset::Fast, args.backbone.as_deref())?;
         config.seed = args.seed.unwrap_or(config.seed);
+        let columns: Vec<Config> = args
+            .turns
+            .iter()
+            .map(|turns| {
+                let mut config = config.clone();
+                config.memory.turns = *turns;
+                config.check().map(|()| config)
+            })
+            .collect::<masf::Result<_>>()?;
         let training = Dataset::training(&args.data)?.samples;
         let test = Dataset::test(&args.data)?.samples;
 
@@ -69,12 +78,10 @@ fn main() -> ExitCode {
         }
         let normals = training.iter().map(|sample| turned(&sample.path, 0.0)).collect::<anyhow::Result<Vec<_>>>()?;
 
-        outln!("| test images | {} |", columns(&args.turns, |turns| format!("{turns} turns")))?;
-        outln!("|---|{}|", columns(&args.turns, |_| "---".into()).replace(' ', ""))?;
+        let titles: Vec<String> = args.turns.iter().map(|turns| format!("{turns} turns")).collect();
+        outln!("| test images | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()))?;
         let mut table = Vec::new();
-        for turns in &args.turns {
-            let mut config = config.clone();
-            config.memory.turns = *turns;
+        for config in columns {
             let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
             let detector = Detector::builder()
                 .config(config)
@@ -90,10 +97,6 @@ fn main() -> ExitCode {
         }
         Ok(ExitCode::SUCCESS)
     })
-}
-
-fn columns(turns: &[usize], text: impl Fn(&usize) -> String) -> String {
-    turns.iter().map(text).collect::<Vec<_>>().join(" | ")
 }
 
 /// The image AUROC on images that stand for the samples.

@@ -14,7 +14,7 @@ use clap::Parser;
 use masf::data::Dataset;
 use masf::{Evaluation, Threshold, ThresholdSource};
 use masf_examples::demo::{self, OptionalModel};
-use masf_examples::{Common, outln, progress, run};
+use masf_examples::{Common, outln, prepare_output, progress, run};
 
 /// Compare thresholds, and save the model with one.
 #[derive(Parser)]
@@ -45,6 +45,9 @@ fn main() -> ExitCode {
     run(|| {
         common.apply()?;
         let progress = progress()?;
+        if let Some(path) = &out {
+            prepare_output(path)?;
+        }
         let detector = model.load()?;
         let by_rate = rate.map_or_else(|| Ok(*detector.threshold()), |rate| detector.threshold_for(rate))?;
         let data = data.map_or_else(demo::dataset, Ok)?;

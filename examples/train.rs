@@ -148,11 +148,18 @@ fn main() -> ExitCode {
         let started = std::time::Instant::now();
         let config = args.config()?;
         config.check()?;
+        let checkpoints = args.checkpoints();
+        let is_masf = config.method == Method::Masf;
+        anyhow::ensure!(is_masf || args.branches.is_empty(), "--branches: {} has none; leave it out", config.method);
+        anyhow::ensure!(
+            checkpoints.is_none() || is_masf && config.branches.contains(&Branch::Distill),
+            "--checkpoint-dir and --resume are for the student, which is not trained here: add --branches memory,distill"
+        );
         prepare_output(&args.out)?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         let images = Dataset::training(&args.data)?;
         let mut builder = Detector::builder().config(config).backbone(backbone);
-        if let Some(checkpoints) = args.checkpoints() {
+        if let Some(checkpoints) = checkpoints {
             builder = builder.checkpoints(checkpoints);
         }
         let (detector, report) = builder

@@ -79,8 +79,10 @@ fn main() -> ExitCode {
             }
         };
         let mut out = out.map(|path| append_to(&path)).transpose()?;
-        if let Some(folder) = &heatmaps {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        if let Some(to) = &heatmaps {
+            std::fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
+            let same = to.canonicalize().ok() == folder.canonicalize().ok();
+            anyhow::ensure!(!same, "--heatmaps {} is watched: heat maps would be inspected", to.display());
         }
         let mut seen: HashMap<PathBuf, Seen> = HashMap::new();
         let mut left = count.unwrap_or(usize::MAX);

@@ -2,7 +2,7 @@
 
 use candle_core::DType;
 use masf::data::Dataset;
-use masf::{Config, Detector, Error, Inspection, Method, Result, SaveOptions, Silent, Size, ThresholdSource};
+use masf::{ByteSize, Config, Detector, Error, Inspection, Method, Result, SaveOptions, Silent, Size, ThresholdSource};
 use masf_tests::{Cancelled, dataset, fitted, quick_config, training_images};
 
 fn test_images() -> Result<Vec<std::path::PathBuf>> {
@@ -88,6 +88,20 @@ fn a_small_memory_budget_spills_and_changes_no_score() -> Result<()> {
         assert_eq!(bits(&small.inspect(&path)?), bits(&large.inspect(&path)?));
     }
     Ok(())
+}
+
+#[test]
+fn a_budget_that_is_too_small_names_one_that_is_enough() -> Result<()> {
+    let images = training_images()?;
+    let fit = |memory_budget| {
+        let mut config = Config { memory_budget, ..quick_config() };
+        config.memory.prototypes = 2000;
+        Detector::builder().config(config).fit(&images).map(|_| ())
+    };
+    let error = fit(ByteSize::mib(1)).unwrap_err().to_string();
+    let enough = error.split_once("at least ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+    assert!(error.starts_with("memory_budget is 1MiB"), "{error}");
+    fit(enough.parse()?)
 }
 
 #[test]

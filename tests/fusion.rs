@@ -9,8 +9,8 @@ use masf::core::{
 use masf::data::Dataset;
 use masf::data::synthetic::{SyntheticConfig, SyntheticSet};
 use masf::{
-    Config, Detail, Detector, DetectorBuilder, Gate, ImageInput, Inspection, MemoryBankParams, Progress, ReadOptions,
-    Result, Silent, Size, Weights,
+    Branch, Config, Detail, Detector, DetectorBuilder, Gate, ImageInput, Inspection, MemoryBankParams, PositionAware,
+    Progress, ReadOptions, Result, Silent, Size, Weights,
 };
 use masf_tests::{dataset, quick_config, training_images};
 
@@ -80,6 +80,21 @@ fn with_everything_on_a_reloaded_model_gives_the_same_bits_in_any_batch() -> Res
     let again = folder.path().join("again.masf");
     reloaded.save(&again)?;
     assert!(std::fs::read(&path).ok() == std::fs::read(&again).ok(), "two writes of a model differ");
+    Ok(())
+}
+
+#[test]
+fn positions_are_refused_where_too_few_images_are_held_out() -> Result<()> {
+    let mut config = quick_config();
+    config.fusion.position_aware = PositionAware::Always;
+    let refused = |config| Detector::builder().config(config).fit(&training_images()?[..12]).map(|_| ());
+    let found = refused(config.clone()).unwrap_err().to_string();
+    assert!(found.contains("fusion.position_aware") && found.contains("12 images are held out"), "{found}");
+    // Three of twelve for a student, which would learn for long before.
+    config.branches = vec![Branch::Distill];
+    config.distill.passes = 1_000_000;
+    let found = refused(config).unwrap_err().to_string();
+    assert!(found.contains("3 images are held out") && found.contains("at least 20"), "{found}");
     Ok(())
 }
 
@@ -322,6 +337,7 @@ fn settings_of_views_and_fusion_are_checked() {
         ("orientations = 37", "orientations"),
         ("orientations = 2\ninput.size = 10000", "image size"),
         ("orientations = 2\ninput.size = '256x320'", "input.size"),
+        ("method = 'patchcore'\npatchcore.reweight_neighbours = 3\nviews.noise = 2", "reweight_neighbours"),
         ("fusion.gate.views = -1.0", "fusion.gate.views"),
         ("fusion.weights = 'best'", "best"),
         ("fusion.weights = { shares = { memory = 0.0 } }", "shares"),

@@ -16,6 +16,7 @@ mod table;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
@@ -70,6 +71,11 @@ fn main() -> ExitCode {
         let progress = progress()?;
         let full = args.full()?;
         let rows = args.rows()?;
+        for row in &rows {
+            let mut config = full.clone();
+            (row.change)(&mut config);
+            config.check()?;
+        }
         let categories = args.categories()?;
         std::fs::create_dir_all(args.out.join("results")).with_context(|| args.out.display().to_string())?;
         let names: Vec<_> = rows.iter().map(|row| (row.name, row.what)).collect();
@@ -80,8 +86,7 @@ fn main() -> ExitCode {
                 for seed in seeds {
                     let mut config = Config { seed: *seed, ..full.clone() };
                     (row.change)(&mut config);
-                    config.check()?;
-                    let figures = args.measure(row, category, &config, progress.as_ref())?;
+                    let figures = args.measure(row, category, &config, &progress)?;
                     measured.push(Measured { row: row.name, category: category.clone(), seed: *seed, figures });
                     write_atomically(&args.out.join("table.md"), table::markdown(&names, &measured).as_bytes())?;
                     let document = format!("{:#}\n", table::json(&names, &measured));
@@ -148,11 +153,21 @@ impl Args {
         let name = format!("{category}-{}-{:016x}", config.seed, hasher.finish());
         let folder = self.out.join("students").join(name);
         let checkpoints = Checkpoints::new(&folder);
-        if folder.is_dir() { checkpoints.resume_from(folder) } else { checkpoints }
+        if folder.join("student-calibration.checkpoint").is_file() {
+            checkpoints.resume_from(folder)
+        } else {
+            checkpoints
+        }
     }
 
     /// The figures of a row on a category: from its file if that has this configuration, data and weights, otherwise measured now.
-    fn measure(&self, row: &Row, category: &str, config: &Config, progress: &dyn Progress) -> anyhow::Result<Value> {
+    fn measure(
+        &self,
+        row: &Row,
+        category: &str,
+        config: &Config,
+        progress: &Arc<dyn Progress>,
+    ) -> anyhow::Result<Value> {
         let path = self.out.join("results").join(format!("{}-{category}-{}.json", row.name, config.seed));
         let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let key = json!([config, absolute(&self.data), self.weights.as_deref().map(absolute)]);
@@ -162,16 +177,17 @@ impl Args {
         progress.check()?;
         note!("{} on {category}, seed {}", row.name, config.seed);
         let data = self.data.join(category);
-        let backbone = masf::open_backbone(&config.backbone, self.weights.as_deref(), progress)?;
+        let backbone = masf::open_backbone(&config.backbone, self.weights.as_deref(), progress.as_ref())?;
         let good = Dataset::training(&data)?;
         let started = std::time::Instant::now();
         let (detector, report) = Detector::builder()
             .config(config.clone())
             .backbone(backbone)
             .checkpoints(self.student(category, config))
+            .progress(progress.clone())
             .fit_with_report(good.samples.iter().map(|sample| &sample.path))?;
         let fit_seconds = started.elapsed().as_secs_f64();
-        let evaluation = detector.evaluate(&Dataset::test(&data)?.samples, progress)?;
+        let evaluation = detector.evaluate(&Dataset::test(&data)?.samples, progress.as_ref())?;
         let mut figures = serde_json::to_value(&evaluation)?;
         figures["fit_seconds"] = json!(fit_seconds);
         figures["precisions"] = json!(report.precisions);

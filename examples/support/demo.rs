@@ -21,7 +21,14 @@ pub fn dataset() -> anyhow::Result<PathBuf> {
     let data = Path::new(FOLDER).join("data");
     if !data.join("test").is_dir() {
         let config = SyntheticConfig { train: 24, test_good: 8, test_per_kind: 3, ..SyntheticConfig::default() };
-        write_dataset(&data, &config)?;
+        // Whole or not at all, and another program may be making it, too.
+        std::fs::create_dir_all(FOLDER).with_context(|| format!("cannot create {FOLDER}"))?;
+        let made = tempfile::tempdir_in(FOLDER)?;
+        write_dataset(made.path(), &config)?;
+        let moved = std::fs::rename(made.path(), &data);
+        if !data.join("test").is_dir() {
+            moved.with_context(|| format!("cannot make {}; delete it, if it is there", data.display()))?;
+        }
     }
     Ok(data)
 }
@@ -65,7 +72,7 @@ pub struct OptionalModel {
     #[arg(long, value_name = "FILE.safetensors", requires = "model")]
     pub weights: Option<PathBuf>,
     /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that name
-    #[arg(long, value_name = "DEVICE", default_value_t)]
+    #[arg(long, value_name = "DEVICE", default_value_t, requires = "model")]
     pub device: masf::DeviceChoice,
 }
 

@@ -143,8 +143,7 @@ pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
 /// # Errors
 /// The file system's, with the path.
 pub fn write_atomically(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let special = std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
-    let written = if special {
+    let written = if is_special(path) {
         std::fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(content))
     } else {
         masf::core::replace_file(path, |temporary| std::fs::write(temporary, content))
@@ -152,20 +151,20 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Whether a path is neither file nor folder.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
 /// Makes sure, before long work, that a file can be written where its result goes: makes the folder where it is missing.
 ///
 /// # Errors
 /// The file system's, with the path.
 pub fn prepare_output(path: &Path) -> anyhow::Result<()> {
-    // What the end of the work will do, up to the writing: the old file stays.
-    let mut possible = false;
-    let tried = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
-        masf::core::replace_file(path, |_| {
-            possible = true;
-            Err(std::io::ErrorKind::Interrupted.into())
-        })
-    });
-    if possible { Ok(()) } else { tried.with_context(|| format!("cannot write {}", path.display())) }
+    if is_special(path) {
+        return Ok(());
+    }
+    masf::core::check_replaceable(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Whether a reader of standard output has gone away, as `head` does.

@@ -37,14 +37,14 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Opens the file of a pool, or begins one.
+    /// Opens the file of a pool that training goes on with, or begins one: what other teachers or images left is lost.
     pub(crate) fn open(
-        path: &Path,
+        (path, goes_on): (&Path, bool),
         images: ProceduralImages,
         input: Input,
         shapes: Vec<[usize; 3]>,
     ) -> anyhow::Result<Self> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let file = File::options().read(true).write(true).create(true).truncate(!goes_on).open(path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Self { file, images, input, shapes })
     }

@@ -1,5 +1,6 @@
 //! Learning a student.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use masf_core::{Error, Fit, Progress, PyramidSource};
@@ -28,13 +29,19 @@ impl MaskedStudentFit {
         Self { params, checkpoints: None }
     }
 
-    /// Sets where checkpoints go, and whether training goes on from one.
+    /// Sets where checkpoints go, and whether training goes on from one; makes the folder.
     ///
     /// # Errors
-    /// [`DistillError::Parameter`] if `every_epochs` is 0.
+    /// [`DistillError::Parameter`] if `every_epochs` is 0; a folder that cannot be written to; no checkpoint to go on from.
     pub fn with_checkpoints(mut self, checkpoints: Checkpoints) -> Result<Self> {
         if checkpoints.every_epochs == 0 {
             return Err(DistillError::parameter("every_epochs", 0, "at least 1"));
+        }
+        let refused = |path: &Path, source| Error::io(path, source);
+        let path = checkpoints.path();
+        masf_core::check_replaceable(&path).map_err(|error| refused(&path, error))?;
+        if let Some(path) = checkpoints.resumed() {
+            std::fs::metadata(&path).map_err(|error| refused(&path, error))?;
         }
         self.checkpoints = Some(checkpoints);
         Ok(self)

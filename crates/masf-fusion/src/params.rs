@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::position::LEAST_IMAGES;
 use crate::{Detail, FineScale, FusionError};
 
 /// How the score of an image is read from its anomaly map.
@@ -161,6 +162,11 @@ impl FusionValidParams {
     /// The settings.
     pub fn params(&self) -> &FusionParams {
         &self.0
+    }
+
+    /// The least number of normal images whose scores it can be learned from.
+    pub fn least_images(&self) -> usize {
+        if self.0.position_aware == PositionAware::Always { LEAST_IMAGES } else { 1 }
     }
 }
 

@@ -13,7 +13,8 @@ use crate::FusionError;
 pub struct Threshold {
     /// The score above which a verdict is "anomalous".
     pub value: f32,
-    /// What a typical normal image scores (the median); the unit of [`normalise`](Self::normalise) is the distance from here.
+    /// What a typical normal image scores (the median); the unit of [`normalise`](Self::normalise) is the distance from here. Less where the
+    /// threshold is not above the median.
     pub typical: f32,
     /// Where it comes from.
     pub source: ThresholdSource,
@@ -86,7 +87,8 @@ impl Threshold {
         NormalisedScore((1.0 / (1.0 + 9f64.powf(-distance))) as f32)
     }
 
-    /// The same scale with the threshold moved to `value`, for example one chosen on labelled images.
+    /// The same scale with the threshold moved to `value`, for example one chosen on labelled images. Where that is not above the typical score,
+    /// the unit stays what it was.
     ///
     /// # Errors
     /// A value that is not finite.
@@ -94,7 +96,8 @@ impl Threshold {
         if !value.is_finite() {
             return Err(FusionError::parameter("threshold", value, "a finite number"));
         }
-        Ok(Self { value, typical: self.typical.min(value), source })
+        let typical = if self.typical < value { self.typical } else { value - (self.value - self.typical) };
+        Ok(Self { value, typical, source })
     }
 
     /// Whether the values, which may come from a file, make sense.
@@ -140,7 +143,8 @@ pub fn conformal_threshold(scores: &[f32], false_alarm_rate: f64) -> Result<Thre
     let rank = ((n + 1) as f64 * (1.0 - false_alarm_rate) - 1e-9).ceil().max(1.0) as usize;
     let extrapolated = rank > n;
     let value = if extrapolated { exponential_tail(&sorted, false_alarm_rate) } else { sorted[rank - 1] };
-    let typical = sorted[(n - 1) / 2].min(value);
+    let median = sorted[(n - 1) / 2];
+    let typical = if median < value { median } else { value - (sorted[n - 1] - sorted[0]) / 2.0 };
     let source = ThresholdSource::Conformal { false_alarm_rate, images: n, extrapolated };
     Ok(Threshold { value, typical, source })
 }
@@ -207,7 +211,13 @@ mod tests {
         }
         let equal = Threshold { value: 3.0, typical: 3.0, source: ThresholdSource::Manual };
         assert_eq!(equal.normalise(3.0).0, 0.5);
-        assert_eq!(threshold.moved_to(0.5, ThresholdSource::Manual)?.typical, 0.5);
+        assert_eq!(threshold.moved_to(1.5, ThresholdSource::Manual)?.typical, 1.0);
+        let below = threshold.moved_to(0.5, ThresholdSource::Manual)?;
+        assert!((below.normalise(2.5).0 - 0.9).abs() < 1e-6 && (below.normalise(-1.5).0 - 0.1).abs() < 1e-6);
+        // A rate of one half puts the threshold at the median.
+        let half = conformal_threshold(&[1.0, 2.0, 3.0, 4.0, 5.0], 0.5)?;
+        assert_eq!((half.value, half.normalise(3.0).0), (3.0, 0.5));
+        assert!(half.normalise(2.0) > half.normalise(1.0) && half.normalise(2.0).0 > 0.1);
         assert!(threshold.moved_to(f32::NAN, ThresholdSource::Manual).is_err());
         Ok(())
     }

@@ -8,7 +8,7 @@ use masf_core::{Progress, PyramidSource};
 use crate::candidates::{allowed, collect};
 use crate::patches::{Patches, Space};
 use crate::search::Backend;
-use crate::{LinearMap, MemoryBank, MemoryBankFit, MemoryBankParams, MemoryError, Result};
+use crate::{LinearMap, MemoryBank, MemoryBankFit, MemoryBankParams, MemoryError, Result, Standardisation};
 
 impl MemoryBank {
     /// This bank with the patches of further normal images; scales and reduction stay as they were learned.
@@ -92,6 +92,15 @@ impl MemoryBank {
         let (own, other) = (embedding.neighbourhood(), params.neighbourhood);
         if own != other {
             return unlike("neighbourhood", own.to_string(), other.to_string());
+        }
+        let own = self.space.standardiser.is_some();
+        if own != (params.standardise != Standardisation::None) {
+            let own = if own { "on" } else { "off" };
+            return unlike("standardise", own.to_owned(), format!("{:?}", params.standardise));
+        }
+        let (own, other) = (self.reweight_neighbours, params.reweight_neighbours);
+        if own != other {
+            return unlike("reweight_neighbours", own.to_string(), other.to_string());
         }
         let own = self.space.reduction.as_ref().map(LinearMap::output);
         if own != params.reduction.output() {

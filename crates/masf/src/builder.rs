@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use masf_baselines::BaselineError;
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
 use masf_data::{DataError, Dataset, ImageInput, Limits, Loader, Preprocess, Size};
 use masf_distill::Checkpoints;
 use masf_fusion::{MapPrecision, Weights};
+use masf_memory::MemoryError;
 
+use crate::config::whole_budget;
 use crate::detector::{BATCH, build_views};
 use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES, OnTurned, StudentBranch};
 use crate::pipeline::Looks;
@@ -248,6 +251,7 @@ impl DetectorBuilder {
         let backbone = crate::tiles::wrap(backbone, &self.config.input)?;
         let mut branches = std::mem::take(&mut self.branches);
         if branches.is_empty() {
+            check_strides(&self.config.backbone.strides, backbone.as_ref())?;
             match self.config.method {
                 Method::Masf => {
                     check_shares(&self.config.fusion.weights)?;
@@ -275,7 +279,7 @@ impl DetectorBuilder {
         }
         let config = self.config.clone();
         let progress = self.progress.clone();
-        let preprocess = config.input.preprocess(backbone.normalisation())?;
+        let preprocess = config.preprocess(backbone.normalisation())?;
         let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
         let views = build_views(&config, backbone.as_ref())?;
         let defects = match config.fusion.weights {
@@ -309,10 +313,12 @@ impl DetectorBuilder {
             looks,
             defects,
             seed: config.seed,
+            least: fusion_params.least_images(),
         };
         let (branches, scores) = {
             let _span = tracing::info_span!("learn", branches = branches.len(), images = learned.len()).entered();
-            fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())?
+            fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())
+                .map_err(|error| in_whole_budget(error, config.memory_budget))?
         };
         let _span = tracing::info_span!("calibrate").entered();
         let fusion = fit::fit_fusion(&fusion_params, &scores, held.size())?;
@@ -389,6 +395,33 @@ impl DetectorBuilder {
             images_sha256: digest.finish(),
         };
         Ok((extraction.finish()?, learned, provenance, report))
+    }
+}
+
+/// What a component says of its part of the memory budget, as of the whole.
+fn in_whole_budget(error: Error, budget: ByteSize) -> Error {
+    let Error::Component { source, .. } = &error else { return error };
+    let (least, what) = match (source.downcast_ref(), source.downcast_ref()) {
+        (Some(MemoryError::Budget { least, prototypes, dimensions, .. }), _) => {
+            (least, format!("{prototypes} prototypes of {dimensions} dimensions"))
+        }
+        (_, Some(BaselineError::Budget { needed, positions, dimensions, .. })) => {
+            (needed, format!("{positions} positions of {dimensions} dimensions"))
+        }
+        _ => return error,
+    };
+    let least = ByteSize::mib(whole_budget(*least).div_ceil(1 << 20));
+    Error::argument("memory_budget", budget, format!("at least {least} for {what}; or fewer of either"))
+}
+
+/// Refuses strides that the backbone has no level of, before it works for long.
+fn check_strides(strides: &[usize], backbone: &dyn FeatureExtractor) -> Result<()> {
+    let known: Vec<usize> = backbone.levels().iter().map(|level| level.stride).collect();
+    match strides.iter().find(|stride| !known.contains(stride)) {
+        Some(missing) => {
+            Err(Error::argument("backbone.strides", missing, format!("strides of the backbone, {known:?}")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -7,13 +7,13 @@ use image::DynamicImage;
 use masf_core::artifact::{self, ModelFile, ReadOptions, Registry, SaveOptions};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, Error, FeatureExtractor, Fusion, Result, Scorer, Silent,
-    Views, in_pool,
+    Views, all_finite, in_pool,
 };
 use masf_data::{DataError, Geometry, ImageInput, Limits, Loaded, Loader, Preprocess, Size};
 use masf_fusion::{Threshold, conformal_threshold};
 use ndarray::Array2;
 
-use crate::inspection::{regions, verdict_uncertainty};
+use crate::inspection::{normal_deviation, regions, verdict_uncertainty};
 use crate::pipeline::Looks;
 use crate::{Config, DetectorBuilder, Inspection, Inspections, Provenance, pipeline};
 
@@ -68,7 +68,7 @@ impl Detector {
     /// Inspects one image: a path, the content of a file, a decoded image, or raw pixels; see [`ImageInput`].
     ///
     /// The uncertainty of the verdict grows as the score nears the threshold, measured in the spread of normal scores, and
-    /// with the spread of this image's score over views and branches.
+    /// with the spread of this image's score over views and score maps.
     ///
     /// # Errors
     /// An image that cannot be read or decoded; the message names it.
@@ -236,19 +236,28 @@ impl Detector {
         if !(image_score.is_finite() && deviation.is_finite()) {
             return Err(Error::data("image score", format!("{image_score} (deviation {deviation}) is not finite")));
         }
+        if !anomaly_map.as_slice().is_some_and(all_finite) {
+            return Err(Error::data("anomaly map", "it has scores that are not finite"));
+        }
         let regions = regions(anomaly_map.view(), &self.pixel_threshold, &geometry).map_err(crate::error::metrics)?;
         Ok(Inspection {
             image_score,
             normalised_score: self.image_threshold.normalise(image_score),
             threshold: self.image_threshold,
             is_anomalous: self.image_threshold.is_exceeded_by(image_score),
-            uncertainty: verdict_uncertainty(image_score, deviation, &self.image_threshold),
+            uncertainty: verdict_uncertainty(image_score, deviation, &self.image_threshold, self.normal_deviation()),
             uncertainty_map,
             anomaly_map,
             pixel_threshold: self.pixel_threshold,
             regions,
             geometry,
+            significant_bits: self.preprocess.significant_bits(),
         })
+    }
+
+    /// The standard deviation of the image scores of normal images, whatever the rate of the threshold.
+    fn normal_deviation(&self) -> f64 {
+        normal_deviation(&self.threshold_for(0.05).unwrap_or(self.image_threshold))
     }
 
     /// Saves the model to one file, atomically: an older file at `path` is replaced when the new one is complete.
@@ -320,7 +329,7 @@ impl Detector {
             || registry.backbone(&reader.child("backbone")?),
         );
         let (backbone, branches) = (backbone?, scorers?);
-        if config.input.preprocess(backbone.normalisation())? != preprocess {
+        if config.preprocess(backbone.normalisation())? != preprocess {
             return Err(reader.invalid("the preprocessing is not that of the configuration and the backbone"));
         }
         let backbone =
@@ -393,7 +402,8 @@ impl Detector {
         Ok(conformal_threshold(&self.calibration_scores, false_alarm_rate)?)
     }
 
-    /// Replaces the threshold for images, for example by one chosen on labelled images.
+    /// Replaces the threshold for images, for example by one chosen on labelled images; one that fails its
+    /// [check](Threshold::check) cannot be saved.
     #[must_use]
     pub fn with_threshold(mut self, threshold: Threshold) -> Self {
         self.image_threshold = threshold;
@@ -419,6 +429,7 @@ impl Artifact for Detector {
     }
 
     fn write(&self, writer: &mut ArtifactWriter) -> Result<()> {
+        self.image_threshold.check()?;
         writer.section(&Section {
             config: self.config.clone(),
             preprocess: self.preprocess,

@@ -13,7 +13,7 @@ pub(crate) fn metrics(error: masf_metrics::Error) -> Error {
     Error::Component { part: "masf-metrics", fault, source: Box::new(error) }
 }
 
-/// An error that happened while a model file was read, with the file's name.
+/// An error that happened while a file was read, with the file's name.
 pub(crate) fn in_file(path: &Path, error: Error) -> Error {
     if matches!(error, Error::Io { .. }) {
         return error;

@@ -5,6 +5,7 @@
 //! work is refused: the old thresholds are never kept.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use masf_core::artifact::{SaveOptions, fingerprint};
@@ -13,9 +14,9 @@ use masf_data::{ImageInput, Limits};
 use masf_fusion::{ThresholdSource, Weights};
 use masf_memory::{MemoryBank, MemoryBankFit};
 
-use crate::fit::{self, CrossFitted, FitBranch, HeldOut, Purpose};
+use crate::fit::{self, CrossFitted, Extracted, FitBranch, HeldOut, Purpose};
 use crate::provenance::joined;
-use crate::{BackboneConfig, Config, Detector, Provenance};
+use crate::{BackboneConfig, Config, Detector, DetectorBuilder, Provenance};
 
 /// How [`Detector::extend`] and [`Detector::merge`] work; everything has a default.
 #[derive(Clone)]
@@ -32,6 +33,18 @@ pub struct ExtendOptions {
 impl Default for ExtendOptions {
     fn default() -> Self {
         Self { calibration: Vec::new(), progress: Arc::new(Silent), limits: Limits::default() }
+    }
+}
+
+/// Refuses files that are to be learned from and to set thresholds, which would come out too low.
+fn refuse_repeated(learned: &[ImageInput], calibration: &[ImageInput]) -> Result<()> {
+    let files = |images: &'_ [ImageInput]| {
+        let path = |image: &ImageInput| if let ImageInput::Path(path) = image { Some(path.clone()) } else { None };
+        images.iter().filter_map(path).collect::<HashSet<_>>()
+    };
+    match files(learned).intersection(&files(calibration)).min() {
+        Some(path) => Err(Error::argument("calibration image", path.display(), "none that is learned from")),
+        None => Ok(()),
     }
 }
 
@@ -61,8 +74,8 @@ impl Detector {
     /// rate of the configuration. On an error the detector stays as it was.
     ///
     /// # Errors
-    /// Branches other than memory banks, no images (without calibration images: fewer than two), fewer than two calibration images, an image
-    /// that cannot be read (named), or cancellation.
+    /// Branches other than memory banks, no images (without calibration images: fewer than two), fewer than two calibration images, a file
+    /// that is among both, an image that cannot be read (named), or cancellation.
     pub fn extend<I>(&mut self, images: I, options: &ExtendOptions) -> Result<()>
     where
         I: IntoIterator<Item: Into<ImageInput>>,
@@ -76,20 +89,26 @@ impl Detector {
         for (bank, fit) in banks.into_iter().zip(fits) {
             branches.push(Box::new(Extend { bank, fit }));
         }
-        let builder =
-            Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
-        let turns = self.config.memory.turns;
+        refuse_repeated(&images, &options.calibration)?;
         // Without calibration images, each new one is scored by what the others taught.
-        let needed = ("further images", if options.calibration.is_empty() { fit::MIN_IMAGES } else { 1 });
+        let calibration = match options.calibration.as_slice() {
+            [] => None,
+            _ => Some(self.extract_calibration(options)?),
+        };
+        let needed = ("further images", if calibration.is_some() { 1 } else { fit::MIN_IMAGES });
+        let turns = self.config.memory.turns;
         let (extracted, _, added, _) =
-            builder.extract(images.clone(), needed, self.preprocess, self.backbone.as_ref(), turns)?;
-        let (fitted, scores) = if options.calibration.is_empty() {
-            let held = self.held_out(&images, options);
-            fit::fit_and_score(&branches, &extracted, &held, self.config.threshold.folds, progress)?
-        } else {
-            let fitted = extracted.fit_all(Purpose::Detector, &branches, |_| true, progress)?;
-            let scores = self.score_calibration(&fitted, options)?;
-            (fitted, scores)
+            self.reader(options).extract(images.clone(), needed, self.preprocess, self.backbone.as_ref(), turns)?;
+        let (fitted, scores) = match &calibration {
+            None => {
+                let held = self.held_out(&images, options)?;
+                fit::fit_and_score(&branches, &extracted, &held, self.config.threshold.folds, progress)?
+            }
+            Some(calibration) => {
+                let fitted = extracted.fit_all(Purpose::Detector, &branches, |_| true, progress)?;
+                let scores = self.score_calibration(&fitted, calibration, options)?;
+                (fitted, scores)
+            }
         };
         drop(branches);
         let provenance = joined(&self.provenance, &added);
@@ -116,11 +135,12 @@ impl Detector {
         self.check_alike(other)?;
         let banks = self.banks()?;
         let fits = self.bank_fits(banks.len())?;
+        let calibration = self.extract_calibration(options)?;
         let mut merged: Vec<Box<dyn Scorer>> = Vec::with_capacity(banks.len());
         for ((own, other), fit) in banks.into_iter().zip(other.banks()?).zip(fits) {
             merged.push(Box::new(own.merge(other, &fit, options.progress.as_ref())?));
         }
-        let scores = self.score_calibration(&merged, options)?;
+        let scores = self.score_calibration(&merged, &calibration, options)?;
         let provenance = joined(&self.provenance, &other.provenance);
         self.recalibrate(merged, &scores, (&options.calibration, options), provenance)
     }
@@ -180,9 +200,9 @@ impl Detector {
         Ok(())
     }
 
-    fn held_out<'a>(&'a self, images: &'a [ImageInput], options: &ExtendOptions) -> HeldOut<'a> {
+    fn held_out<'a>(&'a self, images: &'a [ImageInput], options: &ExtendOptions) -> Result<HeldOut<'a>> {
         let learned = matches!(self.config.fusion.weights, Weights::Learned);
-        HeldOut {
+        Ok(HeldOut {
             images,
             preprocess: self.preprocess,
             limits: options.limits,
@@ -190,17 +210,34 @@ impl Detector {
             looks: self.looks(),
             defects: if learned { self.config.fusion.synthetic_defects } else { 0 },
             seed: self.config.seed,
-        }
+            least: self.config.fusion_params().check()?.least_images(),
+        })
+    }
+
+    /// What reads images and computes their features.
+    fn reader(&self, options: &ExtendOptions) -> DetectorBuilder {
+        Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone())
+    }
+
+    /// The features of the calibration images, of which there are enough.
+    fn extract_calibration(&self, options: &ExtendOptions) -> Result<Extracted> {
+        let images = &options.calibration;
+        let needed = ("calibration images", fit::MIN_IMAGES);
+        let (extracted, ..) =
+            self.reader(options).extract(images.clone(), needed, self.preprocess, self.backbone.as_ref(), 0)?;
+        self.held_out(images, options)?.check_enough(images.len())?;
+        Ok(extracted)
     }
 
     /// The scores of the calibration images.
-    fn score_calibration(&self, branches: &[Box<dyn Scorer>], options: &ExtendOptions) -> Result<CrossFitted> {
-        let images = &options.calibration;
-        let builder =
-            Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone());
-        let needed = ("calibration images", fit::MIN_IMAGES);
-        let (extracted, ..) = builder.extract(images.clone(), needed, self.preprocess, self.backbone.as_ref(), 0)?;
-        fit::score_all(branches, &extracted, &self.held_out(images, options), options.progress.as_ref())
+    fn score_calibration(
+        &self,
+        branches: &[Box<dyn Scorer>],
+        extracted: &Extracted,
+        options: &ExtendOptions,
+    ) -> Result<CrossFitted> {
+        let held = self.held_out(&options.calibration, options)?;
+        fit::score_all(branches, extracted, &held, options.progress.as_ref())
     }
 
     /// Takes new branches, and sets from their scores of `images` all that depends on scores.
@@ -211,7 +248,7 @@ impl Detector {
         (images, options): (&[ImageInput], &ExtendOptions),
         provenance: Provenance,
     ) -> Result<()> {
-        let held = self.held_out(images, options);
+        let held = self.held_out(images, options)?;
         let fusion = fit::fit_fusion(&self.config.fusion_params().check()?, scores, held.size())?;
         let rate = match self.image_threshold.source {
             ThresholdSource::Conformal { false_alarm_rate, .. } => false_alarm_rate,

@@ -5,6 +5,8 @@
 //! and can be read without colour vision. Regions above the threshold are outlined. [`maps`](crate::maps) has the values
 //! themselves, for other programs.
 
+use std::borrow::Cow;
+
 use image::{DynamicImage, Rgb, RgbImage};
 use masf_data::Geometry;
 
@@ -40,9 +42,14 @@ pub fn render(image: &DynamicImage, inspection: &Inspection) -> RgbImage {
 
 /// The same without its legend, at the size of `image`.
 pub fn overlaid(image: &DynamicImage, inspection: &Inspection) -> RgbImage {
-    let mut picture = image.to_rgb8();
+    let mut picture = shown(image, inspection);
     overlay(&mut picture, inspection);
     picture
+}
+
+/// The image in the colours that the model sees.
+pub(crate) fn shown(image: &DynamicImage, inspection: &Inspection) -> RgbImage {
+    masf_data::to_rgb8(image, inspection.significant_bits).map_or_else(|_| image.to_rgb8(), Cow::into_owned)
 }
 
 fn shrunk(image: &DynamicImage) -> DynamicImage {
@@ -200,6 +207,17 @@ pub(crate) mod tests {
             pixel_threshold: threshold,
             regions: Vec::new(),
             geometry,
+            significant_bits: 16,
+        }
+    }
+
+    #[test]
+    fn images_of_few_bits_are_as_bright_as_the_model_sees_them() {
+        let full = image::ImageBuffer::from_pixel(8, 8, image::Luma([4095u16]));
+        let mut found = inspection(Size::square(128), Resize::Exact(Size::square(64)));
+        for (bits, value) in [(12, 255), (16, 16)] {
+            found.significant_bits = bits;
+            assert_eq!(shown(&DynamicImage::ImageLuma16(full.clone()), &found).get_pixel(0, 0).0, [value; 3]);
         }
     }
 

@@ -11,7 +11,8 @@ use ndarray::{Array2, ArrayView2};
 #[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// The anomaly score of the image on the calibrated scale; larger is more anomalous, without bound.
+    /// The anomaly score of the image on the calibrated scale, or on that of a method that scores images in its own way (PatchCore with
+    /// re-weighting); larger is more anomalous, without bound.
     pub image_score: f32,
     /// The same score in `[0, 1]`, with 0.5 at the threshold.
     pub normalised_score: NormalisedScore,
@@ -23,7 +24,7 @@ pub struct Inspection {
     /// threshold as this one; 1 at the threshold. See [`Detector::inspect`](crate::Detector::inspect).
     pub uncertainty: f32,
     /// The standard deviation of every pixel's score over views and branches, `[H, W]`, on the calibrated scale; zero where
-    /// there is one view and one branch.
+    /// there is one score map and one view.
     #[serde(skip)]
     pub uncertainty_map: Array2<f32>,
     /// The anomaly score of every pixel of the model's input, `[H, W]`, on the calibrated scale.
@@ -35,14 +36,21 @@ pub struct Inspection {
     pub regions: Vec<Region>,
     /// How the pixels of the image became those of the map.
     pub geometry: Geometry,
+    /// How many bits of a 16-bit image count.
+    #[serde(skip)]
+    pub(crate) significant_bits: u8,
+}
+
+/// The standard deviation of the scores of normal images: the distance from the typical score to the threshold of a false-alarm rate
+/// of 5 % is 1.645 of it.
+pub(crate) fn normal_deviation(of_five_percent: &Threshold) -> f64 {
+    f64::from(of_five_percent.value - of_five_percent.typical) / 1.645
 }
 
 /// The uncertainty of a verdict: `2 Phi(-|score - threshold| / sigma)` with the logistic approximation of the normal law `Phi`.
 ///
-/// The variance `sigma^2` is that of the image score over views and branches, plus that of the scores of normal images, for which the
-/// distance from the typical score to the threshold stands for 1.645 standard deviations (a false-alarm rate of 5 %).
-pub(crate) fn verdict_uncertainty(score: f32, deviation: f32, threshold: &Threshold) -> f32 {
-    let normal = f64::from(threshold.value - threshold.typical) / 1.645;
+/// The variance `sigma^2` is that of the image score over views and maps, plus [that of normal images](normal_deviation).
+pub(crate) fn verdict_uncertainty(score: f32, deviation: f32, threshold: &Threshold, normal: f64) -> f32 {
     let sigma = normal.hypot(f64::from(deviation)).max(f64::from(f32::MIN_POSITIVE));
     let distance = f64::from(score - threshold.value).abs() / sigma;
     (2.0 / (1.0 + (1.702 * distance).exp())) as f32
@@ -169,15 +177,15 @@ mod tests {
 
     #[test]
     fn verdicts_near_the_threshold_and_scores_that_vary_are_uncertain() {
-        let of = |score, deviation| verdict_uncertainty(score, deviation, &THRESHOLD);
+        let of = |score, deviation| verdict_uncertainty(score, deviation, &THRESHOLD, normal_deviation(&THRESHOLD));
         assert_eq!(of(1.0, 0.0), 1.0);
         assert_eq!(of(0.5, 0.0), of(1.5, 0.0));
         assert!(of(0.9, 0.0) > of(0.5, 0.0) && of(5.0, 3.0) > of(5.0, 0.0));
         // The typical normal image lies 1.645 deviations away: 2 * 0.05, by the logistic approximation 0.115.
         assert!((of(0.0, 0.0) - 0.115).abs() < 0.002, "{}", of(0.0, 0.0));
-        let equal = Threshold { typical: 1.0, ..THRESHOLD };
-        assert_eq!(verdict_uncertainty(1.0, 0.0, &equal), 1.0);
-        assert_eq!(verdict_uncertainty(2.0, 0.0, &equal), 0.0);
+        let spread = normal_deviation(&Threshold { typical: 1.0, ..THRESHOLD });
+        assert_eq!(verdict_uncertainty(1.0, 0.0, &THRESHOLD, spread), 1.0);
+        assert_eq!(verdict_uncertainty(2.0, 0.0, &THRESHOLD, spread), 0.0);
     }
 
     #[test]

@@ -50,8 +50,8 @@ impl Looks<'_> {
 pub(crate) struct ViewScores {
     pub(crate) first: Scores,
     pub(crate) others: Vec<RealignedScores>,
-    /// The same at every further angle.
-    pub(crate) turned: Vec<ViewScores>,
+    /// The same at every further angle, with its number.
+    pub(crate) turned: Vec<(usize, ViewScores)>,
 }
 
 /// The raw scores of every branch for the images of a pyramid, in the order of the branches. Image scores of a branch's own
@@ -105,11 +105,11 @@ pub(crate) fn score_looks(
     pyramid: &FeaturePyramid,
 ) -> Result<ViewScores> {
     let mut scores = score_views(backbone, branches, looks.views, upright, pyramid)?;
-    for index in 1..looks.orientations {
-        let turned = orientations::turned(images, index, looks.orientations)?;
+    orientations::at_other_angles(images, upright, looks.orientations, |index, turned| {
         let pyramid = backbone.extract(&turned.to_device(&backbone.device())?)?;
-        scores.turned.push(score_views(backbone, branches, looks.views, &turned, &pyramid)?);
-    }
+        scores.turned.push((index, score_views(backbone, branches, looks.views, turned, &pyramid)?));
+        Ok(())
+    })?;
     Ok(scores)
 }
 
@@ -134,10 +134,13 @@ pub(crate) fn fuse(
     luminance: &dyn Fn() -> Result<Tensor>,
 ) -> Result<AnomalyMap> {
     let mut fused = fuse_views(fusion, scores, size)?;
-    for (index, turned) in (1..).zip(&scores.turned) {
-        fused = orientations::calmest(fused, &fuse_views(fusion, turned, size)?, index, scores.turned.len() + 1)?;
+    for (index, turned) in &scores.turned {
+        fused = orientations::calmest(fused, &fuse_views(fusion, turned, size)?, *index, scores.turned.len() + 1)?;
     }
     fused.map = fusion.refine(fused.map, luminance)?;
+    if !scores.turned.is_empty() {
+        fused.map = orientations::within_disc(&fused.map)?;
+    }
     Ok(fused)
 }
 
@@ -145,7 +148,10 @@ pub(crate) fn fuse(
 fn fuse_views(fusion: &dyn Fusion, scores: &ViewScores, size: (usize, usize)) -> Result<AnomalyMap> {
     let fused = fusion.fuse(&calibrate(fusion, scores)?, size)?;
     Ok(match &scores.first.image {
-        Some(image_score) => AnomalyMap { image_score: image_score.clone(), ..fused },
+        // What maps disagree by is on another scale.
+        Some(image_score) => {
+            AnomalyMap { image_score: image_score.clone(), image_uncertainty: image_score.zeros_like()?, ..fused }
+        }
         None => fused,
     })
 }

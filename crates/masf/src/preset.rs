@@ -82,10 +82,11 @@ impl Config {
     }
 
     /// The configuration that a command line names: that of `file`, or without one that of `preset`; `backbone` takes the place of the file's,
-    /// and what the file leaves out has the defaults of [`for_backbone`](Self::for_backbone) with it.
+    /// and what the file leaves out has the defaults of [`for_backbone`](Self::for_backbone) with it. Ranges are yet to be
+    /// [checked](Self::check): further options may change what the file says.
     ///
     /// # Errors
-    /// As [`from_file`](Self::from_file).
+    /// A file that cannot be read or is no TOML, unknown keys, and values of the wrong type.
     pub fn choose(file: Option<&Path>, preset: Preset, backbone: Option<&str>) -> Result<Self, Error> {
         match (file, backbone) {
             (Some(path), backbone) => Self::read(path, backbone),

@@ -7,6 +7,11 @@ use masf_memory::MemoryBankParams;
 use super::Config;
 use crate::Method;
 
+/// The memory budget of which so many bytes are the part for learning.
+pub(crate) fn whole_budget(learning: usize) -> usize {
+    learning.div_ceil(3).saturating_mul(4)
+}
+
 impl Config {
     /// The part of the memory budget for the cache of extracted features.
     pub(crate) fn cache_budget(&self) -> usize {

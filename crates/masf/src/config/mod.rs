@@ -17,6 +17,7 @@ use masf_models::Architecture;
 use masf_tta::ViewParams;
 
 pub use baselines::{PadimConfig, PatchCoreConfig};
+pub(crate) use learners::whole_budget;
 
 use crate::{ByteSize, Method, orientations};
 
@@ -339,15 +340,15 @@ impl Config {
     /// # Errors
     /// A file that cannot be read, and as [`from_toml`](Self::from_toml); the message names the file.
     pub fn from_file(path: &Path) -> Result<Self> {
-        Self::read(path, None)
+        let config = Self::read(path, None)?;
+        config.check().map_err(|error| crate::error::in_file(path, error))?;
+        Ok(config)
     }
 
-    /// Reads a file; `backbone`, where given, takes the place of the one that it names.
+    /// Reads a file, unchecked; `backbone`, where given, takes the place of the one that it names.
     pub(crate) fn read(path: &Path, backbone: Option<&str>) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
-        Self::parse(&text, backbone)
-            .map_err(|error| Error::data(path.display().to_string(), error.to_string()))
-            .and_then(|config| config.check().map(|()| config))
+        Self::parse(&text, backbone).map_err(|error| Error::data(path.display().to_string(), error.to_string()))
     }
 
     fn parse(text: &str, backbone: Option<&str>) -> Result<Self, toml::de::Error> {
@@ -368,6 +369,21 @@ impl Config {
             config.input.size = defaults.input.size;
         }
         Ok(config)
+    }
+
+    /// The preprocessing for a backbone's normalisation: the input's, but where parts lie at any angle
+    /// ([`orientations`](Self::orientations)) images keep their aspect ratio, and their middle is seen.
+    ///
+    /// # Errors
+    /// Sizes out of range.
+    pub fn preprocess(&self, normalisation: Normalisation) -> Result<Preprocess> {
+        let preprocess = self.input.preprocess(normalisation)?;
+        match preprocess.resize() {
+            Resize::Exact(size) if self.orientations > 1 => {
+                Ok(preprocess.with_crop_from(Resize::ShorterSide(size.height.min(size.width)))?)
+            }
+            _ => Ok(preprocess),
+        }
     }
 
     /// The configuration as TOML, with every key.
@@ -409,28 +425,21 @@ impl Config {
             return Err(Error::argument("branches", value, "at least one of memory and distill, each once"));
         }
         self.student_params().check()?;
-        self.input.preprocess(Normalisation::IMAGENET)?;
+        self.check_orientations()?;
+        self.preprocess(Normalisation::IMAGENET)?;
         self.input.check_tiles(self.backbone.strides.iter().copied().max().unwrap_or(1).max(1))?;
         for params in self.memory_banks() {
             params.check()?;
         }
         self.views.check()?;
-        if !(1..=orientations::MOST).contains(&self.orientations) {
-            let expected = format!("1 to {}", orientations::MOST);
-            return Err(Error::argument("orientations", self.orientations, expected));
-        }
-        let InputConfig { size, .. } = self.input;
-        if self.orientations > 1 {
-            self.input.preprocess(Normalisation::IMAGENET)?.doubled()?;
-            if size.height != size.width {
-                return Err(Error::argument(
-                    "input.size (with orientations)",
-                    size,
-                    "a square: a disc is seen at any angle",
-                ));
-            }
-        }
         self.patchcore()?;
+        if self.method == Method::PatchCore
+            && self.patchcore.reweight_neighbours > 0
+            && self.views.noise + self.views.shifts > 0
+        {
+            let expected = "0 with views: an image score of its own has no mean over them";
+            return Err(Error::argument("patchcore.reweight_neighbours", self.patchcore.reweight_neighbours, expected));
+        }
         self.padim()?;
         self.cfa()?;
         self.rdpp()?;
@@ -440,6 +449,26 @@ impl Config {
             return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
         }
         self.fusion.clone().check()?;
+        Ok(())
+    }
+
+    fn check_orientations(&self) -> Result<()> {
+        let InputConfig { size, crop_from, .. } = self.input;
+        if !(1..=orientations::MOST).contains(&self.orientations) {
+            let expected = format!("1 to {}", orientations::MOST);
+            return Err(Error::argument("orientations", self.orientations, expected));
+        }
+        if self.orientations == 1 {
+            return Ok(());
+        }
+        for (name, size) in
+            [("input.size (with orientations)", Some(size)), ("input.crop_from (with orientations)", crop_from)]
+        {
+            if let Some(size) = size.filter(|size| size.height != size.width) {
+                return Err(Error::argument(name, size, "a square: a disc is seen at any angle"));
+            }
+        }
+        self.preprocess(Normalisation::IMAGENET)?.doubled()?;
         Ok(())
     }
 }
@@ -484,6 +513,25 @@ mod tests {
         assert_eq!((given.backbone.device, given.backbone.precision), (DeviceChoice::Cuda(1), Precision::Bf16));
         let error = Config::from_toml("backbone.device = 'gpu'").unwrap_err().to_string();
         assert!(error.contains("cuda:INDEX"), "{error}");
+    }
+
+    #[test]
+    fn parts_at_any_angle_keep_their_shape() {
+        let mut config = Config { orientations: 4, ..Config::default() };
+        let geometry = |config: &Config| {
+            let preprocess = config.preprocess(Normalisation::IMAGENET).unwrap();
+            preprocess.geometry(Size::new(480, 640)).unwrap()
+        };
+        let found = geometry(&config);
+        assert_eq!((found.resized, found.top, found.left), (Size::new(256, 341), 0, 42));
+        config.input.crop_from = Some(Size::square(300));
+        assert_eq!(geometry(&config).resized, Size::new(300, 400));
+        config.check().unwrap();
+        config.input.crop_from = Some(Size::new(300, 400));
+        assert!(config.check().unwrap_err().to_string().contains("input.crop_from"));
+        config.orientations = 1;
+        config.check().unwrap();
+        assert_eq!(geometry(&config).resized, Size::new(300, 400));
     }
 
     #[test]

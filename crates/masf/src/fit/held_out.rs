@@ -6,6 +6,7 @@ use masf_core::{Error, FeatureExtractor, Result, Scorer};
 use masf_data::anomaly::{Anomalies, AnomalyParams};
 use masf_data::{ImageInput, Limits, Preprocess};
 
+use crate::orientations;
 use crate::pipeline::{self, Looks, ViewScores};
 
 /// The images that were learned from, to be read again where more than their cached features is needed.
@@ -18,6 +19,8 @@ pub(crate) struct HeldOut<'a> {
     /// Synthetic defects in all; 0 for none.
     pub(crate) defects: usize,
     pub(crate) seed: u64,
+    /// The least number of scored images that the fusion can be learned from.
+    pub(crate) least: usize,
 }
 
 /// Scores of an image with a synthetic defect.
@@ -27,6 +30,15 @@ pub(crate) struct DefectScores {
 }
 
 impl HeldOut<'_> {
+    /// Refuses fewer scored images than the fusion needs, before anything is learned.
+    pub(crate) fn check_enough(&self, scored: usize) -> Result<()> {
+        if scored >= self.least {
+            return Ok(());
+        }
+        let found = format!("always, where {scored} images are held out");
+        Err(Error::argument("fusion.position_aware", found, format!("at least {} of them, or auto", self.least)))
+    }
+
     /// Scores a held-out image, whose own pyramid is given, and what else is to be looked at.
     pub(crate) fn score(
         &self,
@@ -62,13 +74,20 @@ impl HeldOut<'_> {
             let source = self.view((index + 1 + number) % self.images.len())?;
             let made = anomalies.make(number, &normal, &source)?;
             let mut image = self.preprocess.tensor_of_view(&made.image)?.unsqueeze(0)?;
+            let mut mask = made.mask.into_pixels();
             if self.looks.are_doubled() {
-                // What the branches have learned from, at their own size.
+                // What the branches have learned from, at their own size; a defect that is not seen teaches nothing.
                 image = masf_data::disc(&image)?;
+                for (pixel, defective) in mask.iter_mut().enumerate() {
+                    *defective &= orientations::is_seen(pixel, self.size());
+                }
+                if !mask.contains(&true) {
+                    continue;
+                }
             }
             let pyramid = self.backbone.extract(&image.to_device(&self.backbone.device())?)?;
             let scores = pipeline::score_views(self.backbone, branches, self.looks.views, &image, &pyramid)?;
-            scored.push(DefectScores { scores, mask: made.mask.into_pixels() });
+            scored.push(DefectScores { scores, mask });
         }
         Ok(scored)
     }

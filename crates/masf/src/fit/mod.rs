@@ -244,6 +244,7 @@ pub(crate) fn fit_and_score(
         let scores = hold_out(branches, extracted, held, folds.unwrap_or(FOLDS), progress)?;
         return Ok((extracted.fit_all(Purpose::Detector, branches, |_| true, progress)?, scores));
     }
+    held.check_enough(extracted.cache.len())?;
     let split = Split::new(extracted, folds.unwrap_or(CHEAP_FOLDS), held.seed);
     let prepared = split.prepare(branches, progress)?;
     if folds.is_some() || prepared.iter().all(Option::is_some) {
@@ -270,6 +271,7 @@ fn hold_out(
             format!("{count} can be used; at least 3 needed where a network is trained, and 100 are advisable");
         return Err(Error::data("training images", problem));
     }
+    held.check_enough(held_out.len())?;
     let fitted = extracted.fit_all(Purpose::Calibration, branches, |image| fold_of[image] != 0, progress)?;
     score(&fitted, extracted, held, &held_out, (0, held_out.len()), "calibration", progress)
 }

@@ -87,7 +87,7 @@ impl Gallery {
             uncertainty: inspection.uncertainty,
             regions: inspection.regions.clone(),
             size,
-            image: jpeg(&image.to_rgb8())?,
+            image: jpeg(&heatmap::shown(&image, inspection))?,
             heat: jpeg(&heatmap::overlaid(&image, inspection))?,
             mask: found.mask.map(|mask| mask_png(mask, size)).transpose()?,
         });
