@@ -75,6 +75,9 @@ fn one_image_is_enough_where_others_calibrate() -> Result<()> {
     let few = ExtendOptions { calibration: held[..1].to_vec(), ..ExtendOptions::default() };
     let error = detector.extend(one.clone(), &few).unwrap_err().to_string();
     assert!(error.contains("calibration images: 1 can be used; at least 2"), "{error}");
+    let both = ExtendOptions { calibration: second.clone(), ..ExtendOptions::default() };
+    let error = detector.extend(one.clone(), &both).unwrap_err().to_string();
+    assert!(error.starts_with("calibration image is ") && error.contains("none that is learned from"), "{error}");
     let before = detector.inspect(one[0].clone())?.image_score;
     detector.extend(one.clone(), &ExtendOptions { calibration: held, ..ExtendOptions::default() })?;
     assert!(detector.inspect(one[0].clone())?.image_score < before);
@@ -109,7 +112,7 @@ fn what_does_not_fit_together_is_refused_and_named() -> Result<()> {
     let mut other = quick_config();
     other.memory.prototypes = 150;
     let error = detector.merge(&fit(&other, first.clone())?, &held()).unwrap_err();
-    assert!(error.to_string().contains("configuration") && error.to_string().contains("prototypes = 150"), "{error}");
+    assert!(error.to_string().contains("configuration") && error.to_string().contains("[memory] prototypes = 150"), "{error}");
     let error = detector.extend(second[..1].to_vec(), &ExtendOptions::default()).unwrap_err();
     assert!(error.to_string().contains("at least 2"), "{error}");
     let missing = [second[0].clone(), "no/such/image.png".into()];

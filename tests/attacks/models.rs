@@ -29,10 +29,25 @@ const SMALL: &str = "
     bottleneck = 16
     depth = 1
     epochs = 1
+    [cfa]
+    epochs = 1
+    [rdpp]
+    width = 8
+    epochs = 1
+    [adtr]
+    width = 16
+    depth = 1
+    epochs = 1
+    [isstad]
+    width = 16
+    depth = 1
+    decoder_width = 16
+    decoder_depth = 1
+    epochs = 1
 ";
 
 /// What sets each apart; between them they have every kind of part.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 10] = [
     ("nano", ""),
     ("scattering", "backbone.name = 'scattering'"),
     (
@@ -54,6 +69,10 @@ const KINDS: [(&str, &str); 6] = [
     ("student", "branches = ['distill']"),
     ("patchcore", "method = 'patchcore'\npatchcore.reweight_neighbours = 3"),
     ("padim", "method = 'padim'"),
+    ("cfa", "method = 'cfa'"),
+    ("rdpp", "method = 'rdpp'"),
+    ("adtr", "method = 'adtr'"),
+    ("isstad", "method = 'isstad'"),
 ];
 
 fn small(kind: &str) -> Config {

@@ -179,9 +179,15 @@ impl Detector {
             Config { backbone, memory_budget: self.config.memory_budget, ..config.clone() }.to_toml()
         };
         let (own, others) = (like(&self.config)?, like(&other.config)?);
-        if let Some((own, other)) = own.lines().zip(others.lines()).find(|(own, other)| own != other) {
-            let value = format!("of another configuration: `{other}`");
-            return Err(Error::argument("other detector", value, format!("`{own}`, as this one has")));
+        let mut section = String::new();
+        for (own, other) in own.lines().zip(others.lines()) {
+            if own != other {
+                let value = format!("of another configuration: `{section}{other}`");
+                return Err(Error::argument("other detector", value, format!("`{section}{own}`, as this one has")));
+            }
+            if own.starts_with('[') {
+                section = format!("{own} ");
+            }
         }
         if own != others {
             return differ("configuration");
