@@ -112,7 +112,10 @@ fn what_does_not_fit_together_is_refused_and_named() -> Result<()> {
     let mut other = quick_config();
     other.memory.prototypes = 150;
     let error = detector.merge(&fit(&other, first.clone())?, &held()).unwrap_err();
-    assert!(error.to_string().contains("configuration") && error.to_string().contains("[memory] prototypes = 150"), "{error}");
+    assert!(
+        error.to_string().contains("configuration") && error.to_string().contains("[memory] prototypes = 150"),
+        "{error}"
+    );
     let error = detector.extend(second[..1].to_vec(), &ExtendOptions::default()).unwrap_err();
     assert!(error.to_string().contains("at least 2"), "{error}");
     let missing = [second[0].clone(), "no/such/image.png".into()];

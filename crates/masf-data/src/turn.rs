@@ -33,6 +33,15 @@ pub fn turn(images: &Tensor, degrees: f64) -> Result<Tensor> {
     let (_, _, height, width) = images.dims4()?;
     let (sin, cos) = sine_and_cosine(degrees);
     let centre = ((height as f64 - 1.0) / 2.0, (width as f64 - 1.0) / 2.0);
+    if sin == 0.0 || cos == 0.0 && height == width {
+        return row_by_row(images, (height, width), |plane, row, turned| {
+            for (column, value) in turned.iter_mut().enumerate() {
+                let (y, x) = (row as f64 - centre.0, column as f64 - centre.1);
+                let (from_row, from_column) = (centre.0 + sin * x + cos * y, centre.1 + cos * x - sin * y);
+                *value = plane[from_row as usize * width + from_column as usize];
+            }
+        });
+    }
     row_by_row(
         images,
         (height, width),
