@@ -135,7 +135,7 @@ fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
     let shapes =
         STRIDES.iter().zip(CHANNELS).map(|(stride, channels)| [args.side / stride, args.side / stride, channels]);
     let shapes: Vec<[usize; 3]> = shapes.collect();
-    let pool = Pool::open((&args.checkpoint_dir.join("pool.bin"), args.resume), images, input, shapes)?;
+    let pool = Pool::open(&args.checkpoint_dir.join("pool.bin"), args.resume, images, input, shapes)?;
     let save = |trainer: &Trainer, path: &Path| trainer.save(path, teacher.tensors());
 
     let mut schedule = Schedule { rate: args.rate, warmup: 200, descent: descent(args, args.steps), end: args.steps };

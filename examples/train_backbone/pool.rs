@@ -39,7 +39,8 @@ pub(crate) struct Pool {
 impl Pool {
     /// Opens the file of a pool that training goes on with, or begins one: what other teachers or images left is lost.
     pub(crate) fn open(
-        (path, goes_on): (&Path, bool),
+        path: &Path,
+        goes_on: bool,
         images: ProceduralImages,
         input: Input,
         shapes: Vec<[usize; 3]>,

@@ -1,6 +1,5 @@
 //! Learning a student.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use masf_core::{Error, Fit, Progress, PyramidSource};
@@ -37,11 +36,10 @@ impl MaskedStudentFit {
         if checkpoints.every_epochs == 0 {
             return Err(DistillError::parameter("every_epochs", 0, "at least 1"));
         }
-        let refused = |path: &Path, source| Error::io(path, source);
         let path = checkpoints.path();
-        masf_core::check_replaceable(&path).map_err(|error| refused(&path, error))?;
+        masf_core::check_replaceable(&path).map_err(|source| Error::io(&path, source))?;
         if let Some(path) = checkpoints.resumed() {
-            std::fs::metadata(&path).map_err(|error| refused(&path, error))?;
+            std::fs::metadata(&path).map_err(|source| Error::io(&path, source))?;
         }
         self.checkpoints = Some(checkpoints);
         Ok(self)
