@@ -5,7 +5,8 @@
 //! cargo run --release --example compare -- --data bottle --methods masf,patchcore,padim
 //! ```
 //!
-//! The methods run one after another in this process. Exit code 0: all of them were measured; 1: some could not be (the others were).
+//! The methods run one after another in this process. Exit code 0: all of them were measured; 1: some could not be (the others were), or
+//! none, and then the page is left as it was.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,10 +95,16 @@ fn main() -> ExitCode {
         prepare_output(&args.html)?;
         let (good, test) = (Dataset::training(&args.data)?.samples, Dataset::test(&args.data)?.samples);
         let methods = if args.methods.is_empty() { Method::ALL.to_vec() } else { args.methods.clone() };
+        // What is wrong with the options is told before anything is measured.
+        let configs = methods.iter().map(|method| args.config(*method)).collect::<masf::Result<Vec<_>>>()?;
+        if let Some(config) = configs.first() {
+            masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
+        }
         let mut all = Vec::new();
         let mut failures = 0;
-        for &method in &methods {
-            match measure(&args, method, &good, &test, progress.clone()) {
+        for config in configs {
+            let method = config.method;
+            match measure(&args, config, &good, &test, progress.clone()) {
                 Ok(found) => all.push(found),
                 Err(error) if matches!(error.downcast_ref(), Some(Error::Cancelled)) => return Err(error),
                 Err(error) => {
@@ -106,6 +113,7 @@ fn main() -> ExitCode {
                 }
             }
         }
+        anyhow::ensure!(!all.is_empty(), "no method could be measured; {} is left as it was", args.html.display());
         let compared: Vec<Compared<'_>> = all
             .iter()
             .map(|found| Compared {
@@ -128,13 +136,12 @@ fn main() -> ExitCode {
 /// Fits a method, saves and loads it, and measures it.
 fn measure(
     args: &Args,
-    method: Method,
+    config: Config,
     good: &[Sample],
     test: &[Sample],
     progress: std::sync::Arc<dyn masf::Progress>,
 ) -> anyhow::Result<Found> {
-    let config = args.config(method)?;
-    let device = config.backbone.device;
+    let (name, device) = (config.method.to_string(), config.backbone.device);
     memory::forget_peak();
     let started = Instant::now();
     let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
@@ -159,5 +166,5 @@ fn measure(
         seen += 1;
         if seen * shown / test.len() > before { gallery.add(&found) } else { Ok(()) }
     })?;
-    Ok(Found { name: method.to_string(), evaluation, gallery, fit_seconds, fit_memory, model_bytes })
+    Ok(Found { name, evaluation, gallery, fit_seconds, fit_memory, model_bytes })
 }

@@ -93,6 +93,9 @@ fn main() -> ExitCode {
         let mut maps: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
         let (mut rows, mut anchors, mut count, mut maker) = (Vec::new(), Vec::new(), 0, None);
         while let Some(batch) = loader.next_batch(8)? {
+            if let Some(failed) = batch.failed.into_iter().next() {
+                return Err(failed.error.into());
+            }
             let Some(tensor) = batch.tensor else { continue };
             let pyramid = backbone.extract(&tensor)?;
             if args.maps {
@@ -121,7 +124,7 @@ fn main() -> ExitCode {
             }
         }
         progress.finish();
-        anyhow::ensure!(count > 0, "{}: no image could be read", args.data.display());
+        anyhow::ensure!(count > 0, "{}: no image was read", args.data.display());
         let mut tensors = HashMap::new();
         if args.maps {
             outln!("maps of {count} images")?;

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use masf::SaveOptions;
 use masf::data::{Dataset, Layout};
 use masf::report::Gallery;
-use masf_examples::{Common, ModelArgs, note, out, outln, prepare_output, progress, run, write_atomically};
+use masf_examples::{
+    Common, ModelArgs, note, note_ignored, out, outln, prepare_output, progress, run, save_options, write_atomically,
+};
 
 /// Measure a saved model on labelled images.
 #[derive(Parser)]
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         if dataset.layout == Layout::GoodAndBad {
             note!("note: if the model learned from this folder's `good`, these figures flatter it");
         }
+        note_ignored(&dataset.ignored);
         for mask in &dataset.stray_masks {
             note!("warning: {} is the mask of no image", mask.display());
         }
@@ -70,7 +72,7 @@ fn main() -> ExitCode {
         }
         if let Some(path) = &args.adopt_f1_threshold {
             let threshold = evaluation.f1_threshold(detector.threshold())?;
-            detector.with_threshold(threshold).save_with(path, SaveOptions::default())?;
+            detector.with_threshold(threshold).save_with(path, save_options(&args.model.model)?)?;
             outln!("saved {} with the threshold {:.4}", path.display(), threshold.value)?;
         }
         Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use masf::data::Dataset;
 use masf::{ExtendOptions, ImageInput};
-use masf_examples::{Common, ModelArgs, outln, prepare_output, progress, run};
+use masf_examples::{Common, ModelArgs, outln, prepare_output, progress, run, save_options};
 
 /// Extend a model with good images, or merge two models.
 #[derive(Parser)]
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         args.common.apply()?;
         prepare_output(&args.out)?;
         let mut detector = args.model.load()?;
+        let saved_as = save_options(&args.model.model)?;
         let calibration = args.calibration.as_ref().map(images).transpose()?.unwrap_or_default();
         let options = ExtendOptions { calibration, progress: progress()?, ..ExtendOptions::default() };
         outln!("before: {} images, threshold {}", detector.provenance().images, detector.threshold())?;
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
             (None, Some(data)) => detector.extend(images(data)?, &options)?,
             (None, None) => anyhow::bail!("neither --data nor --merge is given"),
         }
-        detector.save(&args.out)?;
+        detector.save_with(&args.out, saved_as)?;
         outln!("after: {} images, threshold {}", detector.provenance().images, detector.threshold())?;
         Ok(ExitCode::SUCCESS)
     })

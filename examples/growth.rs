@@ -98,6 +98,9 @@ fn main() -> ExitCode {
         // Features lie in a file, as they do where they are many.
         let mut cache = FeatureCacheBuilder::new(0);
         while let Some(batch) = loader.next_batch(8)? {
+            if let Some(failed) = batch.failed.into_iter().next() {
+                return Err(failed.error.into());
+            }
             if let Some(tensor) = batch.tensor {
                 cache.push(&backbone.extract(&tensor)?)?;
             }

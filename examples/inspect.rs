@@ -5,9 +5,10 @@
 //! ```
 //!
 //! Exit code 0: every image was inspected; 1: some could not be (the others were), or the model could not be loaded;
-//! 2: wrong usage.
+//! 2: wrong usage; 130: Ctrl-C. The file of `--json` is written after failures too, where an image has its `error` instead of a verdict,
+//! and after Ctrl-C, where `complete` is false.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -16,10 +17,10 @@ use clap::Parser;
 use masf::data::ImageFile;
 use masf::{Detector, Inspection};
 use masf_examples::{
-    Common, ModelArgs, as_json_of, describe, note, outln, output_is_closed, png, prepare_output, progress, run,
-    write_atomically,
+    Common, ModelArgs, as_json_of, describe, note, note_ignored, outln, output_is_closed, png, prepare_output,
+    progress, run, write_atomically,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Inspect images with a saved model.
 #[derive(Parser)]
@@ -55,31 +56,36 @@ fn main() -> ExitCode {
             prepare_output(path)?;
         }
         let detector = args.model.load()?;
-        let mut failures = 0;
-        let files = collect(&args.paths, &mut failures)?;
+        let mut rows = Vec::new();
+        let files = collect(&args.paths, &mut rows)?;
+        let mut failures = rows.len();
         let started = Instant::now();
-        let mut rows = Vec::with_capacity(files.len());
+        let mut inspected = 0;
         let mut scores = Vec::with_capacity(files.len());
         progress.start("inspecting", files.len() as u64);
         for chunk in files.chunks(CHUNK) {
-            progress.check()?;
-            if output_is_closed() && args.json.is_none() && args.heatmaps.is_none() && args.maps.is_none() {
+            let writes = args.json.is_some() || args.heatmaps.is_some() || args.maps.is_some();
+            if progress.is_cancelled() || output_is_closed() && !writes {
                 break;
             }
             let inspections = detector.inspect_batch(chunk.iter().map(|file| file.path.as_path()));
             for (file, inspection) in chunk.iter().zip(inspections) {
-                scores.extend(inspection.as_ref().ok().map(|inspection| inspection.image_score));
-                let outcome = inspection
-                    .map_err(anyhow::Error::from)
-                    .and_then(|inspection| report(&args, file, &inspection).map(|()| inspection));
-                match outcome {
-                    Ok(inspection) => rows.push(as_json_of(&file.path, &inspection)),
+                match inspection {
+                    Ok(inspection) => {
+                        scores.push(inspection.image_score);
+                        rows.push(as_json_of(&file.path, &inspection));
+                        if let Err(error) = report(&args, file, &inspection) {
+                            failures += 1;
+                            note!("error: {}", describe(&error));
+                        }
+                    }
                     Err(error) => {
                         failures += 1;
-                        note!("error: {}", describe(&error));
+                        rows.push(failed(&file.path, &error.into()));
                     }
                 }
             }
+            inspected += chunk.len();
             progress.step(chunk.len() as u64);
         }
         progress.finish();
@@ -88,30 +94,41 @@ fn main() -> ExitCode {
             note!("warning: {warning}");
         }
         if let Some(path) = &args.json {
-            let seconds = started.elapsed().as_secs_f64() / files.len().max(1) as f64;
+            let seconds = started.elapsed().as_secs_f64() / inspected.max(1) as f64;
             let document = json!({
                 "model": args.model.model.to_string_lossy(),
+                "complete": inspected == files.len(),
                 "images": rows,
                 "seconds_per_image": seconds,
                 "drift": drift,
             });
             write_atomically(path, format!("{document:#}\n").as_bytes())?;
         }
+        if inspected < files.len() {
+            progress.check()?;
+        }
         Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 
-/// The images of all paths; a path that does not exist is reported and counted, and does not stop the others.
-fn collect(paths: &[PathBuf], failures: &mut usize) -> anyhow::Result<Vec<ImageFile>> {
+/// The images of all paths; a path that does not exist is reported, has its row, and does not stop the others.
+fn collect(paths: &[PathBuf], rows: &mut Vec<Value>) -> anyhow::Result<Vec<ImageFile>> {
     let (present, missing): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.exists());
     for path in missing {
-        *failures += 1;
-        note!("error: {}: there is no such file or folder", path.display());
+        rows.push(failed(path, &anyhow::anyhow!("{}: there is no such file or folder", path.display())));
     }
     if present.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(masf::data::collect_images(&present)?.images)
+    let found = masf::data::collect_images(&present)?;
+    note_ignored(&found.ignored);
+    Ok(found.images)
+}
+
+/// Reports what could not be inspected; its row.
+fn failed(path: &Path, error: &anyhow::Error) -> Value {
+    note!("error: {}", describe(error));
+    json!({ "path": path.to_string_lossy(), "error": describe(error) })
 }
 
 /// Prints the line of an image and writes its heat map and its raw maps.
@@ -130,7 +147,7 @@ fn report(args: &Args, file: &ImageFile, inspection: &Inspection) -> anyhow::Res
 }
 
 /// Writes a file named after an image. The image's extension stays in the name: a.png and a.jpg are two images.
-fn write_beside(folder: &std::path::Path, file: &ImageFile, ending: &str, content: &[u8]) -> anyhow::Result<()> {
+fn write_beside(folder: &Path, file: &ImageFile, ending: &str, content: &[u8]) -> anyhow::Result<()> {
     let mut target = folder.join(&file.relative);
     target.as_mut_os_string().push(ending);
     if let Some(parent) = target.parent() {

@@ -13,6 +13,7 @@ use clap::Parser;
 use image::GrayImage;
 use masf::FeatureExtractor;
 use masf::backbone::ScatteringBackbone;
+use masf::data::{Limits, read_image};
 use masf_examples::{outln, run};
 use masf_spectral::{
     DecompositionConfig, Norm, SpectralDecomposition, SpectralResidual, Window, log_power_image, phase_only,
@@ -118,7 +119,7 @@ fn plot(profile: &[f32]) -> GrayImage {
 
 /// An image file as RGB in `[0, 1]`, `[3, H, W]`.
 fn read(path: &Path) -> Result<Tensor> {
-    let image = image::open(path).with_context(|| format!("reading {}", path.display()))?;
+    let image = read_image(path, &Limits::default())?;
     let image = if image.width().max(image.height()) > LARGEST { image.thumbnail(LARGEST, LARGEST) } else { image };
     let (width, height) = (image.width() as usize, image.height() as usize);
     ensure!(width >= 32 && height >= 32, "{}: {width} x {height} pixels are too few, use 32 at least", path.display());

@@ -14,7 +14,7 @@ use clap::Parser;
 use masf::data::Dataset;
 use masf::{Evaluation, Threshold, ThresholdSource};
 use masf_examples::demo::{self, OptionalModel};
-use masf_examples::{Common, outln, prepare_output, progress, run};
+use masf_examples::{Common, outln, prepare_output, progress, run, save_options};
 
 /// Compare thresholds, and save the model with one.
 #[derive(Parser)]
@@ -28,7 +28,7 @@ struct Args {
     #[arg(long, value_name = "RATE", conflicts_with = "f1")]
     rate: Option<f64>,
     /// Save the model with the threshold of the largest F1 score instead
-    #[arg(long)]
+    #[arg(long, requires = "out")]
     f1: bool,
     /// Where the model with the chosen threshold goes
     #[arg(long, value_name = "M.masf")]
@@ -68,7 +68,8 @@ fn main() -> ExitCode {
 
         if let Some(path) = out {
             let chosen = if f1 { by_labels } else { by_rate };
-            detector.with_threshold(chosen).save(&path)?;
+            let options = model.model.as_deref().map(save_options).transpose()?.unwrap_or_default();
+            detector.with_threshold(chosen).save_with(&path, options)?;
             outln!("saved {} with the threshold {chosen}", path.display())?;
         }
         Ok(ExitCode::SUCCESS)

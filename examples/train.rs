@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use masf::data::Dataset;
 use masf::{Branch, ByteSize, Checkpoints, Config, Detector, DeviceChoice, Method, Preset, SaveOptions, Size};
-use masf_examples::{Common, note, outln, prepare_output, progress, run};
+use masf_examples::{Common, note, note_ignored, outln, prepare_output, progress, run};
 
 /// Learn from defect-free images and save a model.
 #[derive(Parser)]
@@ -150,14 +150,26 @@ fn main() -> ExitCode {
         config.check()?;
         let checkpoints = args.checkpoints();
         let is_masf = config.method == Method::Masf;
+        let learns = |branch| is_masf && config.branches.contains(&branch);
         anyhow::ensure!(is_masf || args.branches.is_empty(), "--branches: {} has none; leave it out", config.method);
         anyhow::ensure!(
-            checkpoints.is_none() || is_masf && config.branches.contains(&Branch::Distill),
+            checkpoints.is_none() || learns(Branch::Distill),
             "--checkpoint-dir and --resume are for the student, which is not trained here: add --branches memory,distill"
+        );
+        anyhow::ensure!(
+            args.turns.is_none_or(|turns| turns < 2) || learns(Branch::Memory),
+            "--turns is for the memory bank of masf, which does not learn here; leave it out"
+        );
+        let is_trained =
+            learns(Branch::Distill) || !matches!(config.method, Method::Masf | Method::PatchCore | Method::Padim);
+        anyhow::ensure!(
+            args.epochs.is_none() || is_trained,
+            "--epochs is for what is trained (the student, cfa, rdpp, adtr, isstad), which is nothing here; leave it out"
         );
         prepare_output(&args.out)?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         let images = Dataset::training(&args.data)?;
+        note_ignored(&images.ignored);
         let mut builder = Detector::builder().config(config).backbone(backbone);
         if let Some(checkpoints) = checkpoints {
             builder = builder.checkpoints(checkpoints);

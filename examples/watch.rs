@@ -6,7 +6,8 @@
 //!
 //! A file that is still being written is left alone: it is inspected once its size and time of change have stayed the same from one look
 //! to the next and it decodes as a whole. One that stays broken for `--patience` seconds is reported. A file that changes later is
-//! inspected again. Without a folder, synthetic images arrive in `target/demo/incoming`, each in two halves.
+//! inspected again. A heat map that cannot be written is the `heatmap_error` of its line. Without a folder, synthetic images arrive in
+//! `target/demo/incoming`, each in two halves.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
@@ -17,8 +18,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use clap::Parser;
-use masf::Detector;
+use image::DynamicImage;
 use masf::data::layout::EXTENSIONS;
+use masf::data::{Limits, read_image};
+use masf::{Detector, Inspection};
 use masf_examples::demo::{self, OptionalModel};
 use masf_examples::{Common, as_json_of, describe, note, png, progress, run, write_atomically};
 use serde_json::json;
@@ -101,10 +104,16 @@ fn main() -> ExitCode {
                 if file.done || file.since == started {
                     continue;
                 }
-                let drawn = |found: &masf::Inspection| heatmaps.as_ref().map_or(Ok(()), |to| draw(&path, found, to));
-                let inspected = detector.inspect(&path).map_err(anyhow::Error::from);
-                let line = match inspected.and_then(|found| drawn(&found).map(|()| as_json_of(&path, &found))) {
-                    Ok(line) => line,
+                let line = match inspect(&detector, &path) {
+                    Ok((image, found)) => {
+                        let mut line = as_json_of(&path, &found);
+                        if let Some(to) = &heatmaps
+                            && let Err(error) = draw(&path, &image, &found, to)
+                        {
+                            line["heatmap_error"] = describe(&error).into();
+                        }
+                        line
+                    }
                     // The rest may be on its way.
                     Err(_) if file.since.elapsed() < patience => continue,
                     Err(error) => json!({ "path": path.to_string_lossy(), "error": describe(&error) }),
@@ -161,11 +170,17 @@ fn write_line(target: &mut dyn Write, line: &serde_json::Value) -> std::io::Resu
     target.flush()
 }
 
-fn draw(path: &Path, found: &masf::Inspection, folder: &Path) -> anyhow::Result<()> {
-    let image = masf::data::read_image(path, &masf::data::Limits::default())?;
+/// Inspects a file, which may be gone afterwards: its image is handed back.
+fn inspect(detector: &Detector, path: &Path) -> anyhow::Result<(DynamicImage, Inspection)> {
+    let image = read_image(path, &Limits::default())?;
+    let found = detector.inspect(&image)?;
+    Ok((image, found))
+}
+
+fn draw(path: &Path, image: &DynamicImage, found: &Inspection, folder: &Path) -> anyhow::Result<()> {
     let mut target = folder.join(path.file_name().unwrap_or_default());
     target.as_mut_os_string().push(".png");
-    write_atomically(&target, &png(&masf::heatmap::render(&image, found))?)
+    write_atomically(&target, &png(&masf::heatmap::render(image, found))?)
 }
 
 /// A folder in which test images of the synthetic set arrive one after the other, each in two halves, as a slow network would bring them.

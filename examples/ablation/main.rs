@@ -6,8 +6,8 @@
 //!
 //! Every row, category and seed is written to a file of its own when it is done; what is there with the same configuration is not
 //! measured again, so an interrupted run goes on where it stopped. Students are kept too, and shared by all rows that would train the
-//! same one. `table.md` and `table.json` hold what there is so far, `reliability.svg` whether false-alarm rates and uncertainties of the row
-//! `full` come true.
+//! same one. `table.md` and `table.json` hold the rows, categories and seeds of this run that are done, `reliability.svg` whether false-alarm
+//! rates and uncertainties of its row `full` come true.
 
 mod reliability;
 mod rows;
@@ -141,11 +141,18 @@ impl Args {
         Ok(found)
     }
 
+    /// What figures and students come from beside the configuration: the folder of images and the file of weights.
+    fn sources(&self) -> (PathBuf, Option<PathBuf>) {
+        let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        (absolute(&self.data), self.weights.as_deref().map(absolute))
+    }
+
     /// Where the student of a configuration is kept, which goes on from what is there.
     fn student(&self, category: &str, config: &Config) -> Checkpoints {
         let mut hasher = DefaultHasher::new();
         let Config { backbone, input, distill, threshold, .. } = config;
-        let mut learned_from = vec![json!(backbone), json!(input), json!(distill), json!(threshold)];
+        let mut learned_from =
+            vec![json!(backbone), json!(input), json!(distill), json!(threshold), json!(self.sources())];
         if config.orientations > 1 {
             learned_from.push(json!("discs"));
         }
@@ -169,8 +176,8 @@ impl Args {
         progress: &Arc<dyn Progress>,
     ) -> anyhow::Result<Value> {
         let path = self.out.join("results").join(format!("{}-{category}-{}.json", row.name, config.seed));
-        let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-        let key = json!([config, absolute(&self.data), self.weights.as_deref().map(absolute)]);
+        let (data, weights) = self.sources();
+        let key = json!([config, data, weights]);
         if let Some(figures) = finished(&path, &key) {
             return Ok(figures);
         }

@@ -68,7 +68,7 @@ pub struct OptionalModel {
     /// Model file made by `train` [default: one that learns from synthetic images]
     #[arg(long, value_name = "M.masf")]
     pub model: Option<PathBuf>,
-    /// Weights of the backbone, for a model saved with --reference-weights
+    /// Weights of the backbone, for a model saved with --reference-weights; others than the model's are refused
     #[arg(long, value_name = "FILE.safetensors", requires = "model")]
     pub weights: Option<PathBuf>,
     /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that name
@@ -81,9 +81,9 @@ impl OptionalModel {
     ///
     /// # Errors
     /// Those of [`ModelArgs::load`] and of [`model`].
-    pub fn load(self) -> anyhow::Result<Detector> {
-        match self.model {
-            Some(model) => Ok(ModelArgs { model, weights: self.weights, device: self.device }.load()?),
+    pub fn load(&self) -> anyhow::Result<Detector> {
+        match self.model.clone() {
+            Some(model) => Ok(ModelArgs { model, weights: self.weights.clone(), device: self.device }.load()?),
             None => model(),
         }
     }

@@ -113,7 +113,7 @@ pub struct ModelArgs {
     /// Model file made by `train`
     #[arg(long, value_name = "M.masf")]
     pub model: PathBuf,
-    /// Weights of the backbone, for a model saved with --reference-weights
+    /// Weights of the backbone, for a model saved with --reference-weights; others than the model's are refused
     #[arg(long, value_name = "FILE.safetensors")]
     pub weights: Option<PathBuf>,
     /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that name
@@ -129,6 +129,24 @@ impl ModelArgs {
     pub fn load(&self) -> masf::Result<masf::Detector> {
         let options = masf::ReadOptions { weights: self.weights.clone(), device: self.device, ..Default::default() };
         masf::Detector::load_with(&self.model, &masf::default_registry(), options)
+    }
+}
+
+/// How a model is saved again: without the weights of its backbone where its file lacks them.
+///
+/// # Errors
+/// A file that cannot be read, or is no model.
+pub fn save_options(model: &Path) -> masf::Result<masf::SaveOptions> {
+    let file = masf::core::artifact::ModelFile::open(model, masf::ReadOptions::default())?;
+    let backbone: serde_json::Value = file.root()?.child("backbone")?.section()?;
+    Ok(masf::SaveOptions { reference_weights: backbone["embedded"] == false })
+}
+
+/// Says how many files of a folder were passed over, if any were.
+pub fn note_ignored(ignored: &[PathBuf]) {
+    if let Some(first) = ignored.first() {
+        let count = ignored.len();
+        note!("note: passed over {count} without an image's extension, such as {}", first.display());
     }
 }
 

@@ -152,11 +152,23 @@ fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
     let broken = fixture.path("broken.png");
     fs::write(&broken, "not a picture").expect("a file");
     let missing = fixture.path("missing.png");
-    let inspected = run("inspect", &["--model", path(&model), path(&broken), path(&missing), path(&good)]);
+    let (maps, json) = (fixture.path("maps"), fixture.path("found.json"));
+    // No heat map takes the place of a folder.
+    fs::create_dir_all(maps.join("000.png.png")).expect("a folder");
+    let outputs = ["--model", path(&model), "--heatmaps", path(&maps), "--json", path(&json)];
+    let inspected = run("inspect", &[outputs.as_slice(), &[path(&broken), path(&missing), path(&good)]].concat());
     assert_eq!(inspected.status.code(), Some(1));
     let complaints = text(&inspected.stderr);
-    assert!(complaints.contains("broken.png") && complaints.contains("missing.png"), "{complaints}");
+    for name in ["broken.png", "missing.png", "000.png.png"] {
+        assert!(complaints.contains(name), "{complaints}");
+    }
     assert_eq!(text(&inspected.stdout).lines().count(), 2);
+    let found: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
+    let images = found["images"].as_array().expect("a list");
+    let failed = images.iter().filter(|image| image["error"].is_string()).count();
+    let inspected = images.iter().filter(|image| image["is_anomalous"].is_boolean()).count();
+    assert_eq!((failed, inspected), (2, 2), "{found}");
+    assert_eq!(found["complete"], Value::Bool(true));
     let no_model = run("inspect", &["--model", path(&missing), path(&good)]);
     assert_eq!(no_model.status.code(), Some(1));
     assert!(text(&no_model.stderr).contains("missing.png"));
@@ -203,10 +215,19 @@ fn a_device_that_is_not_built_in_is_refused_with_its_feature() {
 fn train_stops_at_a_bad_file_unless_told_to_skip_it() {
     let fixture = Fixture::new();
     fs::write(fixture.path("data/train/good/zz.png"), "not a picture").expect("a file");
+    fs::write(fixture.path("data/train/good/notes.txt"), "of the day").expect("a file");
     let stopped = fixture.train(&[]);
     assert_eq!(stopped.status.code(), Some(1));
     assert!(text(&stopped.stderr).contains("zz.png"));
+    assert!(text(&stopped.stderr).contains("passed over 1") && text(&stopped.stderr).contains("notes.txt"));
     assert!(!fixture.path("model.masf").exists());
+    let (data, out) = (fixture.path("data"), fixture.path("rows.safetensors"));
+    for (name, more) in [("descriptors", ["--out", path(&out)]), ("growth", ["--backbone", "masf-nano"])] {
+        let stopped = run(name, &[["--data", path(&data)], more].concat());
+        assert_eq!(stopped.status.code(), Some(1), "{name}");
+        assert!(text(&stopped.stderr).contains("zz.png"), "{name}: {}", text(&stopped.stderr));
+    }
+    assert!(!out.exists());
     let skipped = fixture.train(&["--skip-bad"]);
     assert!(skipped.status.success());
     assert!(text(&skipped.stderr).contains("zz.png") && text(&skipped.stdout).contains("1 left out"));
@@ -287,6 +308,58 @@ fn a_threshold_from_labels_is_adopted() {
 }
 
 #[test]
+fn a_model_saved_again_holds_weights_where_it_did_and_other_weights_are_refused() {
+    let fixture = Fixture::new();
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/weights/masf-nano.safetensors");
+    let others = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/weights/few.safetensors");
+    let [model, referring, new, data, good] =
+        ["model.masf", "referring.masf", "new.masf", "data", "data/test/good"].map(|name| fixture.path(name));
+    let size = |path: &Path| fs::metadata(path).expect("a model").len();
+    let given = ["--model", path(&model), "--weights", weights];
+    for options in [["--reference-weights"].as_slice(), &[]] {
+        let trained = fixture.train(options);
+        assert!(trained.status.success(), "{}", text(&trained.stderr));
+        for (name, more) in [
+            ("evaluate", ["--data", path(&data), "--adopt-f1-threshold", path(&new)].as_slice()),
+            ("threshold", &["--data", path(&data), "--f1", "--out", path(&new)]),
+            ("extend", &["--data", path(&data), "--out", path(&new)]),
+        ] {
+            let saved = run(name, &[given.as_slice(), more].concat());
+            assert!(saved.status.success(), "{name}: {}", text(&saved.stderr));
+            // The weights have 1.1 MB, all else little.
+            assert!(size(&new).abs_diff(size(&model)) < 300_000, "{name}: {} and {}", size(&new), size(&model));
+        }
+        for (wrong, told) in [(others, "but the model was fitted with"), ("none.safetensors", "none.safetensors")] {
+            let refused = run("inspect", &["--model", path(&model), "--weights", wrong, path(&good)]);
+            assert_eq!(refused.status.code(), Some(1), "{wrong}");
+            assert!(text(&refused.stderr).contains(told), "{}", text(&refused.stderr));
+        }
+        if !options.is_empty() {
+            fs::copy(&model, &referring).expect("a copy");
+        }
+    }
+    assert!(size(&model) > size(&referring) + 500_000);
+    let both = ["--merge", path(&referring), "--calibration", path(&good), "--out", path(&new)];
+    let merged = run("extend", &[given.as_slice(), &both].concat());
+    assert!(merged.status.success(), "{}", text(&merged.stderr));
+}
+
+#[test]
+fn options_of_what_does_not_learn_are_refused() {
+    for options in [
+        ["--turns", "4", "--method", "patchcore"],
+        ["--turns", "4", "--branches", "distill"],
+        ["--epochs", "2", "--preset", "fast"],
+        ["--epochs", "2", "--method", "padim"],
+    ] {
+        let refused = run("train", &[["--data", "none", "--out", "none.masf"].as_slice(), &options].concat());
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains(options[0]) && said.contains("leave it out"), "{said}");
+    }
+}
+
+#[test]
 fn the_ablation_measures_its_rows_once() {
     let fixture = Fixture::new();
     let (all, out, config) = (fixture.path(""), fixture.path("ablation"), fixture.path("quick.toml"));
@@ -342,6 +415,36 @@ fn ctrl_c_leaves_no_half_written_file() {
         .filter(|name| name.starts_with(".masf-"))
         .collect();
     assert!(left.is_empty(), "temporary files were left: {left:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_what_was_inspected() {
+    use std::io::{BufRead, BufReader};
+    const COUNT: usize = 200;
+    let fixture = Fixture::new();
+    assert!(fixture.train(&[]).status.success());
+    let (model, many, json) = (fixture.path("model.masf"), fixture.path("many"), fixture.path("found.json"));
+    fs::create_dir(&many).expect("a folder");
+    for number in 0..COUNT {
+        fs::copy(fixture.path("data/test/good/000.png"), many.join(format!("{number:03}.png"))).expect("a copy");
+    }
+    let mut child = example("inspect")
+        .args(["--model", path(&model), "--json", path(&json), "--threads", "1", path(&many)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the example runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    lines.next().expect("a line").expect("text");
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    let printed = 1 + lines.count();
+    let status = child.wait().expect("the example ends");
+    let found: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
+    assert_eq!(found["images"].as_array().map(Vec::len), Some(printed));
+    // Should it finish first, all are there.
+    assert_eq!(status.code(), Some(if printed < COUNT { 130 } else { 0 }));
+    assert_eq!(found["complete"], Value::Bool(printed == COUNT));
 }
 
 /// The embedded backbone teaches a student of its own kind for a few steps.

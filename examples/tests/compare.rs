@@ -71,4 +71,16 @@ fn a_method_that_cannot_be_measured_does_not_stop_the_others() {
     assert_eq!(found.status.code(), Some(1));
     assert!(text(&found.stderr).contains("error: padim: ") && text(&found.stderr).contains("memory_budget"));
     assert_eq!(text(&found.stdout).lines().count(), 3, "{}", text(&found.stdout));
+
+    // Where nothing is measured, the page of before stays.
+    let (before, missing) = (std::fs::read(&page).expect("a page"), path("none.safetensors"));
+    let common = ["--data", &data, "--config", &small, "--html", &page];
+    for (more, told) in
+        [(["--weights", &missing], "none.safetensors"), (["--methods", "padim"], "no method could be measured")]
+    {
+        let found = compare(&[&common[..], &more].concat());
+        assert_eq!(found.status.code(), Some(1));
+        assert!(text(&found.stderr).contains(told) && found.stdout.is_empty(), "{}", text(&found.stderr));
+        assert!(std::fs::read(&page).expect("a page") == before);
+    }
 }

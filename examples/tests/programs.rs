@@ -63,6 +63,8 @@ fn a_watched_folder_gives_a_line_for_every_whole_image() {
     fs::create_dir(&incoming).expect("a folder");
     let good = fs::read(test_image(folder.path(), "good")).expect("an image");
     fs::write(incoming.join("old.png"), &good).expect("a file");
+    // No heat map takes the place of a folder.
+    fs::create_dir_all(folder.path().join("maps/blocked.png.png")).expect("a folder");
     let mut command = example("watch", folder.path());
     command.args(["--interval", "0.05", "--patience", "1.5", "--out", "lines.jsonl", "--heatmaps", "maps", "incoming"]);
     let mut watch = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the example runs"));
@@ -83,6 +85,7 @@ fn a_watched_folder_gives_a_line_for_every_whole_image() {
     let line = next();
     assert!(line["path"].as_str().is_some_and(|path| path.ends_with("slow.png")), "{line}");
     assert!(line["is_anomalous"].is_boolean() && line["error"].is_null(), "{line}");
+    assert!(line["heatmap_error"].is_null(), "{line}");
     image::open(folder.path().join("maps/slow.png.png")).expect("a heat map");
 
     // One that stays broken is reported, and inspected when it changes.
@@ -93,6 +96,12 @@ fn a_watched_folder_gives_a_line_for_every_whole_image() {
     fs::write(incoming.join("broken.png"), &good).expect("a file");
     assert!(next()["is_anomalous"].is_boolean());
 
+    // One whose heat map cannot be written has its verdict.
+    fs::write(incoming.join("blocked.png"), &good).expect("a file");
+    let line = next();
+    assert!(line["is_anomalous"].is_boolean(), "{line}");
+    assert!(line["heatmap_error"].as_str().is_some_and(|error| error.contains("blocked.png.png")), "{line}");
+
     #[cfg(unix)]
     {
         Command::new("kill").args(["-INT", &watch.0.id().to_string()]).status().expect("kill runs");
@@ -100,7 +109,7 @@ fn a_watched_folder_gives_a_line_for_every_whole_image() {
     }
     drop(watch);
     let written = fs::read_to_string(folder.path().join("lines.jsonl")).expect("lines");
-    assert_eq!(written.lines().count(), 3, "{written}");
+    assert_eq!(written.lines().count(), 4, "{written}");
     let mut rest = String::new();
     errors.read_to_string(&mut rest).expect("text");
     assert!(!rest.contains("error"), "{rest}");
@@ -121,6 +130,8 @@ fn a_threshold_is_chosen_without_fitting_again() {
     assert!(old.threshold_for(0.0).is_err());
     let both = example("threshold", folder.path()).args(["--rate", "0.2", "--f1"]).output().expect("it runs");
     assert_eq!(both.status.code(), Some(2));
+    let nowhere = example("threshold", folder.path()).arg("--f1").output().expect("it runs");
+    assert!(nowhere.status.code() == Some(2) && text(&nowhere.stderr).contains("--out"));
     // Before any image is inspected.
     let refused =
         example("threshold", folder.path()).args(["--rate", "2", "--data", "none"]).output().expect("it runs");
@@ -160,6 +171,10 @@ fn spectra_are_drawn_without_an_image() {
     let missing = example("spectral", folder.path()).args(["out", "none.png"]).output().expect("it runs");
     assert_eq!(missing.status.code(), Some(1));
     assert_eq!(text(&missing.stderr).lines().count(), 1, "{}", text(&missing.stderr));
+    // A JPEG file is read, and too small.
+    let small = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/data_images/jpeg_420.jpg");
+    let small = example("spectral", folder.path()).args(["out", small]).output().expect("it runs");
+    assert!(text(&small.stderr).contains("20 x 14 pixels are too few"), "{}", text(&small.stderr));
 }
 
 #[test]

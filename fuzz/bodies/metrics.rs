@@ -3,13 +3,14 @@
 use masf_metrics::ndarray::Array2;
 use masf_metrics::{PixelEvaluator, Ranking};
 
-/// Takes 5 bytes for a score and its label, and the first byte for the width of a map.
-pub(crate) fn run(data: &[u8]) {
-    let Some((width, rest)) = data.split_first() else { return };
+/// Takes 5 bytes for a score and its label, and the first byte for the width of a map. Whether there are metrics of both.
+pub(crate) fn run(data: &[u8]) -> bool {
+    let Some((width, rest)) = data.split_first() else { return false };
     let (scores, labels): (Vec<f32>, Vec<bool>) =
         rest.chunks_exact(5).map(|b| (f32::from_le_bytes([b[0], b[1], b[2], b[3]]), b[4] & 1 == 1)).unzip();
     let unit = |value: f64| assert!((0.0..=1.0).contains(&value), "{value}");
-    if let Ok(ranking) = Ranking::new(&scores, &labels) {
+    let ranking = Ranking::new(&scores, &labels);
+    if let Ok(ranking) = &ranking {
         unit(ranking.auroc());
         unit(ranking.average_precision());
         unit(ranking.f1_max().f1);
@@ -24,7 +25,8 @@ pub(crate) fn run(data: &[u8]) {
     let mut evaluator = PixelEvaluator::new();
     let _ = evaluator.add(map.view(), Some(mask.view()));
     let _ = evaluator.add(map.view(), None);
-    if let Ok(ranking) = evaluator.finish() {
+    let pixels = evaluator.finish();
+    if let Ok(ranking) = &pixels {
         unit(ranking.auroc());
         unit(ranking.average_precision());
         for limit in [0.05, 0.3, 1.0] {
@@ -32,4 +34,5 @@ pub(crate) fn run(data: &[u8]) {
         }
         assert!(ranking.pro_curve(Some(9)).len() <= 11);
     }
+    ranking.is_ok() && pixels.is_ok()
 }

@@ -8,23 +8,25 @@ use masf::core::artifact::{ModelFile, ReadOptions};
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
-/// Reads the bytes as they are, and with a checksum that is right.
-pub(crate) fn run(data: &[u8]) {
-    read(data);
+/// Reads the bytes as they are, and with a checksum that is right. Whether they are a model as they are.
+pub(crate) fn run(data: &[u8]) -> bool {
+    let accepted = read(data);
     if let Some(repaired) = repaired(data) {
         read(&repaired);
     }
+    accepted
 }
 
-fn read(bytes: &[u8]) {
+fn read(bytes: &[u8]) -> bool {
     let options = ReadOptions { max_bytes: 1 << 24, ..ReadOptions::default() };
     let detector = ModelFile::from_bytes(bytes, options).and_then(|file| Detector::read(&file.root()?));
-    if let Ok(detector) = detector
+    if let Ok(detector) = &detector
         && detector.preprocess().size().pixels() <= 1 << 14
         && let Ok(found) = detector.inspect(image::RgbImage::from_pixel(24, 20, image::Rgb([90, 120, 150])))
     {
         assert!(found.image_score.is_finite() && found.anomaly_map.iter().all(|value| value.is_finite()));
     }
+    detector.is_ok()
 }
 
 fn repaired(data: &[u8]) -> Option<Vec<u8>> {

@@ -2,12 +2,13 @@
 
 use masf::backbone::{Backbone, Weights};
 
-/// Reads the bytes as weights of the smallest network.
-pub(crate) fn run(data: &[u8]) {
-    if let Ok(weights) = Weights::from_bytes(data, "input")
-        && let Ok(builder) = Backbone::builder("masf-nano")
+/// Reads the bytes as weights of the smallest network. Whether they are weights, be it of another one.
+pub(crate) fn run(data: &[u8]) -> bool {
+    let Ok(weights) = Weights::from_bytes(data, "input") else { return false };
+    if let Ok(builder) = Backbone::builder("masf-nano")
         && let Err(error) = builder.strides(&[8, 16]).build(weights)
     {
         assert!(error.to_string().len() < 20_000, "a message without end");
     }
+    true
 }

@@ -2,7 +2,8 @@
 //!
 //! Levels at strides 8 and 16, averaged over 3 x 3 positions and laid on the grid of the finer one, without any scaling of
 //! channels; a greedy coreset of the sampled patches, chosen in a random projection; the Euclidean distance to the nearest
-//! prototype. The image score is the largest value of the map, or the paper's re-weighted one (equation 7).
+//! prototype, as a [shortlist](masf_memory::Search::Shortlist) finds it among descriptors of more than 256 dimensions. The image score is the
+//! largest value of the map, or the paper's re-weighted one (equation 7).
 
 use masf_core::{
     Artifact, ArtifactReader, ArtifactWriter, CrossFit, FeaturePyramid, Fit, Progress, PyramidSource, Scorer, Scores,

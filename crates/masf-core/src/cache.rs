@@ -14,7 +14,7 @@ use crate::{Error, FeatureLevel, FeaturePyramid, LevelSpec, PyramidSource, Resul
 pub struct FeatureCacheBuilder {
     budget: usize,
     layout: Option<Layout>,
-    memory: Vec<f32>,
+    memory: Vec<Box<[f32]>>,
     spill: Option<File>,
     length: usize,
 }
@@ -60,14 +60,8 @@ impl FeatureCacheBuilder {
         }
         for index in 0..pyramid.batch_size() {
             let item = flatten(&pyramid.image(index)?)?;
-            if self.spill.is_none() && (self.memory.len() + item.len()) * size_of::<f32>() <= self.budget {
-                if self.memory.capacity() < self.memory.len() + item.len() {
-                    // Growing by doubling would overshoot the budget.
-                    let limit = self.budget / size_of::<f32>();
-                    let wanted = (self.memory.len() * 3 / 2).max(self.memory.len() + item.len()).min(limit);
-                    self.memory.reserve_exact(wanted - self.memory.len());
-                }
-                self.memory.extend_from_slice(&item);
+            if self.spill.is_none() && (self.memory.len() + 1) * item.len() * size_of::<f32>() <= self.budget {
+                self.memory.push(item.into_boxed_slice());
             } else {
                 self.spill(&item)?;
             }
@@ -77,15 +71,14 @@ impl FeatureCacheBuilder {
     }
 
     fn spill(&mut self, item: &[f32]) -> Result<()> {
-        let path = std::env::temp_dir();
         if self.spill.is_none() {
-            self.spill = Some(tempfile::tempfile().map_err(|source| Error::io(&path, source))?);
+            self.spill = Some(tempfile::tempfile().map_err(not_kept)?);
         }
         let Some(file) = &mut self.spill else {
             return Ok(());
         };
         let bytes: Vec<u8> = item.iter().flat_map(|value| value.to_le_bytes()).collect();
-        file.write_all(&bytes).map_err(|source| Error::io(&path, source))
+        file.write_all(&bytes).map_err(not_kept)
     }
 
     /// The finished cache.
@@ -100,10 +93,17 @@ impl FeatureCacheBuilder {
     }
 }
 
+/// The error of the temporary file, with what to do.
+fn not_kept(source: std::io::Error) -> Error {
+    let advice =
+        "features beyond memory_budget are kept here; raise memory_budget, or set TMPDIR to a folder with room";
+    Error::io(std::env::temp_dir(), std::io::Error::new(source.kind(), format!("{source}; {advice}")))
+}
+
 /// Extracted features of many images, on the CPU; the spill file has no name and vanishes with the cache.
 pub struct FeatureCache {
     layout: Layout,
-    memory: Vec<f32>,
+    memory: Vec<Box<[f32]>>,
     spill: Option<Mutex<File>>,
     length: usize,
 }
@@ -111,23 +111,21 @@ pub struct FeatureCache {
 impl FeatureCache {
     /// The number of images that are in the temporary file rather than in memory.
     pub fn spilled(&self) -> usize {
-        self.length - self.memory.len() / self.layout.item_len().max(1)
+        self.length - self.memory.len()
     }
 
     /// Copies one item into `target`.
     fn read(&self, index: usize, target: &mut Vec<f32>) -> Result<()> {
-        let len = self.layout.item_len();
-        let in_memory = self.memory.len() / len;
-        if index < in_memory {
-            target.extend_from_slice(&self.memory[index * len..(index + 1) * len]);
+        if let Some(item) = self.memory.get(index) {
+            target.extend_from_slice(item);
             return Ok(());
         }
         let Some(spill) = self.spill.as_ref().filter(|_| index < self.length) else {
             return Err(Error::argument("index", index, format!("less than the {} images of the cache", self.length)));
         };
-        let mut bytes = vec![0; len * size_of::<f32>()];
+        let mut bytes = vec![0; self.layout.item_len() * size_of::<f32>()];
         let mut file = spill.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let offset = (index - in_memory) as u64 * bytes.len() as u64;
+        let offset = (index - self.memory.len()) as u64 * bytes.len() as u64;
         file.seek(SeekFrom::Start(offset))
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(|source| Error::io(std::env::temp_dir(), source))?;
@@ -174,7 +172,7 @@ impl PyramidSource for FeatureCache {
 
 /// All levels of a pyramid of one image, channels last, one after another.
 fn flatten(pyramid: &FeaturePyramid) -> Result<Vec<f32>> {
-    let mut values = Vec::new();
+    let mut values = Vec::with_capacity(pyramid.levels().iter().map(|level| level.map.elem_count()).sum());
     for level in pyramid.levels() {
         let map = level.map.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         values.extend(map.flatten_all()?.to_vec1::<f32>()?);
@@ -214,6 +212,19 @@ mod tests {
             assert_eq!(values(&cache.batch(&[3])?)?, values(&pyramid(1000.0, 3, 2)?.image(1)?)?);
             assert!(cache.batch(&[5]).is_err());
             assert!(cache.batch(&[]).is_err());
+        }
+        Ok(())
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_said_with_what_to_do() -> Result<()> {
+        let full = File::options().write(true).open("/dev/full").map_err(|source| Error::io("/dev/full", source))?;
+        let mut builder = FeatureCacheBuilder { spill: Some(full), ..FeatureCacheBuilder::new(0) };
+        let error = builder.push(&pyramid(0.0, 1, 2)?).unwrap_err().to_string();
+        let temporary = std::env::temp_dir();
+        for part in [&*temporary.to_string_lossy(), "No space left", "memory_budget", "TMPDIR"] {
+            assert!(error.contains(part), "{error}");
         }
         Ok(())
     }

@@ -8,6 +8,19 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::Result;
 
+/// What each output position of bilinear resizing reads, in order: two input positions, the same one twice at a border, and their weights,
+/// which add up to 1. Nothing if a length is zero.
+pub fn bilinear_weights(input: usize, output: usize) -> impl Iterator<Item = [(usize, f32); 2]> {
+    let scale = input as f64 / output as f64;
+    let (last, count) = (input.saturating_sub(1), if input == 0 { 0 } else { output });
+    (0..count).map(move |index| {
+        let position = ((index as f64 + 0.5) * scale - 0.5).clamp(0.0, last as f64);
+        let left = position.floor() as usize;
+        let fraction = (position - left as f64) as f32;
+        [(left, 1.0 - fraction), ((left + 1).min(last), fraction)]
+    })
+}
+
 /// The interpolation matrix `[output, input]`: each row holds the at most two weights of an output position.
 ///
 /// # Errors
@@ -17,21 +30,17 @@ pub fn bilinear_matrix(input: usize, output: usize, device: &Device) -> Result<T
         return Err(crate::Error::argument("length", format!("{input} -> {output}"), "positive lengths"));
     }
     let mut weights = vec![0f32; input * output];
-    let scale = input as f64 / output as f64;
-    for (i, row) in weights.chunks_exact_mut(input).enumerate() {
-        let position = ((i as f64 + 0.5) * scale - 0.5).clamp(0.0, (input - 1) as f64);
-        let left = position.floor() as usize;
-        let right = (left + 1).min(input - 1);
-        let fraction = (position - left as f64) as f32;
-        row[left] += 1.0 - fraction;
-        row[right] += fraction;
+    for (row, reads) in weights.chunks_exact_mut(input).zip(bilinear_weights(input, output)) {
+        for (position, weight) in reads {
+            row[position] += weight;
+        }
     }
     Ok(Tensor::from_vec(weights, (output, input), device)?)
 }
 
 /// Resizes the last two axes of `maps` `[.., h, w]` to `size` `(height, width)`; differentiable.
 ///
-/// The result is `f32` and contiguous. Equal sizes return the input as it is.
+/// The result is `f32` and contiguous. Equal sizes return the values as they are.
 ///
 /// # Errors
 /// A tensor of fewer than two axes or an empty one.
@@ -40,10 +49,10 @@ pub fn bilinear(maps: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     let [.., h, w] = dims[..] else {
         return Err(crate::Error::argument("map", format!("{dims:?}"), "at least two axes [.., h, w]"));
     };
-    if (h, w) == size {
-        return Ok(maps.contiguous()?);
-    }
     let maps = maps.to_dtype(DType::F32)?.contiguous()?;
+    if (h, w) == size {
+        return Ok(maps);
+    }
     let count = maps.elem_count() / (h * w).max(1);
     let rows = bilinear_matrix(h, size.0, maps.device())?;
     let columns = bilinear_matrix(w, size.1, maps.device())?.t()?.contiguous()?;
@@ -70,6 +79,27 @@ mod tests {
             assert!((a - b).abs() < 1e-6, "{resized:?}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn the_result_is_f32_for_any_sizes() -> Result<()> {
+        let maps = Tensor::arange(0f32, 6f32, &Device::Cpu)?.reshape((2, 3))?.to_dtype(DType::F16)?;
+        for size in [(2, 3), (4, 4)] {
+            assert_eq!(bilinear(&maps, size)?.dtype(), DType::F32);
+        }
+        assert_eq!(bilinear(&maps, (2, 3))?.to_vec2::<f32>()?, [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]);
+        Ok(())
+    }
+
+    #[test]
+    fn weights_add_up_and_stay_inside() {
+        for (input, output) in [(1, 5), (5, 1), (3, 7), (7, 3), (4, 4)] {
+            assert_eq!(bilinear_weights(input, output).count(), output);
+            for [(left, a), (right, b)] in bilinear_weights(input, output) {
+                assert!(left <= right && right < input && (0.0..=1.0).contains(&b) && a + b == 1.0);
+            }
+        }
+        assert_eq!(bilinear_weights(0, 3).count() + bilinear_weights(3, 0).count(), 0);
     }
 
     #[test]

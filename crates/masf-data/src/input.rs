@@ -1,12 +1,11 @@
 //! Images as callers have them.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, RgbImage, RgbaImage};
 
-use crate::decode::{Limits, decode_image, read_file};
+use crate::decode::{Limits, decode_image};
 use crate::error::{DataError, Result};
 use crate::{Preprocess, Size};
 use candle_core::{DType, Device, Tensor};
@@ -153,15 +152,6 @@ impl ImageInput {
             Self::Image(_) => "image in memory".into(),
             Self::Encoded { name, .. } => name.clone(),
         }
-    }
-
-    /// The content of the file, if it is one: read apart from decoding, so that it can be hashed.
-    pub(crate) fn bytes(&self, limits: &Limits) -> Result<Option<Cow<'_, [u8]>>> {
-        Ok(match self {
-            Self::Path(path) => Some(read_file(path, limits)?.into()),
-            Self::Image(_) => None,
-            Self::Encoded { bytes, .. } => Some(Cow::Borrowed(bytes)),
-        })
     }
 
     /// The upright image.

@@ -11,10 +11,9 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use candle_core::Tensor;
 use masf_core::Progress;
-use sha2::{Digest, Sha256};
 
 use crate::error::{DataError, ImageProblem, Result};
-use crate::{ImageInput, Limits, Mask, Preprocess, Sample, Size, decode_image};
+use crate::{ImageInput, Limits, Mask, Preprocess, Sample, Size};
 
 /// One image to load, and its mask, if any.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,8 +66,6 @@ pub struct Loaded {
     pub mask: Option<Mask>,
     /// The size of the upright image before preprocessing.
     pub size: Size,
-    /// SHA-256 of the file; `None` for an image from memory.
-    pub digest: Option<[u8; 32]>,
 }
 
 /// An image that could not be loaded.
@@ -111,7 +108,8 @@ pub struct Batch {
 /// ```
 pub struct Loader<'a> {
     items: std::iter::Enumerate<std::vec::IntoIter<LoadItem>>,
-    window: VecDeque<(usize, Receiver<Result<Loaded>>)>,
+    /// Position and name of each item in flight, and where its result arrives.
+    window: VecDeque<(usize, String, Receiver<Result<Loaded>>)>,
     task: Arc<Task>,
     in_flight: usize,
     progress: &'a dyn Progress,
@@ -183,6 +181,7 @@ impl<'a> Loader<'a> {
     fn fill_window(&mut self) {
         while self.window.len() < self.in_flight {
             let Some((index, item)) = self.items.next() else { return };
+            let name = item.image.name();
             let (sender, receiver) = sync_channel(1);
             let task = Arc::clone(&self.task);
             rayon::spawn_fifo(move || {
@@ -195,7 +194,7 @@ impl<'a> Loader<'a> {
                     let _ = sender.send(result);
                 }
             });
-            self.window.push_back((index, receiver));
+            self.window.push_back((index, name, receiver));
         }
     }
 }
@@ -206,15 +205,15 @@ impl Iterator for Loader<'_> {
     /// The next image. After cancellation one [`DataError::Cancelled`], then the end.
     fn next(&mut self) -> Option<Self::Item> {
         if self.remaining() > 0 && self.progress.is_cancelled() {
-            let index = self.window.front().map_or_else(|| 0, |(index, _)| *index);
+            let index = self.window.front().map_or_else(|| 0, |(index, ..)| *index);
             self.task.abandoned.store(true, Ordering::Relaxed);
             self.items = Vec::new().into_iter().enumerate();
             self.window.clear();
             return Some(Err(Failed { index, error: DataError::Cancelled }));
         }
         self.fill_window();
-        let (index, receiver) = self.window.pop_front()?;
-        Some(wait(&receiver).map_err(|error| Failed { index, error }))
+        let (index, name, receiver) = self.window.pop_front()?;
+        Some(wait(&name, &receiver).map_err(|error| Failed { index, error }))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -231,13 +230,11 @@ impl Drop for Loader<'_> {
 impl Task {
     fn load(&self, index: usize, item: &LoadItem) -> Result<Loaded> {
         let LoadItem { image: input, mask } = item;
-        let bytes = input.bytes(&self.limits)?;
-        let digest = bytes.as_ref().map(|bytes| Sha256::digest(bytes).into());
         let decoded;
-        let image = match (&bytes, input) {
-            (_, ImageInput::Image(image)) => image,
-            (bytes, _) => {
-                decoded = decode_image(input.name(), bytes.as_deref().unwrap_or_default(), &self.limits)?;
+        let image = match input {
+            ImageInput::Image(image) => image,
+            _ => {
+                decoded = input.decode(&self.limits)?;
                 &decoded
             }
         };
@@ -255,16 +252,13 @@ impl Task {
             }
             None => None,
         };
-        Ok(Loaded { index, tensor, mask, size, digest })
+        Ok(Loaded { index, tensor, mask, size })
     }
 }
 
 /// Waits for a result. A thread of the pool works on other tasks meanwhile: it might have to do this one itself.
-fn wait(receiver: &Receiver<Result<Loaded>>) -> Result<Loaded> {
-    let lost = || DataError::Io {
-        path: "image loader".into(),
-        source: std::io::Error::other("a worker thread ended before its image was done"),
-    };
+fn wait(name: &str, receiver: &Receiver<Result<Loaded>>) -> Result<Loaded> {
+    let lost = || DataError::io(name, std::io::Error::other("loading it ended in a panic"));
     if rayon::current_thread_index().is_none() {
         return receiver.recv().unwrap_or_else(|_| Err(lost()));
     }
@@ -277,6 +271,24 @@ fn wait(receiver: &Receiver<Result<Loaded>>) -> Result<Loaded> {
                     std::thread::yield_now();
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_loading_names_the_image() {
+        let lost = || {
+            let (sender, receiver) = sync_channel(1);
+            drop(sender);
+            wait("part.png", &receiver)
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        for result in [lost(), pool.install(lost)] {
+            assert_eq!(result.unwrap_err().to_string(), "part.png: loading it ended in a panic");
         }
     }
 }

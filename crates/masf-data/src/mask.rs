@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::decode::{Limits, read_image, to_luma8};
+use crate::decode::{Limits, read_image, to_luma8, to_rgb8};
 use crate::error::{DataError, ImageProblem, Result};
 use crate::{Geometry, Size};
 
@@ -32,16 +32,24 @@ impl Mask {
     /// Reads a mask of any supported format. A pixel above 127 (of 255; the largest of R, G and B) is defective.
     ///
     /// # Errors
-    /// As [`read_image`]; and for a mask with values above 0 but none above 127 (such as 0 and 1), which by the rule
-    /// would have no defect.
+    /// As [`read_image`]; and for a mask with values above 0 but none above 127 (such as 0 and 1, in 16 bits, too), which by
+    /// the rule would have no defect.
     pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         let path = path.as_ref();
         let image = read_image(path, limits)?;
         let problem = |problem| DataError::Image { image: path.display().to_string(), problem };
         let grey = to_luma8(&image).map_err(problem)?;
-        if let Some(largest @ 1..=127) = grey.as_raw().iter().max() {
+        let largest = match grey.as_raw().iter().max() {
+            Some(largest @ 1..=127) => Some(largest.to_string()),
+            // 16-bit labels such as 1 scale to 0. As one bit they are 255, or refused.
+            Some(0) if !to_rgb8(&image, 1).is_ok_and(|rgb| rgb.as_raw().iter().all(|value| *value == 0)) => {
+                Some("less than 1".into())
+            }
+            _ => None,
+        };
+        if let Some(largest) = largest {
             return Err(problem(ImageProblem::Values(format!(
-                "a mask whose values go up to {largest} only; a defective pixel must be above 127 of 255"
+                "a mask whose largest value is {largest} of 255; a defective pixel must be above 127"
             ))));
         }
         Self::new(Size::of(&image), grey.as_raw().iter().map(|value| *value > 127).collect())

@@ -13,6 +13,8 @@ use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 use fast_image_resize as fir;
+use fir::images::{TypedImage, TypedImageRef};
+use fir::pixels::{U8, U8x3};
 use image::{DynamicImage, GrayImage, RgbImage};
 use masf_core::Normalisation;
 use serde::{Deserialize, Serialize};
@@ -24,7 +26,7 @@ use crate::{Geometry, Mask, Resize, Size};
 /// The largest side of an output, and of the size that an image is resized to.
 const MAX_SIDE: u32 = 16_384;
 
-/// The most pixels that a resized image may have before the crop, where the aspect ratio decides.
+/// The most pixels that a resized image may have before the crop.
 const MAX_RESIZED_PIXELS: u64 = 1 << 27;
 
 /// The filter of the resize. There is one; the name stands in the model file.
@@ -72,7 +74,8 @@ impl Preprocess {
     /// Resizes to `size`, whatever the aspect ratio of the image, and normalises.
     ///
     /// # Errors
-    /// [`DataError::Argument`] for a side of 0 or above 16,384, or a normalisation that is not finite or divides by 0.
+    /// [`DataError::Argument`] for a side of 0 or above 16,384, more than 2^27 pixels, or a normalisation that is not finite or divides
+    /// by 0.
     pub fn new(size: Size, normalisation: Normalisation) -> Result<Self> {
         Fields {
             size,
@@ -87,7 +90,8 @@ impl Preprocess {
     /// Resizes by `resize` first and keeps the centre, of the size given to [`new`](Self::new).
     ///
     /// # Errors
-    /// [`DataError::Argument`] if an image could come out smaller than the crop, or is resized beyond 16,384.
+    /// [`DataError::Argument`] if an image could come out smaller than the crop, or is resized beyond 16,384 or 2^27
+    /// pixels.
     pub fn with_crop_from(self, resize: Resize) -> Result<Self> {
         Fields { resize, ..self.fields }.try_into()
     }
@@ -95,7 +99,7 @@ impl Preprocess {
     /// The same at twice the height and the width: what images that are yet to be [turned](crate::turn) keep their sharpness with.
     ///
     /// # Errors
-    /// [`DataError::Argument`] where that is beyond 16,384.
+    /// [`DataError::Argument`] where that is beyond 16,384 or 2^27 pixels.
     pub fn doubled(self) -> Result<Self> {
         let twice = |size: Size| Size::new(2 * size.height, 2 * size.width);
         let resize = match self.fields.resize {
@@ -162,7 +166,7 @@ impl Preprocess {
         let resized = match image {
             // One channel to resize, not three equal ones.
             DynamicImage::ImageLuma8(grey) if Size::of(image) != geometry.resized => {
-                let grey = resize_bilinear(grey.as_raw(), Size::of(image), geometry.resized, fir::PixelType::U8)?;
+                let grey = resize_bilinear::<U8>(grey.as_raw(), Size::of(image), geometry.resized)?;
                 let grey = GrayImage::from_raw(geometry.resized.width, geometry.resized.height, grey);
                 let grey = DynamicImage::ImageLuma8(grey.ok_or_else(too_small)?);
                 Cow::Owned(to_rgb8(&grey, self.fields.significant_bits).map_err(in_memory)?.into_owned())
@@ -250,6 +254,13 @@ impl TryFrom<Fields> for Preprocess {
                 format!("no side shorter than the crop, {size}, or above {MAX_SIDE}"),
             ));
         }
+        let largest = match resize {
+            Resize::Exact(resized) => resized,
+            Resize::ShorterSide(_) => size,
+        };
+        if largest.pixels() > MAX_RESIZED_PIXELS {
+            return Err(DataError::argument("image size", largest, "at most 2^27 pixels"));
+        }
         if !(8..=16).contains(&significant_bits) {
             return Err(DataError::argument("significant_bits", significant_bits, "8 to 16"));
         }
@@ -282,18 +293,19 @@ fn resize_rgb(image: Cow<'_, RgbImage>, size: Size) -> Result<Cow<'_, RgbImage>>
     if own == size {
         return Ok(image);
     }
-    let resized = resize_bilinear(image.as_raw(), own, size, fir::PixelType::U8x3)?;
+    let resized = resize_bilinear::<U8x3>(image.as_raw(), own, size)?;
     RgbImage::from_raw(size.width, size.height, resized).map(Cow::Owned).ok_or_else(too_small)
 }
 
-/// Antialiased bilinear resize.
-fn resize_bilinear(pixels: &[u8], from: Size, to: Size, kind: fir::PixelType) -> Result<Vec<u8>> {
-    let source = fir::images::ImageRef::new(from.width, from.height, pixels, kind)
-        .map_err(|error| not_resized(error.to_string()))?;
-    let mut target = fir::images::Image::new(to.width, to.height, kind);
+/// Antialiased bilinear resize. The kind of pixel is a type: by value, the code of all kinds would be compiled.
+fn resize_bilinear<P: fir::PixelTrait>(pixels: &[u8], from: Size, to: Size) -> Result<Vec<u8>> {
+    let unfit = |error: fir::ImageBufferError| not_resized(error.to_string());
+    let source = TypedImageRef::<P>::from_buffer(from.width, from.height, pixels).map_err(unfit)?;
+    let mut resized = vec![0; to.pixels() as usize * size_of::<P>()];
+    let mut target = TypedImage::<P>::from_buffer(to.width, to.height, &mut resized).map_err(unfit)?;
     let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear));
-    fir::Resizer::new().resize(&source, &mut target, &options).map_err(|error| not_resized(error.to_string()))?;
-    Ok(target.into_vec())
+    fir::Resizer::new().resize_typed(&source, &mut target, &options).map_err(|error| not_resized(error.to_string()))?;
+    Ok(resized)
 }
 
 fn too_small() -> DataError {
@@ -370,6 +382,11 @@ mod tests {
         let new = Preprocess::new;
         assert!(new(Size::new(0, 4), Normalisation::IMAGENET).is_err());
         assert!(new(Size::new(4, 20_000), Normalisation::IMAGENET).is_err());
+        assert!(new(Size::new(8_192, 16_384), Normalisation::IMAGENET).is_ok());
+        let error = new(Size::new(8_193, 16_384), Normalisation::IMAGENET).unwrap_err().to_string();
+        assert!(error.contains("8193x16384") && error.contains("2^27"), "{error}");
+        assert!(stretch(4, 4).with_crop_from(Resize::Exact(Size::square(16_384))).is_err());
+        assert!(stretch(8_192, 8_192).doubled().is_err());
         let broken = Normalisation { mean: [0.0; 3], std: [1.0, 0.0, 1.0] };
         assert!(new(Size::square(4), broken).is_err());
         let broken = Normalisation { mean: [f32::NAN; 3], std: [1.0; 3] };

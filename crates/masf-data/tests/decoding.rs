@@ -95,6 +95,53 @@ fn refuses_kinds_without_a_rule() {
 }
 
 #[test]
+fn refuses_jpeg_in_tiff_in_any_type_and_byte_order() {
+    // A picture of one pixel: tag, type, count and value of each entry.
+    let tiff = |big_endian: bool, (kind, value): (u16, [u8; 4])| {
+        let short = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+        let long = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+        let entries = [
+            (256, 4, long(1)),
+            (257, 4, long(1)),
+            (258, 4, long(8)),
+            (259, kind, value),
+            (262, 4, long(1)),
+            (273, 4, long(8)),
+            (278, 4, long(1)),
+            (279, 4, long(1)),
+        ];
+        let mut bytes = if big_endian { b"MM\0*".to_vec() } else { b"II*\0".to_vec() };
+        bytes.extend(long(12));
+        bytes.extend([99, 0, 0, 0]);
+        bytes.extend(short(entries.len() as u16));
+        for (tag, kind, value) in entries {
+            bytes.extend([&short(tag)[..], &short(kind), &long(1), &value].concat());
+        }
+        bytes.extend([0; 4]);
+        bytes
+    };
+    for big_endian in [false, true] {
+        for compression in [1_u8, 6, 7] {
+            let (byte, short, long) = if big_endian {
+                ([compression, 0, 0, 0], [0, compression, 0, 0], [0, 0, 0, compression])
+            } else {
+                ([compression, 0, 0, 0], [compression, 0, 0, 0], [compression, 0, 0, 0])
+            };
+            // Byte, undefined (which the decoder reads as a byte), short and long.
+            for (kind, value) in [(1, byte), (7, byte), (3, short), (4, long)] {
+                let name = format!("{compression} of type {kind}, big-endian {big_endian}");
+                match decode_image(name.as_str(), &tiff(big_endian, (kind, value)), &Limits::default()) {
+                    Ok(image) => assert!(compression == 1 && rgb(&image).into_raw() == [99; 3], "{name}"),
+                    Err(error) => {
+                        assert!(compression != 1 && error.to_string().contains("JPEG compression"), "{error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_content_decides_not_the_name() {
     let folder_of_lies = tempfile::tempdir().unwrap();
     let lie = folder_of_lies.path().join("photo.bmp");
@@ -187,6 +234,11 @@ fn every_limit_holds() {
     }
     let rgb = std::fs::read(folder().join("png_rgb.png")).unwrap();
     assert!(decode_image("rgb", &rgb, &Limits { max_alloc: 839, ..none }).is_err());
+    // Decoding TIFF holds the pixels twice.
+    let rgb = std::fs::read(folder().join("tiff_rgb.tif")).unwrap();
+    decode_image("tiff", &rgb, &Limits { max_alloc: 1680, ..none }).unwrap();
+    let error = decode_image("tiff", &rgb, &Limits { max_alloc: 1679, ..none }).unwrap_err();
+    assert!(matches!(problem(error), ImageProblem::Limit { value: 1680, .. }));
 }
 
 /// CRC-32 as PNG defines it.

@@ -29,12 +29,12 @@ fn folder(count: u8) -> (TempDir, Vec<PathBuf>) {
     (folder, paths)
 }
 
-fn bits(results: impl Iterator<Item = Result<Loaded, Failed>>) -> Vec<(usize, Vec<u32>, Option<[u8; 32]>)> {
+fn bits(results: impl Iterator<Item = Result<Loaded, Failed>>) -> Vec<(usize, Vec<u32>)> {
     results
         .map(|result| {
             let loaded = result.unwrap();
             let values = loaded.tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            (loaded.index, values.into_iter().map(f32::to_bits).collect(), loaded.digest)
+            (loaded.index, values.into_iter().map(f32::to_bits).collect())
         })
         .collect()
 }
@@ -54,9 +54,8 @@ fn order_and_bits_do_not_depend_on_threads_or_window() {
             // Inside the pool: with one thread the loader has to do the work itself.
             let loaded = pool.install(|| bits(Loader::new(&paths, preprocess(), options, &Silent)));
             assert_eq!(loaded.len(), reference.len());
-            for (position, ((index, values, digest), expected)) in loaded.iter().zip(&reference).enumerate() {
+            for (position, ((index, values), expected)) in loaded.iter().zip(&reference).enumerate() {
                 assert_eq!((position, values), (*index, expected));
-                assert!(digest.is_some());
             }
         }
     }
@@ -71,7 +70,7 @@ fn batches_hold_what_was_asked_for() {
     while let Some(batch) = loader.next_batch(3).unwrap() {
         assert!(batch.failed.is_empty());
         sizes.push(batch.tensor.unwrap().dim(0).unwrap());
-        assert!(batch.images.iter().all(|loaded| loaded.size == Size::new(5, 9) && loaded.digest.is_none()));
+        assert!(batch.images.iter().all(|loaded| loaded.size == Size::new(5, 9)));
     }
     assert_eq!(sizes, [3, 3, 1]);
     assert!(loader.next_batch(0).is_err());
@@ -105,6 +104,11 @@ fn masks_come_along_and_must_fit() {
     image::GrayImage::from_fn(30, 20, |x, _| image::Luma([if x < 15 { 255 } else { 0 }])).save(at("mask.png")).unwrap();
     image::GrayImage::new(20, 30).save(at("turned.png")).unwrap();
     image::GrayImage::from_pixel(30, 20, image::Luma([1])).save(at("ones.png")).unwrap();
+    for (name, value) in [("ones16.png", 1_u16), ("hundreds16.png", 100)] {
+        let labels = image::ImageBuffer::from_fn(30, 20, |x, _| image::LumaA([if x < 15 { value } else { 0 }, 65_535]));
+        labels.save(at(name)).unwrap();
+    }
+    image::ImageBuffer::from_pixel(30, 20, image::LumaA([0_u16, 65_535])).save(at("none16.png")).unwrap();
     let load_by = |preprocess, mask: &str| {
         let item = LoadItem { image: at("image.png").into(), mask: Some(at(mask)) };
         Loader::new([item], preprocess, LoadOptions::default(), &Silent).next().unwrap()
@@ -116,7 +120,11 @@ fn masks_come_along_and_must_fit() {
     assert!(matches!(error, DataError::MaskSize { .. }));
     let text = error.to_string();
     assert!(["turned.png", "30x20", "image.png", "20x30"].iter().all(|part| text.contains(part)), "{text}");
-    assert!(load("ones.png").unwrap_err().error.to_string().contains("above 127"));
+    for name in ["ones.png", "ones16.png", "hundreds16.png"] {
+        let text = load(name).unwrap_err().error.to_string();
+        assert!(text.contains(name) && text.contains("above 127"), "{text}");
+    }
+    assert!(load("none16.png").unwrap_err().error.to_string().contains("none16.png: an empty mask"));
     let mut dot = image::GrayImage::new(30, 20);
     dot.save(at("dot.png")).unwrap();
     assert!(load("dot.png").unwrap_err().error.to_string().contains("dot.png: an empty mask"));

@@ -117,9 +117,8 @@ impl BandLoss {
     }
 
     /// Adds `scale` times the gradient of the chosen channels to that of all predictions.
-    pub(crate) fn add_gradient(&self, out: &mut [f32], gradient: &[f32], scale: f32, per_cell: usize, channels: usize) {
+    pub(crate) fn add_gradient(&self, out: &mut [f32], gradient: &[f32], scale: f32, channels: usize) {
         let positions = &self.bands.positions;
-        debug_assert_eq!(positions.len() % per_cell, 0);
         let (height, width) = self.bands.size;
         let images = out.chunks_exact_mut(positions.len() * channels);
         for (out, gradient) in images.zip(gradient.chunks_exact(self.count * height * width)) {

@@ -4,7 +4,7 @@
 //! says what it belongs to: the hyper-parameters, the sizes of the features, the number of images, and the statistics of their
 //! channels, which two sets of images hardly share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -210,9 +210,45 @@ fn difference(found: &Document, expected: &Document) -> String {
     if found.seed != expected.seed {
         return format!("its seed is {}; now it is {}", found.seed, expected.seed);
     }
-    format!("its settings are {:?}; now they are {:?}", found.params, expected.params)
+    let differing = differing(&found.params, &expected.params);
+    if !differing.is_empty() {
+        return differing.join("; ");
+    }
+    if found.steps != expected.steps {
+        return format!("it has {} steps in all; now there are {}", found.steps, expected.steps);
+    }
+    format!("it is at step {} of {}", found.step, found.steps)
+}
+
+/// The settings that differ, by their names in the serialised form.
+fn differing(found: &StudentParams, expected: &StudentParams) -> Vec<String> {
+    let settings = |params: &StudentParams| match serde_json::to_value(params) {
+        Ok(serde_json::Value::Object(settings)) => settings,
+        _ => serde_json::Map::new(),
+    };
+    let (found, expected) = (settings(found), settings(expected));
+    let names: BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
+    let text = |value: Option<&serde_json::Value>| value.map_or("left out".to_owned(), ToString::to_string);
+    let difference = |name: &String| {
+        let (found, expected) = (found.get(name), expected.get(name));
+        (found != expected).then(|| format!("`{name}` is {}, now {}", text(found), text(expected)))
+    };
+    names.into_iter().filter_map(difference).collect()
 }
 
 fn unfit(path: &Path, problem: String) -> DistillError {
     DistillError::Checkpoint { path: path.display().to_string(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_differ_are_named() {
+        let found = StudentParams { epochs: Some(5), ..StudentParams::default() };
+        let expected = StudentParams { width: 128, ..StudentParams::default() };
+        assert_eq!(differing(&found, &expected), ["`epochs` is 5, now left out", "`width` is 256, now 128"]);
+        assert!(differing(&found, &found).is_empty());
+    }
 }

@@ -59,6 +59,12 @@ pub enum DistillError {
         /// What differs.
         problem: String,
     },
+    /// A training that starts at its beginning would replace a checkpoint.
+    #[error("there is a checkpoint already: {path}; resume from it, or remove it")]
+    CheckpointExists {
+        /// The file.
+        path: String,
+    },
     /// The tensor library failed.
     #[error("tensor computation failed: {0}")]
     Backend(#[from] candle_core::Error),
@@ -78,7 +84,7 @@ impl DistillError {
     /// Who is at fault.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Parameter { .. } | Self::Checkpoint { .. } => Fault::Argument,
+            Self::Parameter { .. } | Self::Checkpoint { .. } | Self::CheckpointExists { .. } => Fault::Argument,
             Self::NoImages | Self::Levels { .. } | Self::NonFinite { .. } | Self::Diverged { .. } => Fault::Data,
             Self::Backend(_) | Self::Spectral(_) => Fault::Backend,
             Self::Core(error) => error.fault(),

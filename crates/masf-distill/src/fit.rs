@@ -31,15 +31,18 @@ impl MaskedStudentFit {
     /// Sets where checkpoints go, and whether training goes on from one; makes the folder.
     ///
     /// # Errors
-    /// [`DistillError::Parameter`] if `every_epochs` is 0; a folder that cannot be written to; no checkpoint to go on from.
+    /// [`DistillError::Parameter`] if `every_epochs` is 0; a folder that cannot be written to; no checkpoint to go on from;
+    /// [`DistillError::CheckpointExists`] if training does not go on from one and would replace one.
     pub fn with_checkpoints(mut self, checkpoints: Checkpoints) -> Result<Self> {
         if checkpoints.every_epochs == 0 {
             return Err(DistillError::parameter("every_epochs", 0, "at least 1"));
         }
         let path = checkpoints.path();
         masf_core::check_replaceable(&path).map_err(|source| Error::io(&path, source))?;
-        if let Some(path) = checkpoints.resumed() {
-            std::fs::metadata(&path).map_err(|source| Error::io(&path, source))?;
+        match checkpoints.resumed() {
+            Some(path) => std::fs::metadata(&path).map(drop).map_err(|source| Error::io(&path, source))?,
+            None if path.exists() => return Err(DistillError::CheckpointExists { path: path.display().to_string() }),
+            None => {}
         }
         self.checkpoints = Some(checkpoints);
         Ok(self)

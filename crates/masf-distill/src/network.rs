@@ -320,7 +320,7 @@ impl Network {
                     width: self.width,
                     heads: self.heads,
                 };
-                let attended = ops::attend(&query, &key_value, shape, mode)?;
+                let attended = ops::attend(&query, &key_value, shape)?;
                 y = attention.mix.add_to(&y, &attended)?;
             }
         }

@@ -1,7 +1,8 @@
 //! Where a training starts: at the best linear student, found in closed form, so that the steps are spent on what is not linear.
 //!
 //! - The embedding spans the principal directions of the tokens (randomised subspace iteration: Halko, Martinsson & Tropp 2011), whitened.
-//! - The bottleneck passes on what it is given, as far as it is wide enough: `gelu(a) - gelu(-a) = a`, two hidden channels for one.
+//! - The bottleneck passes on what it is given, as far as it is wide enough: `gelu(a) - gelu(-a) = a`, two hidden channels for one. Hidden
+//!   channels beyond that keep their random first weights and add nothing yet.
 //! - The heads are the least-squares fit of the standardised features to what the masked, noisy body gives.
 //!
 //! Blocks keep their random first weights. Sums run over batches in a fixed order, so the start does not depend on the number of threads.
@@ -83,11 +84,19 @@ fn embedding(
     Ok(values)
 }
 
-/// A bottleneck that passes on as many channels as it has pairs of hidden ones.
+/// A bottleneck that passes on as many channels as it has pairs of hidden ones. Hidden channels without a pair stay random on their way
+/// down: with zeros on both sides no gradient would ever reach them. A single one has no pair; it stays as it was drawn.
 fn bottleneck(trainer: &mut Trainer<'_>) -> Result<()> {
     let (width, hidden) = (trainer.params.width, trainer.params.bottleneck);
-    let (mut down, mut up) = (vec![0f32; (width + 1) * hidden], vec![0f32; (hidden + 1) * width]);
-    for channel in 0..width.min(hidden / 2) {
+    let pairs = width.min(hidden / 2);
+    if pairs == 0 {
+        return Ok(());
+    }
+    let (mut down, mut up) = (trainer.value("bottleneck.down")?, vec![0f32; (hidden + 1) * width]);
+    for row in down.chunks_exact_mut(hidden) {
+        row[..2 * pairs].fill(0.0);
+    }
+    for channel in 0..pairs {
         for (unit, sign) in [(2 * channel, 1.0), (2 * channel + 1, -1.0)] {
             down[channel * hidden + unit] = sign;
             up[unit * width + channel] = sign;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
-use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec, Scorer, random_stream};
+use masf_core::{FeatureCacheBuilder, FeatureLevel, FeaturePyramid, LevelSpec, Scorer, Silent, random_stream};
 use rand::Rng;
 
 use crate::bands::{BandLoss, Bands};
@@ -13,7 +13,8 @@ use crate::mask::{dropout, frequency_mask, token_mask};
 use crate::network::{Masks, Network, parameters};
 use crate::ops::{self, LevelTargets, Mode};
 use crate::smooth::smooth;
-use crate::{MaskedStudent, Positions, Result, StudentParams};
+use crate::trainer::Trainer;
+use crate::{MaskedStudent, Positions, Result, StudentParams, start};
 
 /// Levels of 5 channels on 7 x 6 and 3 channels on 4 x 3: cells with a row that does not exist.
 fn pyramid(images: usize) -> Result<FeaturePyramid> {
@@ -159,6 +160,35 @@ fn fused_operations_have_the_values_and_gradients_of_plain_ones() -> Result<()> 
             for (index, (fused, plain)) in fused.iter().zip(plain).enumerate() {
                 assert!((fused - plain).abs() < 2e-4 * scale, "{}[{index}]: {fused} {plain}", spec.name);
             }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_linear_start_leaves_no_hidden_channel_dead() -> Result<()> {
+    let case = Case::new()?;
+    let mut cache = FeatureCacheBuilder::new(1 << 20);
+    cache.push(&pyramid(2)?)?;
+    let source = cache.finish()?;
+    for bottleneck in [1, 2, 5, 12, 20] {
+        let params = StudentParams { bottleneck, ..case.params.clone() };
+        let (width, pairs) = (params.width, params.width.min(bottleneck / 2));
+        let mut trainer = Trainer::new(params, &source, case.grid.clone(), case.statistics.clone())?;
+        start::linear(&mut trainer, &source, &Silent)?;
+        let (down, up) = (trainer.value("bottleneck.down")?, trainer.value("bottleneck.up")?);
+        for unit in 0..bottleneck {
+            let column: Vec<f32> = down.iter().skip(unit).step_by(bottleneck).copied().collect();
+            assert!(column.iter().any(|value| *value != 0.0), "{unit} of {bottleneck}");
+            let sum: f32 = column.iter().map(|value| value.abs()).sum();
+            assert!(unit >= 2 * pairs || sum == 1.0, "{unit} of {bottleneck}: {sum}");
+        }
+        trainer.step()?;
+        trainer.step()?;
+        let learned = trainer.value("bottleneck.up")?;
+        assert!(up.iter().any(|value| *value != 0.0));
+        for unit in 0..bottleneck {
+            assert_ne!(up[unit * width..][..width], learned[unit * width..][..width], "{unit} of {bottleneck}");
         }
     }
     Ok(())

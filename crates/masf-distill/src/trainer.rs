@@ -86,12 +86,19 @@ impl<'a> Trainer<'a> {
         self.network.body(&self.network.embed(tokens)?, Some(masks), Mode::Inference)
     }
 
+    fn index_of(&self, name: &str) -> Result<usize> {
+        let index = parameters(&self.params, &self.grid).iter().position(|spec| spec.name == name);
+        Ok(index.ok_or_else(|| candle_core::Error::Msg(format!("there is no parameter {name}")))?)
+    }
+
+    /// The value of a parameter.
+    pub(crate) fn value(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.state.variables[self.index_of(name)?].flatten_all()?.to_vec1::<f32>()?)
+    }
+
     /// Sets the first value of a parameter.
     pub(crate) fn set(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
-        let specs = parameters(&self.params, &self.grid);
-        let Some(index) = specs.iter().position(|spec| spec.name == name) else {
-            return Err(candle_core::Error::Msg(format!("there is no parameter {name}")).into());
-        };
+        let index = self.index_of(name)?;
         let variable = &self.state.variables[index];
         if let Some(average) = &mut self.state.average {
             average[index].clone_from(&values);

@@ -307,6 +307,8 @@ fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
     let fit = params.clone().check()?.with_checkpoints(checkpoints.clone())?;
     let stopped = fit.fit(&images, &Stop::after(7)).unwrap_err();
     assert!(matches!(stopped, Error::Cancelled), "{stopped}");
+    let forgotten = params.clone().check()?.with_checkpoints(checkpoints.clone()).unwrap_err();
+    assert!(matches!(forgotten, DistillError::CheckpointExists { .. }), "{forgotten}");
     let resumed = params.clone().check()?.with_checkpoints(checkpoints.clone().resume_from(folder.path()))?;
     let progress = Stop::after(usize::MAX);
     assert_eq!(bytes(&resumed.fit(&images, &progress)?), whole);
@@ -418,9 +420,21 @@ fn bad_input_is_refused_with_a_reason() -> Result<()> {
     }
     let wild = StudentParams { learning_rate: 1.0, clip_norm: 1e30, passes: 400, ..small() };
     match wild.check()?.fit(&good, &Silent) {
-        Ok(student) => assert!(student.score(&good.0[0])?.maps.iter().all(|map| map.values.dims()[0] == 1)),
+        Ok(student) => {
+            for map in student.score(&good.0[0])?.maps {
+                let values = map.values.flatten_all()?.to_vec1::<f32>()?;
+                assert!(values.iter().all(|value| value.is_finite()), "{}", map.name);
+            }
+        }
         Err(error) => assert!(error.to_string().contains("diverged"), "{error}"),
     }
+    // Their squares are beyond single precision.
+    let mut levels = image(0, 6)?.levels().to_vec();
+    for level in &mut levels {
+        level.map = (level.map.clone() * 1e20)?;
+    }
+    let error = fit.fit(&Images(vec![FeaturePyramid::new(levels, (48, 64))?]), &Silent).unwrap_err();
+    assert!(error.to_string().contains("diverged") && error.fault() == Fault::Data, "{error}");
     assert!(matches!(
         StudentParams::default().check()?.with_checkpoints(Checkpoints { every_epochs: 0, ..Checkpoints::new("x") }),
         Err(DistillError::Parameter { .. })

@@ -11,6 +11,9 @@ const MAX_VALUES: usize = 1 << 22;
 
 /// The robust affine map of one score map: `(score - median) / (upper - median)`, after centre and scale of each position if it
 /// depends on them.
+///
+/// What serde keeps is without the scales of positions: they are tensors of the model file of a
+/// [`CalibratedFusion`](crate::CalibratedFusion). [`apply`](Self::apply) refuses to go on without them.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
@@ -110,11 +113,13 @@ impl Calibration {
     /// Brings a score map to the common scale; the variance is zero.
     ///
     /// # Errors
-    /// Scores that are not finite; maps of another size than the calibration's, where it depends on the position.
+    /// Scores that are not finite; where it depends on the position, maps of another size than the calibration's, and scales of
+    /// positions that serde did not keep.
     pub fn apply(&self, map: &ScoreMap) -> Result<CalibratedMap, FusionError> {
         let values = finite_values(map)?;
         let scale = 1.0 / (self.upper - self.median);
         let relative = match &self.positions {
+            None if self.positional => return Err(FusionError::NoPositions(self.name.clone())),
             None => None,
             Some(positions) if map.values.dims().get(1..) == Some(&[positions.size.0, positions.size.1][..]) => {
                 let images = values.chunks_exact(positions.size.0 * positions.size.1);
@@ -230,6 +235,9 @@ mod tests {
         assert_eq!(calibrated[0], calibrated[1]);
         let other = ScoreMap { name: "memory".into(), values: Tensor::full(3f32, (1, 8, 9), &Device::Cpu)? };
         assert!(auto.apply(&other).unwrap_err().to_string().contains("[1, 8, 9]"));
+        // As serde leaves it.
+        let lost = Calibration { positions: None, ..auto };
+        assert!(matches!(lost.apply(&odd), Err(FusionError::NoPositions(name)) if name == "memory"));
         Ok(())
     }
 

@@ -44,6 +44,12 @@ pub enum FusionError {
         /// Height and width of the calibration.
         expected: (usize, usize),
     },
+    /// A calibration by position without its scales, which serde does not keep.
+    #[error(
+        "the calibration of score map `{0}` depends on the position and has lost its scales: serde does not keep them; save it \
+         as part of a `CalibratedFusion`"
+    )]
+    NoPositions(String),
     /// A score that is NaN or infinite.
     #[error("score map `{0}` holds values that are not finite")]
     NotFinite(String),

@@ -13,6 +13,8 @@ use crate::{MemoryBankParams, Neighbours, PatchEmbedding, PatchMaps, PrototypeSe
 
 /// Height and width of a block of positions, whose patches overlap and are alike.
 const BLOCK: usize = 2;
+/// Positions of a block.
+const POSITIONS: usize = BLOCK * BLOCK;
 
 /// A bank of normal patch descriptors (PatchCore, Roth et al., CVPR 2022), learned by
 /// [`MemoryBankFit`](crate::MemoryBankFit).
@@ -102,7 +104,9 @@ impl MemoryBank {
     fn nearest(&self, Opened { maps, projected }: &Opened, anchors: &[f32], image: usize) -> Result<Neighbours> {
         let search = self.search();
         let blocks = blocks(maps.grid());
-        let per_task = queries_per_task(maps.positions(), search.queries_per_task()).div_ceil(BLOCK * BLOCK);
+        // Whole blocks, no more than a thread takes at once.
+        let most = (search.queries_per_task() / POSITIONS).max(1) * POSITIONS;
+        let per_task = queries_per_task(maps.positions(), most).div_ceil(POSITIONS);
         let tasks = blocks.par_chunks(per_task).map(|blocks| {
             let (positions, lengths) = (blocks.concat(), blocks.iter().map(Vec::len).collect::<Vec<_>>());
             self.rows.with(|rows| match (&self.search, &self.keys, projected) {

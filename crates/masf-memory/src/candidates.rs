@@ -6,7 +6,7 @@ use rand::seq::index::sample;
 use rayon::prelude::*;
 
 use crate::patches::Space;
-use crate::{MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result, SpectralAnchors};
+use crate::{MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result, Search, SpectralAnchors};
 
 /// Images that are read at once.
 pub(crate) const IMAGES_PER_BATCH: usize = 4;
@@ -52,17 +52,35 @@ fn fixed(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
         .saturating_add(SLACK)
 }
 
-/// What a search holds: the prototypes, plain and packed (twice where distances leave the anchors out), and short keys.
+/// What a search holds: the prototypes, plain and packed (twice where distances leave the anchors out), short keys, and what its kind adds.
 pub(crate) fn searching(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
     let kept = params.reduction.output().unwrap_or(dimensions) + anchor;
-    let prototype = if anchor > 0 { 4 * kept } else { 2 * kept } + 200;
+    let prototype = if anchor > 0 { 4 * kept } else { 2 * kept } + 200 + of_kind(params.search, kept);
     params.prototypes.saturating_mul(prototype).saturating_mul(size_of::<f32>())
+}
+
+/// What a kind of search holds of a prototype beyond all others, in 4-byte values.
+fn of_kind(search: Search, kept: usize) -> usize {
+    match search {
+        Search::Exact | Search::Shortlist { .. } => 0,
+        // While they are learned, a copy of the keys and one of the sample; then the centres.
+        Search::Cells { .. } => 2 * kept,
+        // 16 lists of 24 bytes, and 40 bytes for an edge, of which the lowest layer has twice as many.
+        Search::Hnsw { connections, .. } => 96 + 20 * connections,
+    }
 }
 
 /// What it takes to build the search when the pool is gone: what it holds, and the directions that short keys are made with.
 pub(crate) fn building(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
     let kept = params.reduction.output().unwrap_or(dimensions) + anchor;
-    searching(params, dimensions, anchor).saturating_add(3000 * kept * size_of::<f32>()).saturating_add(SLACK)
+    // Descriptors at most twice as long are searched exactly.
+    let directions = match params.search {
+        Search::Shortlist { directions, .. } if directions.saturating_mul(2) < kept => directions,
+        _ => 0,
+    };
+    let rows = (2048 + 4 * directions).max(3000);
+    let learning = rows.saturating_mul(kept).saturating_mul(size_of::<f32>());
+    searching(params, dimensions, anchor).saturating_add(learning).saturating_add(SLACK)
 }
 
 /// Room for what is small or fixed: the buffers of the threads, the descriptors' positions.
@@ -188,4 +206,29 @@ fn describe(maps: &PatchMaps, image: usize, positions: &[usize], dimensions: usi
         .par_chunks_mut(ROWS_PER_TASK * dimensions)
         .zip(positions.par_chunks(ROWS_PER_TASK))
         .try_for_each(|(rows, positions)| maps.describe(image, positions, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CellKeys;
+
+    #[test]
+    fn every_search_has_its_share_of_the_budget() {
+        let (prototypes, dimensions) = (4000, 1536);
+        let values = |search| {
+            let params = MemoryBankParams { search, prototypes, ..MemoryBankParams::default() };
+            building(&params, dimensions, 0).saturating_sub(SLACK) / size_of::<f32>()
+        };
+        let exact = prototypes * (2 * dimensions + 200) + 3000 * dimensions;
+        assert_eq!(values(Search::Exact), exact);
+        let shortlist = |directions| values(Search::Shortlist { directions, candidates: 8 });
+        assert_eq!(shortlist(128), exact);
+        assert_eq!(shortlist(500), exact + (2048 + 4 * 500 - 3000) * dimensions);
+        assert_eq!(shortlist(768), exact, "descriptors of at most twice as many dimensions are searched exactly");
+        let cells = Search::Cells { cells: 0, visited: 16, keys: CellKeys::Descriptors };
+        assert_eq!(values(cells), exact + prototypes * 2 * dimensions);
+        let graph = Search::Hnsw { connections: 32, construction: 200, search: 64 };
+        assert_eq!(values(graph), exact + prototypes * (96 + 20 * 32));
+    }
 }

@@ -22,7 +22,7 @@ pub struct MemoryBankParams {
     pub neighbourhood: usize,
     /// How channels are scaled before distances are taken. Default per level.
     pub standardise: Standardisation,
-    /// How the dimensions of standardised descriptors are reduced. Default per level.
+    /// How the dimensions of standardised descriptors are reduced. Default none.
     pub reduction: Reduction,
     /// Most patches of the training images that prototypes are chosen among, in equal shares. Default 1,000,000.
     pub candidates: usize,
@@ -37,7 +37,7 @@ pub struct MemoryBankParams {
     /// Neighbours of the nearest prototype that weigh the image score as in PatchCore; 0 gives no image score of the
     /// bank's own, otherwise 2 to 64. Default 0.
     pub reweight_neighbours: usize,
-    /// How the nearest prototype is found. Default exact.
+    /// How the nearest prototype is found. Default a shortlist by 128 directions, which is exact for descriptors of at most 256 dimensions.
     pub search: Search,
     /// Random channels of each level that spectral anchors are made of, 1 to 64. Default 4. Anchors are made only where
     /// `anchor_weight` is above 0 or cells are keyed by them.

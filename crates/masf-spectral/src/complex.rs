@@ -105,7 +105,7 @@ impl ComplexTensor {
         Ok(Self { planes: Tensor::stack(&[self.re()?, self.im()?.neg()?], 0)? })
     }
 
-    /// Squared magnitude `re^2 + im^2`, `[...]`.
+    /// Squared magnitude `re^2 + im^2`, `[...]`; infinite in f16 for magnitudes of 256 and more.
     pub fn power(&self) -> Result<Tensor> {
         Ok(self.planes.sqr()?.sum(0)?)
     }
@@ -134,11 +134,16 @@ impl ComplexTensor {
     }
 
     /// Half-precision values as f32, in which `eps` is not lost.
-    fn widened(&self) -> Result<Self> {
-        match self.dtype() {
-            DType::F16 | DType::BF16 => Ok(Self { planes: self.planes.to_dtype(DType::F32)? }),
-            _ => Ok(self.clone()),
-        }
+    pub(crate) fn widened(&self) -> Result<Self> {
+        Ok(Self { planes: widened(&self.planes)? })
+    }
+}
+
+/// A half-precision tensor as f32, any other as it is.
+pub(crate) fn widened(tensor: &Tensor) -> Result<Tensor> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => Ok(tensor.to_dtype(DType::F32)?),
+        _ => Ok(tensor.clone()),
     }
 }
 

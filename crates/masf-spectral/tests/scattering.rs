@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor, Var};
 use masf_spectral::{Result, Scattering2d, ScatteringConfig, WaveletMaps};
+use rayon::prelude::*;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/spectral_scattering.safetensors");
 
@@ -85,6 +86,18 @@ fn gradients_flow_and_are_finite() -> Result<()> {
     let grad = grads.get(images.as_tensor()).ok_or_else(|| candle_core::Error::Msg("no gradient".into()))?;
     assert!(max_abs(grad)?.is_finite());
     assert!(max_abs(grad)? > 0.0);
+    Ok(())
+}
+
+#[test]
+fn the_first_use_may_come_from_many_threads_at_once() -> Result<()> {
+    let images = image(24, 32)?;
+    let scattering = Scattering2d::new(ScatteringConfig::default())?;
+    let all = (0..8).into_par_iter().map(|_| scattering.forward(&images)).collect::<Result<Vec<_>>>()?;
+    let again = scattering.forward(&images)?;
+    for maps in all {
+        assert!(max_abs(&(maps - &again)?)? < 1e-12);
+    }
     Ok(())
 }
 

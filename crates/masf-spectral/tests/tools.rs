@@ -193,6 +193,27 @@ fn directions_and_pictures() -> Result<()> {
 }
 
 #[test]
+fn half_precision_is_computed_by_way_of_f32() -> Result<()> {
+    let half = noise(3, (64, 64))?.affine(50.0, 300.0)?.to_dtype(DType::F16)?;
+    let wide = half.to_dtype(DType::F32)?;
+    // Their sum is beyond the range of f16.
+    for window in [None, Some(Window::Hann)] {
+        let (a, b) = (log_power_image(&half, window)?, log_power_image(&wide, window)?);
+        assert_eq!(a.dtype(), DType::F16);
+        assert!(relative(&a, &b)? < 1e-3);
+        let (a, b) = (power_spectrum(&half, window)?, power_spectrum(&wide, window)?);
+        assert_eq!(a.dtype(), DType::F16);
+        assert!(relative(&a, &b)? < 1e-3);
+    }
+    // The power of the zero frequency is beyond the range of f16, and counts in no direction.
+    let (a, b) = (rfft2(&half, Norm::Ortho)?, rfft2(&wide, Norm::Ortho)?);
+    let (a, b) = (angular_profile(&a, 4)?, angular_profile(&b, 4)?);
+    assert_eq!(a.dtype(), DType::F16);
+    assert!(relative(&a, &b)? < 1e-2);
+    Ok(())
+}
+
+#[test]
 fn local_spectra_are_those_of_the_patches() -> Result<()> {
     let maps = noise(8, (2, 3, 17, 12))?;
     let local = LocalSpectra { patch: 6, stride: 3, window: Some(Window::Hann) };

@@ -150,7 +150,8 @@ impl DetectorBuilder {
         self
     }
 
-    /// Sets the feature extractor, masf's or one's own. [`open_backbone`](crate::open_backbone) makes one from a name.
+    /// Sets the feature extractor, masf's or one's own; its name takes the place of the configuration's.
+    /// [`open_backbone`](crate::open_backbone) makes one from a name.
     #[must_use]
     pub fn backbone(mut self, backbone: impl Into<Box<dyn FeatureExtractor>>) -> Self {
         self.backbone = Some(backbone.into());
@@ -180,7 +181,7 @@ impl DetectorBuilder {
         self
     }
 
-    /// Sets what an image file may ask for.
+    /// Sets what an image file may ask for, here and of the detector that is fitted ([`Detector::with_limits`]).
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -242,6 +243,9 @@ impl DetectorBuilder {
         I: IntoIterator<Item: Into<ImageInput>>,
     {
         self.config.check()?;
+        if let Some(backbone) = &self.backbone {
+            backbone.name().clone_into(&mut self.config.backbone.name);
+        }
         let _span =
             tracing::info_span!("fit", backbone = %self.config.backbone.name, seed = self.config.seed).entered();
         let backbone = match self.backbone.take() {
@@ -315,13 +319,13 @@ impl DetectorBuilder {
             seed: config.seed,
             least: fusion_params.least_images(),
         };
-        let (branches, scores) = {
+        let (branches, mut scores) = {
             let _span = tracing::info_span!("learn", branches = branches.len(), images = learned.len()).entered();
             fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())
                 .map_err(|error| in_whole_budget(error, config.memory_budget))?
         };
         let _span = tracing::info_span!("calibrate").entered();
-        let fusion = fit::fit_fusion(&fusion_params, &scores, held.size())?;
+        let fusion = fit::fit_fusion(&fusion_params, &mut scores, held.size())?;
         report.precisions = fusion.precisions().unwrap_or_default().to_vec();
         let thresholds =
             fit::thresholds(&fusion, &scores, &held, config.threshold.false_alarm_rate, progress.as_ref())?;
@@ -337,6 +341,7 @@ impl DetectorBuilder {
             pixel_threshold: thresholds.pixel,
             calibration_scores: thresholds.image_scores,
             provenance,
+            limits: self.limits,
         };
         Ok((detector, report))
     }
@@ -399,7 +404,7 @@ impl DetectorBuilder {
 }
 
 /// What a component says of its part of the memory budget, as of the whole.
-fn in_whole_budget(error: Error, budget: ByteSize) -> Error {
+pub(crate) fn in_whole_budget(error: Error, budget: ByteSize) -> Error {
     let Error::Component { source, .. } = &error else { return error };
     let (least, what) = match (source.downcast_ref(), source.downcast_ref()) {
         (Some(MemoryError::Budget { least, prototypes, dimensions, .. }), _) => {

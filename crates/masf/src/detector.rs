@@ -36,6 +36,8 @@ pub struct Detector {
     /// The cross-fitted image scores of the normal images, ascending.
     pub(crate) calibration_scores: Vec<f32>,
     pub(crate) provenance: Provenance,
+    /// What an image file may ask for; no part of the model file.
+    pub(crate) limits: Limits,
 }
 
 /// What is written to a model file beside the parts.
@@ -82,7 +84,7 @@ impl Detector {
         };
         let (tensor, geometry) = match &input {
             ImageInput::Image(image) => tensor_of(image)?,
-            _ => tensor_of(&input.decode(&Limits::default())?)?,
+            _ => tensor_of(&input.decode(&self.limits)?)?,
         };
         self.inspect_one(&tensor, geometry)
     }
@@ -153,7 +155,7 @@ impl Detector {
     pub(crate) fn inspect_some(&self, images: Vec<ImageInput>) -> Vec<Result<Inspection>> {
         let _span = tracing::info_span!("inspect", images = images.len()).entered();
         let mut results: Vec<Option<Result<Inspection>>> = images.iter().map(|_| None).collect();
-        let mut loader = Loader::new(images, self.preprocess, self.looks().load_options(Limits::default()), &Silent);
+        let mut loader = Loader::new(images, self.preprocess, self.looks().load_options(self.limits), &Silent);
         while let Ok(Some(batch)) = loader.next_batch(BATCH) {
             for failed in batch.failed {
                 results[failed.index] = Some(Err(failed.error.into()));
@@ -215,22 +217,26 @@ impl Detector {
             return Err(Error::data("image scores", problem));
         }
         let (map, uncertainty) = (map.to_device(&Device::Cpu)?, uncertainty.to_device(&Device::Cpu)?);
+        let normal = self.normal_deviation();
         scores
             .into_iter()
             .zip(geometries)
             .enumerate()
             .map(|(index, (score, geometry))| {
-                self.conclude(score, to_array(&map.get(index)?)?, to_array(&uncertainty.get(index)?)?, *geometry)
+                let maps = (to_array(&map.get(index)?)?, to_array(&uncertainty.get(index)?)?);
+                self.conclude(score, maps, *geometry, normal)
             })
             .collect()
     }
 
+    /// The verdict from the score of an image and its maps, each with its uncertainty; `normal` is the [deviation of normal
+    /// scores](Self::normal_deviation).
     fn conclude(
         &self,
         (image_score, deviation): (f32, f32),
-        anomaly_map: Array2<f32>,
-        uncertainty_map: Array2<f32>,
+        (anomaly_map, uncertainty_map): (Array2<f32>, Array2<f32>),
         geometry: Geometry,
+        normal: f64,
     ) -> Result<Inspection> {
         // No verdict without a number: a branch may come from elsewhere, and so may the numbers of a file.
         if !(image_score.is_finite() && deviation.is_finite()) {
@@ -245,7 +251,7 @@ impl Detector {
             normalised_score: self.image_threshold.normalise(image_score),
             threshold: self.image_threshold,
             is_anomalous: self.image_threshold.is_exceeded_by(image_score),
-            uncertainty: verdict_uncertainty(image_score, deviation, &self.image_threshold, self.normal_deviation()),
+            uncertainty: verdict_uncertainty(image_score, deviation, &self.image_threshold, normal),
             uncertainty_map,
             anomaly_map,
             pixel_threshold: self.pixel_threshold,
@@ -280,7 +286,8 @@ impl Detector {
         artifact::save(self, path, options)
     }
 
-    /// Loads a model; it scores every image bit for bit like the one that was saved.
+    /// Loads a model; it scores every image bit for bit like the one that was saved. Image files have the default limits,
+    /// whatever the builder's were: [`with_limits`](Self::with_limits) sets others.
     ///
     /// # Errors
     /// A file that cannot be read, is damaged, newer than this library, or no model; the message names the file.
@@ -346,6 +353,7 @@ impl Detector {
             image_threshold,
             pixel_threshold,
             provenance,
+            limits: Limits::default(),
         })
     }
 
@@ -404,9 +412,30 @@ impl Detector {
 
     /// Replaces the threshold for images, for example by one chosen on labelled images; one that fails its
     /// [check](Threshold::check) cannot be saved.
+    ///
+    /// It moves the verdict on images alone: the threshold for pixels stays, and with it the regions.
     #[must_use]
     pub fn with_threshold(mut self, threshold: Threshold) -> Self {
         self.image_threshold = threshold;
+        self
+    }
+
+    /// Sets what an image file may ask for, wherever this detector reads one. After a fit these are the
+    /// [builder's](DetectorBuilder::limits), after loading the default ones: they are not saved.
+    ///
+    /// ```no_run
+    /// # fn main() -> masf::Result<()> {
+    /// use masf::data::Limits;
+    ///
+    /// // Strangers send images: 16 million pixels at most.
+    /// let limits = Limits { max_pixels: 16_000_000, ..Limits::default() };
+    /// let detector = masf::Detector::load("part.masf")?.with_limits(limits);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 }
@@ -491,3 +520,6 @@ fn to_array(map: &Tensor) -> Result<Array2<f32>> {
     let values = map.flatten_all()?.to_vec1::<f32>()?;
     Array2::from_shape_vec(shape, values).map_err(|error| Error::data("anomaly map", error.to_string()))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

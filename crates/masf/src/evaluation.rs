@@ -39,7 +39,9 @@ pub struct Evaluation {
     pub pixel_metrics_missing: Option<String>,
     /// The number of images.
     pub images: usize,
-    /// Wall time from file to score, divided by the number of images; metrics and what is done with the results do not count.
+    /// Wall time from file to score, divided by the number of images; metrics and what is done with the results do not count,
+    /// nor do the images that are read meanwhile: where `visit` of [`Detector::evaluate_each`] takes long, reading seems to
+    /// cost nothing.
     pub seconds_per_image: f64,
     /// The threshold of the detector.
     pub threshold: f32,
@@ -87,6 +89,8 @@ pub struct Evaluated<'a> {
     pub inspection: &'a Inspection,
     /// Its mask at the size of the anomaly map, if it has one.
     pub mask: Option<&'a Mask>,
+    /// What its file may ask for, should it be read again: the [limits of the detector](Detector::with_limits).
+    pub limits: Limits,
 }
 
 /// The images of one kind.
@@ -143,7 +147,7 @@ impl Detector {
         check_classes(samples)?;
         let _span = tracing::info_span!("evaluate", images = samples.len()).entered();
         let (started, mut beside) = (Instant::now(), Duration::ZERO);
-        let mut loader = Loader::new(samples, self.preprocess, self.looks().load_options(Limits::default()), progress);
+        let mut loader = Loader::new(samples, self.preprocess, self.looks().load_options(self.limits), progress);
         let mut pixels = PixelEvaluator::new();
         let mut scores = Vec::with_capacity(samples.len());
         progress.start("evaluating", samples.len() as u64);
@@ -162,7 +166,8 @@ impl Detector {
                 if !defective || loaded.mask.is_some() {
                     add_pixels(&mut pixels, &inspection, loaded.mask.as_ref())?;
                 }
-                visit(Evaluated { sample, inspection: &inspection, mask: loaded.mask.as_ref() })?;
+                let mask = loaded.mask.as_ref();
+                visit(Evaluated { sample, inspection: &inspection, mask, limits: self.limits })?;
                 scores.push(SampleScore {
                     path: sample.path.clone(),
                     kind: sample.kind.clone(),

@@ -5,15 +5,18 @@
 //! work is refused: the old thresholds are never kept.
 
 use std::any::Any;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use image::ColorType;
 use masf_core::artifact::{SaveOptions, fingerprint};
 use masf_core::{Error, Progress, PyramidSource, Result, Scorer, Silent};
 use masf_data::{ImageInput, Limits};
 use masf_fusion::{ThresholdSource, Weights};
 use masf_memory::{MemoryBank, MemoryBankFit};
 
+use crate::builder::in_whole_budget;
 use crate::fit::{self, CrossFitted, Extracted, FitBranch, HeldOut, Purpose};
 use crate::provenance::joined;
 use crate::{BackboneConfig, Config, Detector, DetectorBuilder, Provenance};
@@ -26,26 +29,69 @@ pub struct ExtendOptions {
     pub calibration: Vec<ImageInput>,
     /// Hears of the progress, and may cancel.
     pub progress: Arc<dyn Progress>,
-    /// What an image file may ask for.
-    pub limits: Limits,
+    /// What an image file may ask for. `None`, the default: the [limits of the detector](Detector::with_limits).
+    pub limits: Option<Limits>,
 }
 
 impl Default for ExtendOptions {
     fn default() -> Self {
-        Self { calibration: Vec::new(), progress: Arc::new(Silent), limits: Limits::default() }
+        Self { calibration: Vec::new(), progress: Arc::new(Silent), limits: None }
     }
 }
 
-/// Refuses files that are to be learned from and to set thresholds, which would come out too low.
+/// What tells images apart without decoding: the file, however its path is spelt, or the bytes in memory.
+#[derive(PartialEq, Eq, Hash)]
+enum Identity<'a> {
+    File(PathBuf),
+    Encoded(&'a [u8]),
+    Pixels(ColorType, u32, u32, &'a [u8]),
+}
+
+impl<'a> Identity<'a> {
+    fn of(image: &'a ImageInput) -> Option<Self> {
+        Some(match image {
+            ImageInput::Path(path) => Self::File(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())),
+            ImageInput::Encoded { bytes, .. } => Self::Encoded(bytes),
+            ImageInput::Image(image) => Self::Pixels(image.color(), image.width(), image.height(), image.as_bytes()),
+            _ => return None,
+        })
+    }
+}
+
+/// Refuses images that are to be learned from and to set thresholds, which would come out too low.
 fn refuse_repeated(learned: &[ImageInput], calibration: &[ImageInput]) -> Result<()> {
-    let files = |images: &'_ [ImageInput]| {
-        let path = |image: &ImageInput| if let ImageInput::Path(path) = image { Some(path.clone()) } else { None };
-        images.iter().filter_map(path).collect::<HashSet<_>>()
-    };
-    match files(learned).intersection(&files(calibration)).min() {
-        Some(path) => Err(Error::argument("calibration image", path.display(), "none that is learned from")),
+    if calibration.is_empty() {
+        return Ok(());
+    }
+    let learned: HashSet<Identity<'_>> = learned.iter().filter_map(Identity::of).collect();
+    let is_learned = |image: &ImageInput| Identity::of(image).is_some_and(|identity| learned.contains(&identity));
+    match calibration.iter().enumerate().find(|(_, image)| is_learned(image)) {
+        Some((index, image)) => {
+            let value = format!("{} (number {} of them)", image.name(), index + 1);
+            Err(Error::argument("calibration image", value, "none that is learned from"))
+        }
         None => Ok(()),
     }
+}
+
+/// The first setting that two configurations do not share, as each of them has it.
+fn difference(section: &str, own: &toml::Table, other: &toml::Table) -> Option<(String, String)> {
+    let keys: BTreeSet<&String> = own.keys().chain(other.keys()).collect();
+    keys.into_iter().find_map(|key| match (own.get(key), other.get(key)) {
+        (own, other) if own == other => None,
+        (Some(toml::Value::Table(own)), Some(toml::Value::Table(other))) => {
+            let section = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+            difference(&section, own, other)
+        }
+        (own, other) => {
+            let place = if section.is_empty() { key.clone() } else { format!("[{section}] {key}") };
+            let shown = |value: Option<&toml::Value>| match value {
+                Some(value) => format!("`{place} = {value}`"),
+                None => format!("`{place}` left out"),
+            };
+            Some((shown(own), shown(other)))
+        }
+    })
 }
 
 /// A bank that has learned more.
@@ -74,8 +120,8 @@ impl Detector {
     /// rate of the configuration. On an error the detector stays as it was.
     ///
     /// # Errors
-    /// Branches other than memory banks, no images (without calibration images: fewer than two), fewer than two calibration images, a file
-    /// that is among both, an image that cannot be read (named), or cancellation.
+    /// Branches other than memory banks, no images (without calibration images: fewer than two), fewer than two calibration images, an
+    /// image that is among both, an image that cannot be read (named), a memory budget that is too small, or cancellation.
     pub fn extend<I>(&mut self, images: I, options: &ExtendOptions) -> Result<()>
     where
         I: IntoIterator<Item: Into<ImageInput>>,
@@ -83,6 +129,7 @@ impl Detector {
         let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
         let _span = tracing::info_span!("extend", images = images.len()).entered();
         let progress = options.progress.as_ref();
+        let budget = self.config.memory_budget;
         let banks = self.banks()?;
         let fits = self.bank_fits(banks.len())?;
         let mut branches: Vec<Box<dyn FitBranch + '_>> = Vec::with_capacity(fits.len());
@@ -102,10 +149,13 @@ impl Detector {
         let (fitted, scores) = match &calibration {
             None => {
                 let held = self.held_out(&images, options)?;
-                fit::fit_and_score(&branches, &extracted, &held, self.config.threshold.folds, progress)?
+                fit::fit_and_score(&branches, &extracted, &held, self.config.threshold.folds, progress)
+                    .map_err(|error| in_whole_budget(error, budget))?
             }
             Some(calibration) => {
-                let fitted = extracted.fit_all(Purpose::Detector, &branches, |_| true, progress)?;
+                let fitted = extracted
+                    .fit_all(Purpose::Detector, &branches, |_| true, progress)
+                    .map_err(|error| in_whole_budget(error, budget))?;
                 let scores = self.score_calibration(&fitted, calibration, options)?;
                 (fitted, scores)
             }
@@ -113,7 +163,7 @@ impl Detector {
         drop(branches);
         let provenance = joined(&self.provenance, &added);
         let scored = if options.calibration.is_empty() { &images } else { &options.calibration };
-        self.recalibrate(fitted, &scores, (scored, options), provenance)
+        self.recalibrate(fitted, scores, (scored, options), provenance)
     }
 
     /// Takes in what another detector has learned, for example at another site.
@@ -124,7 +174,7 @@ impl Detector {
     ///
     /// # Errors
     /// No calibration images, detectors that differ (what differs is named), branches other than memory banks, an image
-    /// that cannot be read, or cancellation.
+    /// that cannot be read, a memory budget that is too small, or cancellation.
     pub fn merge(&mut self, other: &Self, options: &ExtendOptions) -> Result<()> {
         let _span = tracing::info_span!("merge").entered();
         if options.calibration.len() < fit::MIN_IMAGES {
@@ -138,11 +188,12 @@ impl Detector {
         let calibration = self.extract_calibration(options)?;
         let mut merged: Vec<Box<dyn Scorer>> = Vec::with_capacity(banks.len());
         for ((own, other), fit) in banks.into_iter().zip(other.banks()?).zip(fits) {
-            merged.push(Box::new(own.merge(other, &fit, options.progress.as_ref())?));
+            let bank = own.merge(other, &fit, options.progress.as_ref());
+            merged.push(Box::new(bank.map_err(|error| in_whole_budget(error, self.config.memory_budget))?));
         }
         let scores = self.score_calibration(&merged, &calibration, options)?;
         let provenance = joined(&self.provenance, &other.provenance);
-        self.recalibrate(merged, &scores, (&options.calibration, options), provenance)
+        self.recalibrate(merged, scores, (&options.calibration, options), provenance)
     }
 
     /// The branches, which must be memory banks.
@@ -174,23 +225,14 @@ impl Detector {
     fn check_alike(&self, other: &Self) -> Result<()> {
         let differ = |what: &str| Err(Error::argument("other detector", format!("of another {what}"), "the same"));
         // Where a backbone computes, and how much memory learning may take, is no part of what was learned.
-        let like = |config: &Config| {
+        let settings = |config: &Config| -> Result<toml::Table> {
             let backbone = BackboneConfig { device: self.config.backbone.device, ..config.backbone.clone() };
-            Config { backbone, memory_budget: self.config.memory_budget, ..config.clone() }.to_toml()
+            let text = Config { backbone, memory_budget: self.config.memory_budget, ..config.clone() }.to_toml()?;
+            toml::from_str(&text).map_err(|error| Error::data("configuration", error.to_string()))
         };
-        let (own, others) = (like(&self.config)?, like(&other.config)?);
-        let mut section = String::new();
-        for (own, other) in own.lines().zip(others.lines()) {
-            if own != other {
-                let value = format!("of another configuration: `{section}{other}`");
-                return Err(Error::argument("other detector", value, format!("`{section}{own}`, as this one has")));
-            }
-            if own.starts_with('[') {
-                section = format!("{own} ");
-            }
-        }
-        if own != others {
-            return differ("configuration");
+        if let Some((own, other)) = difference("", &settings(&self.config)?, &settings(&other.config)?) {
+            let value = format!("of another configuration: {other}");
+            return Err(Error::argument("other detector", value, format!("{own}, as this one has")));
         }
         if self.preprocess != other.preprocess {
             return differ("preprocessing");
@@ -211,7 +253,7 @@ impl Detector {
         Ok(HeldOut {
             images,
             preprocess: self.preprocess,
-            limits: options.limits,
+            limits: self.limits_of(options),
             backbone: self.backbone.as_ref(),
             looks: self.looks(),
             defects: if learned { self.config.fusion.synthetic_defects } else { 0 },
@@ -222,7 +264,12 @@ impl Detector {
 
     /// What reads images and computes their features.
     fn reader(&self, options: &ExtendOptions) -> DetectorBuilder {
-        Self::builder().config(self.config.clone()).limits(options.limits).progress(options.progress.clone())
+        let limits = self.limits_of(options);
+        Self::builder().config(self.config.clone()).limits(limits).progress(options.progress.clone())
+    }
+
+    fn limits_of(&self, options: &ExtendOptions) -> Limits {
+        options.limits.unwrap_or(self.limits)
     }
 
     /// The features of the calibration images, of which there are enough.
@@ -250,17 +297,17 @@ impl Detector {
     fn recalibrate(
         &mut self,
         branches: Vec<Box<dyn Scorer>>,
-        scores: &CrossFitted,
+        mut scores: CrossFitted,
         (images, options): (&[ImageInput], &ExtendOptions),
         provenance: Provenance,
     ) -> Result<()> {
         let held = self.held_out(images, options)?;
-        let fusion = fit::fit_fusion(&self.config.fusion_params().check()?, scores, held.size())?;
+        let fusion = fit::fit_fusion(&self.config.fusion_params().check()?, &mut scores, held.size())?;
         let rate = match self.image_threshold.source {
             ThresholdSource::Conformal { false_alarm_rate, .. } => false_alarm_rate,
             _ => self.config.threshold.false_alarm_rate,
         };
-        let thresholds = fit::thresholds(&fusion, scores, &held, rate, options.progress.as_ref())?;
+        let thresholds = fit::thresholds(&fusion, &scores, &held, rate, options.progress.as_ref())?;
         self.branches = branches;
         self.fusion = Box::new(fusion);
         self.image_threshold = thresholds.image;
@@ -270,3 +317,6 @@ impl Detector {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

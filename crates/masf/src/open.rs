@@ -10,7 +10,8 @@ use crate::BackboneConfig;
 /// Opens the backbone of a configuration, on its device.
 ///
 /// `weights` is a safetensors file. Without one, `masf-nano` takes the weights that are part of the library (feature `embedded`, on
-/// by default), and for other networks they are fetched from the hub if the feature `hub` is on (and kept in its cache). The
+/// by default), and for networks that the registry knows on the hub they are fetched from there if the feature `hub` is on (and
+/// kept in its cache). `mobilenet-v2`, `mobilenet-v2-tf` and `resnet50-v2` are on no hub and always need the file. The
 /// scattering backbone needs none.
 ///
 /// # Errors
@@ -48,10 +49,13 @@ pub fn open_backbone(
 
 #[cfg(feature = "hub")]
 fn download(
-    _name: &str,
+    name: &str,
     builder: masf_backbone::BackboneBuilder,
     progress: &dyn Progress,
 ) -> Result<Box<dyn FeatureExtractor>> {
+    if !is_on_hub(name) {
+        return Err(no_weights(name));
+    }
     Ok(Box::new(builder.download(&masf_backbone::hub::Hub::default(), progress)?))
 }
 
@@ -61,6 +65,40 @@ fn download(
     _builder: masf_backbone::BackboneBuilder,
     _progress: &dyn Progress,
 ) -> Result<Box<dyn FeatureExtractor>> {
-    let expected = format!("a file of weights for `{name}` (or the feature `hub`, which downloads them)");
-    Err(Error::argument("weights", "missing", expected))
+    Err(no_weights(name))
+}
+
+/// Whether the registry says where the weights can be downloaded.
+fn is_on_hub(name: &str) -> bool {
+    masf_models::find(name).and_then(|model| model.weights).is_some_and(|weights| weights.hub.is_some())
+}
+
+/// Weights that were not given, and how to have them.
+fn no_weights(name: &str) -> Error {
+    let otherwise = if name == BackboneConfig::default().name {
+        " (or the feature `embedded`, which has them)"
+    } else if is_on_hub(name) {
+        " (or the feature `hub`, which downloads them)"
+    } else {
+        ""
+    };
+    Error::argument("weights", "missing", format!("a file of weights for `{name}`{otherwise}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use masf_core::Silent;
+
+    use super::*;
+
+    #[test]
+    fn advice_on_missing_weights_works() {
+        for name in ["mobilenet-v2", "mobilenet-v2-tf", "resnet50-v2"] {
+            let config = BackboneConfig { name: name.into(), ..BackboneConfig::default() };
+            let error = open_backbone(&config, None, &Silent).err().expect("there are no weights").to_string();
+            assert!(error.ends_with(&format!("a file of weights for `{name}`")), "{error}");
+        }
+        assert!(no_weights("resnet18").to_string().contains("the feature `hub`"));
+        assert!(no_weights("masf-nano").to_string().contains("the feature `embedded`"));
+    }
 }

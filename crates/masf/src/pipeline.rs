@@ -140,6 +140,7 @@ pub(crate) fn fuse(
     fused.map = fusion.refine(fused.map, luminance)?;
     if !scores.turned.is_empty() {
         fused.map = orientations::within_disc(&fused.map)?;
+        fused.uncertainty = orientations::within_disc(&fused.uncertainty)?;
     }
     Ok(fused)
 }

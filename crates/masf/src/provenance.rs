@@ -26,8 +26,8 @@ pub(crate) fn joined(first: &Provenance, second: &Provenance) -> Provenance {
     digest.0.update(&second.images_sha256);
     Provenance {
         masf_version: env!("CARGO_PKG_VERSION").to_owned(),
-        images: first.images + second.images,
-        skipped: first.skipped + second.skipped,
+        images: first.images.saturating_add(second.images),
+        skipped: first.skipped.saturating_add(second.skipped),
         images_sha256: digest.finish(),
     }
 }
@@ -47,5 +47,20 @@ impl ImageDigest {
 
     pub(crate) fn finish(self) -> String {
         self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_a_file_that_lies_do_not_overflow() {
+        let of =
+            |images| Provenance { masf_version: String::new(), images, skipped: images, images_sha256: String::new() };
+        let found = joined(&of(usize::MAX), &of(7));
+        assert_eq!((found.images, found.skipped), (usize::MAX, usize::MAX));
+        let found = joined(&of(5), &of(7));
+        assert_eq!((found.images, found.skipped), (12, 12));
     }
 }

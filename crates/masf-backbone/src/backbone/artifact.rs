@@ -51,7 +51,8 @@ impl Artifact for Backbone {
         Ok(())
     }
 
-    /// The backbone computes where the options of the reader say.
+    /// The backbone computes where the options of the reader say. A file of weights that they name must be the one that the model was
+    /// fitted with, also where the model holds its weights.
     fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
         let settings: Settings = reader.section()?;
         let invalid = |error: crate::BackboneError| reader.invalid(error.to_string());
@@ -60,16 +61,31 @@ impl Artifact for Backbone {
         let builder = builder.layers(&layers).normalisation(settings.normalisation);
         let builder = builder.precision(settings.precision).device(reader.options().device.open()?);
         let needed = builder.needed().map_err(invalid)?;
+        let weights = match &reader.options().weights {
+            Some(path) => Some(Weights::read(path)?),
+            None if settings.embedded => None,
+            None => Weights::embedded(&settings.name)?,
+        };
+        // A file that is given must be the right one, whether it is needed or not.
+        if let Some(weights) = &weights
+            && weights.sha256() != settings.weights_sha256
+        {
+            return Err(ModelFileError::Weights(format!(
+                "{}: SHA-256 is {}, but the model was fitted with weights of `{}` whose SHA-256 is {}{}",
+                weights.origin(),
+                weights.sha256(),
+                settings.name,
+                settings.weights_sha256,
+                if settings.embedded { "; it holds them, so leave the file out" } else { "" }
+            ))
+            .into());
+        }
         if settings.embedded {
             let tensors = needed.into_iter().map(|name| Ok((name.clone(), reader.any_tensor(&name)?)));
             let tensors = tensors.collect::<masf_core::Result<BTreeMap<_, _>>>()?;
             let weights = Weights::from_parts(tensors, settings.weights_sha256, "the model file".into());
             return Ok(builder.restore(weights)?);
         }
-        let weights = match &reader.options().weights {
-            Some(path) => Some(Weights::read(path)?),
-            None => Weights::embedded(&settings.name)?,
-        };
         let Some(weights) = weights else {
             return Err(ModelFileError::Weights(format!(
                 "the model was saved without the weights of `{}`; give their file (SHA-256 {})",
@@ -77,16 +93,6 @@ impl Artifact for Backbone {
             ))
             .into());
         };
-        if weights.sha256() != settings.weights_sha256 {
-            return Err(ModelFileError::Weights(format!(
-                "{}: SHA-256 is {}, but the model was fitted with weights of `{}` whose SHA-256 is {}",
-                weights.origin(),
-                weights.sha256(),
-                settings.name,
-                settings.weights_sha256
-            ))
-            .into());
-        }
         Ok(builder.build(weights)?)
     }
 }

@@ -126,14 +126,15 @@ impl Trainer {
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
         let step = header.metadata().as_ref().and_then(|metadata| metadata.get("step")?.parse().ok());
         let step = step.ok_or_else(|| broken("it has no number of steps, so it is no checkpoint".into()))?;
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
         let tensors: BTreeMap<String, Tensor> =
-            candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?.into_iter().collect();
-        self.optimiser.restore(&tensors, step)?;
+            tensors.map_err(|error| broken(error.to_string()))?.into_iter().collect();
+        self.optimiser.restore(&tensors, step).map_err(|error| broken(error.to_string()))?;
         Ok(tensors)
     }
 
     /// Writes the averaged weights as a file for [`Backbone::builder`](crate::Backbone::builder). The statistics of the norms are those of
-    /// all batches of normalised images `[B, 3, H, W]` together.
+    /// all batches of normalised images `[B, 3, H, W]` together, each image alike.
     ///
     /// # Errors
     /// No batches, or what the file system says.
@@ -141,20 +142,22 @@ impl Trainer {
         let tensors = self.optimiser.with_average(|| {
             // The statistics are those of the rounded weights, so that rounding shifts no channel.
             self.network.round_kernels()?;
-            // Mean, and mean of squares: (variance + mean^2) averaged over batches.
+            // Mean, and mean of squares: (variance + mean^2) averaged over images.
             let mut total: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
             let mut count = 0.0;
             for images in batches {
-                self.network.forward(&images?.permute((0, 2, 3, 1))?.contiguous()?)?;
+                let images = images?;
+                self.network.forward(&images.permute((0, 2, 3, 1))?.contiguous()?)?;
                 let statistics = self.network.statistics();
-                count += 1.0;
+                let weight = images.dim(0)? as f64;
+                count += weight;
                 total.resize_with(statistics.len(), Default::default);
                 for (total, (mean, variance)) in total.iter_mut().zip(statistics) {
                     total.0.resize(mean.len(), 0.0);
                     total.1.resize(mean.len(), 0.0);
                     for (c, (mean, variance)) in mean.iter().zip(variance).enumerate() {
-                        total.0[c] += mean;
-                        total.1[c] += variance + mean * mean;
+                        total.0[c] += weight * mean;
+                        total.1[c] += weight * (variance + mean * mean);
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! The hyper-parameters of CFA, and their check.
 
 use crate::training::check;
-use crate::{CfaFit, Result};
+use crate::{BaselineError, CfaFit, Result};
 
 /// Hyper-parameters of [`Cfa`](crate::Cfa), not yet checked; [`check`](Self::check) makes them fit to learn with.
 ///
@@ -79,7 +79,7 @@ impl CfaParams {
     /// The learner with these hyper-parameters.
     ///
     /// # Errors
-    /// [`BaselineError::Parameter`](crate::BaselineError::Parameter) names the first one that is out of range.
+    /// [`BaselineError::Parameter`] names the first one that is out of range.
     pub fn check(self) -> Result<CfaFit> {
         check::levels(&self.levels)?;
         self.checked()?;
@@ -88,8 +88,9 @@ impl CfaParams {
 
     /// Whether every hyper-parameter of the serialised form is in its range.
     pub(super) fn checked(&self) -> Result<()> {
-        let odd = self.neighbourhood.is_multiple_of(2);
-        check::whole("neighbourhood (odd)", if odd { 0 } else { self.neighbourhood }, 1, 15)?;
+        if self.neighbourhood.is_multiple_of(2) || self.neighbourhood > 15 {
+            return Err(BaselineError::parameter("neighbourhood", self.neighbourhood, "odd, 1 to 15"));
+        }
         check::whole("channel_divisor", self.channel_divisor, 1, 64)?;
         check::whole("centre_divisor", self.centre_divisor, 1, 1024)?;
         check::whole("nearest", self.nearest, 1, 64)?;
@@ -114,7 +115,8 @@ mod tests {
             params.check().unwrap_err().to_string()
         };
         assert!(bad(|p| p.levels = vec![16, 8]).contains("levels"));
-        assert!(bad(|p| p.neighbourhood = 4).contains("neighbourhood"));
+        assert!(bad(|p| p.neighbourhood = 4).contains("neighbourhood is 4; expected odd, 1 to 15"));
+        assert!(bad(|p| p.neighbourhood = 17).contains("neighbourhood is 17"));
         assert!(bad(|p| p.channel_divisor = 0).contains("channel_divisor"));
         assert!(bad(|p| p.negatives = 65).contains("negatives"));
         assert!(bad(|p| p.margin = -1.0).contains("margin"));

@@ -80,7 +80,7 @@ impl Fit for RdppFit {
     }
 }
 
-/// For every image of a step another one, some places further on; the order of a step is random.
+/// For every image of a step another one, some places further on, so that each is one image's partner; the order of a step is random.
 fn partners(images: usize, random: &mut impl Rng) -> Vec<u32> {
     let shift = random.random_range(1..images.max(2));
     (0..images).map(|image| ((image + shift) % images) as u32).collect()

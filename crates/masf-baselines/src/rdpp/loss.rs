@@ -25,7 +25,8 @@ pub(super) struct Projected<'a> {
     pub(super) projection: &'a Tensor,
 }
 
-/// The loss of the projections of one level, where image `i` is transported to image `partners[i]`.
+/// The loss of the projections of one level, where image `i` is transported to image `partners[i]`; `partners` is a permutation of the
+/// images.
 pub(super) fn projection_loss(level: &Projected<'_>, partners: &[u32], params: &RdppParams) -> Result<Tensor> {
     let transport = transport_loss(level.projection, partners)?;
     let reconstruction = reconstruction_loss(level.noised_projection, level.projection)?;
@@ -43,9 +44,12 @@ fn contrast_loss(noised: &Tensor, normal: &Tensor) -> Result<Tensor> {
     (flat_cosine(noised, normal)? - MARGIN)?.relu()?.mean_all()
 }
 
-/// The mean over the images of the Sinkhorn divergence of an image's descriptors and its partner's.
+/// The mean over the images of the Sinkhorn divergence of an image's descriptors and its partner's: the transport between them less half
+/// of either's with itself. `partners` is a permutation, so every image is once the first and once the second of a pair, and its two
+/// halves make one whole.
 fn transport_loss(projection: &Tensor, partners: &[u32]) -> Result<Tensor> {
     let (images, positions, _) = projection.dims3()?;
+    debug_assert!(is_permutation(partners, images), "every image is one image's partner: {partners:?}");
     let step = positions.div_ceil(POSITIONS);
     let chosen: Vec<u32> = (0..positions).step_by(step).map(|position| position as u32).collect();
     let chosen = Tensor::new(chosen, projection.device())?;
@@ -54,7 +58,8 @@ fn transport_loss(projection: &Tensor, partners: &[u32]) -> Result<Tensor> {
     let points = points.broadcast_div(&norm)?;
     let mut total: Option<Tensor> = None;
     for (image, partner) in (0..images).zip(partners) {
-        let part = sinkhorn_divergence(&points.get(image)?, &points.get(*partner as usize)?)?;
+        let (x, y) = (points.get(image)?, points.get(*partner as usize)?);
+        let part = (transported(&x, &y)? - transported(&x, &x)?)?;
         total = Some(match total {
             Some(total) => (total + part)?,
             None => part,
@@ -66,14 +71,15 @@ fn transport_loss(projection: &Tensor, partners: &[u32]) -> Result<Tensor> {
     }
 }
 
-/// `<P, C>` of both clouds less half of either with itself, where `P` is the optimal entropic plan, taken as a constant: by the envelope
-/// theorem this has the gradient of the transport itself.
-fn sinkhorn_divergence(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    let own = (transported(x, x)? + transported(y, y)?)?;
-    transported(x, y)? - (own * 0.5)?
+/// Whether `partners` has each of `0..images` once.
+fn is_permutation(partners: &[u32], images: usize) -> bool {
+    let mut sorted = partners.to_vec();
+    sorted.sort_unstable();
+    sorted.into_iter().eq(0..images as u32)
 }
 
-/// The cost that the plan between two clouds of points of unit length moves.
+/// The cost that the plan between two clouds of points of unit length moves. The optimal entropic plan is taken as a constant: by the
+/// envelope theorem the gradient is that of the transport itself.
 fn transported(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     // |a - b|^2 = 2 - 2 a b.
     let cost = x.matmul(&y.t()?.contiguous()?)?.affine(-2.0, 2.0)?;
@@ -152,5 +158,11 @@ mod tests {
         let both = Tensor::cat(&[&x, &x.neg()?], 0)?;
         assert!(transport_loss(&both, &[1, 0])?.to_scalar::<f32>()? > 0.05);
         Ok(())
+    }
+
+    #[test]
+    fn partners_are_a_permutation() {
+        assert!(is_permutation(&[1, 2, 0], 3) && is_permutation(&[0], 1));
+        assert!(!is_permutation(&[1, 1, 0], 3) && !is_permutation(&[1, 0], 3));
     }
 }

@@ -63,11 +63,8 @@ pub(crate) fn map_positions(x: &Tensor, resampling: &Resampling) -> Result<Tenso
 /// Bilinear resizing, as [`masf_core::resample`] does it.
 pub(crate) fn bilinear(from: Grid, to: Grid) -> Resampling {
     let axis = |from: usize, to: usize| -> Axis {
-        let weights = (0..to).flat_map(|index| {
-            let position = ((index as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
-            let (left, fraction) = (position as usize, position.fract() as f32);
-            [(index, left, 1.0 - fraction), (index, (left + 1).min(from - 1), fraction)]
-        });
+        let reads = masf_core::resample::bilinear_weights(from, to).enumerate();
+        let weights = reads.flat_map(|(index, reads)| reads.map(|(position, weight)| (index, position, weight)));
         (from, to, weights.collect())
     };
     Resampling { rows: axis(from.0, to.0), columns: axis(from.1, to.1) }

@@ -139,6 +139,9 @@ pub(super) fn is_finite(dtype: Dtype, bytes: &[u8]) -> bool {
         Dtype::BF16 => halves(0x7f80),
         Dtype::F32 => bytes.chunks_exact(4).all(|b| u16::from_le_bytes([b[2], b[3]]) & 0x7f80 != 0x7f80),
         Dtype::F64 => bytes.chunks_exact(8).all(|b| u16::from_le_bytes([b[6], b[7]]) & 0x7ff0 != 0x7ff0),
+        // NaN alone: these have no infinity. Those of 4 and 6 bits have neither.
+        Dtype::F8_E4M3 => bytes.iter().all(|b| b & 0x7f != 0x7f),
+        Dtype::F8_E8M0 => !bytes.contains(&0xff),
         _ => true,
     }
 }

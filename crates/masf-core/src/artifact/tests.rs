@@ -145,6 +145,28 @@ fn values_that_are_not_finite_cannot_be_saved() -> Result<()> {
 }
 
 #[test]
+fn eight_bits_can_be_not_finite() {
+    use safetensors::Dtype;
+    for (dtype, nans) in [(Dtype::F8_E4M3, &[0x7f, 0xff][..]), (Dtype::F8_E8M0, &[0xff][..]), (Dtype::U8, &[][..])] {
+        for byte in 0..=u8::MAX {
+            assert_eq!(super::reader::is_finite(dtype, &[0, byte]), !nans.contains(&byte), "{dtype:?} {byte}");
+        }
+    }
+}
+
+#[test]
+fn settings_that_are_not_finite_cannot_be_saved() -> Result<()> {
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let mut part = part()?;
+        part.inner.as_mut().unwrap().threshold = value;
+        let error = saved(&part).unwrap_err();
+        assert!(matches!(error, Error::Model(ModelFileError::Settings { .. })), "{error}");
+        assert!(error.to_string().contains("`inner`") && error.to_string().contains("read back"), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_failed_save_leaves_the_old_file() -> Result<()> {
     let folder = tempfile::tempdir().map_err(|e| Error::io("temp", e))?;
     let path = folder.path().join("part.masf");

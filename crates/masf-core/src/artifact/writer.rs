@@ -5,6 +5,8 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use safetensors::View;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{Artifact, Checksum, FORMAT_VERSION, METADATA_KEY, ModelFileError, Section, canonical_json};
 use crate::Result;
@@ -37,13 +39,12 @@ impl ArtifactWriter {
     /// Writes the settings of this artifact.
     ///
     /// # Errors
-    /// Settings that JSON cannot hold, or settings written before.
-    pub fn section(&mut self, settings: &impl serde::Serialize) -> Result<()> {
-        let problem = |error: serde_json::Error| ModelFileError::Settings {
-            section: self.path.clone(),
-            problem: error.to_string(),
-        };
-        let data = serde_json::to_value(settings).map_err(problem)?;
+    /// Settings that JSON cannot hold, such as a number that is NaN or infinite, or settings written before.
+    pub fn section<T: Serialize + DeserializeOwned>(&mut self, settings: &T) -> Result<()> {
+        let problem = |problem: String| ModelFileError::Settings { section: self.path.clone(), problem };
+        let data = serde_json::to_value(settings).map_err(|error| problem(error.to_string()))?;
+        // JSON has no NaN and no infinity: they become `null`, which is no number when it is read.
+        T::deserialize(&data).map_err(|error| problem(format!("it could not be read back: {error}")))?;
         match self.sections.get_mut(&self.path) {
             Some(section) if section.data.is_null() => section.data = data,
             _ => {

@@ -3,8 +3,10 @@
 //! The phases added are those of the spectrum of real white noise, hence odd-symmetric; gains depend on the radius alone,
 //! hence even. So the patch stays real up to rounding, except at Nyquist frequencies, whose imaginary part is dropped.
 
+use std::sync::Arc;
+
 use rustfft::num_complex::Complex64;
-use rustfft::{FftDirection, FftPlanner};
+use rustfft::{Fft, FftDirection, FftPlannerScalar};
 
 use crate::synthetic::noise::Draw;
 
@@ -25,7 +27,9 @@ pub(super) fn disturb(
             Complex64::new(field.white(column as i64, row as i64), 0.0)
         })
         .collect();
-    transform(&mut noise, height, width, FftDirection::Forward);
+    let forward = Plan::new(height, width, FftDirection::Forward);
+    let inverse = Plan::new(height, width, FftDirection::Inverse);
+    forward.transform(&mut noise);
     let centre = draw.between(0.2, 0.8);
     // Amplified threefold or damped to a third at strength 1.
     let change = draw.between(-1.0, 1.0).signum() * strength * 3f64.ln();
@@ -46,11 +50,11 @@ pub(super) fn disturb(
     let mut out = vec![[0.0; 3]; patch.len()];
     for channel in 0..3 {
         let mut values: Vec<Complex64> = patch.iter().map(|colour| Complex64::new(colour[channel], 0.0)).collect();
-        transform(&mut values, height, width, FftDirection::Forward);
+        forward.transform(&mut values);
         for (value, factor) in values.iter_mut().zip(&factors) {
             *value *= factor;
         }
-        transform(&mut values, height, width, FftDirection::Inverse);
+        inverse.transform(&mut values);
         for (out, value) in out.iter_mut().zip(&values) {
             out[channel] = value.re / patch.len() as f64;
         }
@@ -58,22 +62,35 @@ pub(super) fn disturb(
     out
 }
 
-/// The unnormalised two-dimensional transform, rows then columns.
-fn transform(values: &mut [Complex64], height: usize, width: usize, direction: FftDirection) {
-    let mut planner = FftPlanner::new();
-    let rows = planner.plan_fft(width, direction);
-    for row in values.chunks_exact_mut(width) {
-        rows.process(row);
+/// The unnormalised two-dimensional transform of one size and direction.
+///
+/// By RustFFT's scalar planner: patches are small, and its vector code for `f64` would take long to compile.
+struct Plan {
+    rows: Arc<dyn Fft<f64>>,
+    columns: Arc<dyn Fft<f64>>,
+}
+
+impl Plan {
+    fn new(height: usize, width: usize, direction: FftDirection) -> Self {
+        let mut planner = FftPlannerScalar::new();
+        Self { rows: planner.plan_fft(width, direction), columns: planner.plan_fft(height, direction) }
     }
-    let columns = planner.plan_fft(height, direction);
-    let mut column = vec![Complex64::default(); height];
-    for x in 0..width {
-        for (y, value) in column.iter_mut().enumerate() {
-            *value = values[y * width + x];
+
+    /// Transforms rows, then columns.
+    fn transform(&self, values: &mut [Complex64]) {
+        let (height, width) = (self.columns.len(), self.rows.len());
+        for row in values.chunks_exact_mut(width) {
+            self.rows.process(row);
         }
-        columns.process(&mut column);
-        for (y, value) in column.iter().enumerate() {
-            values[y * width + x] = *value;
+        let mut column = vec![Complex64::default(); height];
+        for x in 0..width {
+            for (y, value) in column.iter_mut().enumerate() {
+                *value = values[y * width + x];
+            }
+            self.columns.process(&mut column);
+            for (y, value) in column.iter().enumerate() {
+                values[y * width + x] = *value;
+            }
         }
     }
 }

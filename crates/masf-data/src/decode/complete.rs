@@ -124,12 +124,16 @@ fn tiff_table(bytes: &[u8]) -> Result<Option<TiffTable>, ImageProblem> {
         };
         let value = at.saturating_add(4 + pointer);
         match tag {
-            // Compression: both kinds of JPEG.
-            259 if matches!(file.unsigned(value, 2), Some(6 | 7)) => {
-                return Err(ImageProblem::Unsupported {
-                    what: "a TIFF file with JPEG compression, which cannot be checked for completeness; save it uncompressed or with LZW or Deflate".into(),
-                });
-            }
+            // Compression: both kinds of JPEG, in any type of integer; the decoder reads it only where there is one.
+            259 => match file.values(kind, 1, value, pointer).as_deref() {
+                Some([6 | 7]) => {
+                    return Err(ImageProblem::Unsupported {
+                        what: "a TIFF file with JPEG compression, which cannot be checked for completeness; save it uncompressed or with LZW or Deflate".into(),
+                    });
+                }
+                Some(_) => {}
+                None => return Ok(None),
+            },
             // Strip and tile offsets, strip and tile byte counts.
             273 | 324 | 279 | 325 => {
                 let table = if matches!(tag, 273 | 324) { &mut table.offsets } else { &mut table.lengths };
@@ -166,6 +170,7 @@ impl Tiff<'_> {
     /// The values of an entry, which stand in the entry itself where they fit.
     fn values(&self, kind: u64, count: u64, value: u64, pointer: u64) -> Option<Vec<u64>> {
         let length = match kind {
+            1 | 7 => 1,
             3 => 2,
             4 => 4,
             16 => 8,

@@ -39,8 +39,8 @@ pub struct Limits {
     /// Largest number of pixels; 2^27 by default, a square of 11,585.
     pub max_pixels: u64,
     /// Most bytes that decoding one image may hold as pixels and decoder state; 1 GiB by default, of which chunks of PNG files other than
-    /// pixels may take 64 MiB. Turning an image
-    /// upright and bringing it to 8-bit RGB each take another copy for a moment.
+    /// pixels may take 64 MiB, and TIFF files hold their pixels twice. Turning an image upright and bringing it to 8-bit RGB each take
+    /// another copy for a moment.
     pub max_alloc: u64,
     /// Largest file in bytes; 1 GiB by default.
     pub max_file_bytes: u64,
@@ -96,7 +96,7 @@ pub fn decode_image(name: impl Into<String>, bytes: &[u8], limits: &Limits) -> R
 }
 
 /// The bytes of a regular file within the limit.
-pub(crate) fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
+fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let io = |source| DataError::io(path, source);
     // Opening a pipe would wait for its writer.
     let metadata = std::fs::metadata(path).map_err(io)?;
@@ -149,7 +149,9 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, ImageProblem> {
     // A damaged header is best explained by the decoder, so a missing end is reported after reading it.
     let mut decoder = reader.into_decoder().map_err(problem)?;
     let (width, height) = decoder.dimensions();
-    limits.check(width, height, u64::from(decoder.color_type().bytes_per_pixel()))?;
+    // The TIFF decoder fills a buffer of its own and copies it.
+    let copies = if format == ImageFormat::Tiff { 2 } else { 1 };
+    limits.check(width, height, copies * u64::from(decoder.color_type().bytes_per_pixel()))?;
     if !whole {
         return Err(ImageProblem::Truncated { format: name });
     }

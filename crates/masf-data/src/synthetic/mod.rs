@@ -15,6 +15,7 @@ mod scene;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use image::codecs::png::PngEncoder;
 use image::{GrayImage, RgbImage};
 use masf_core::random_stream;
 use rayon::prelude::*;
@@ -174,11 +175,11 @@ pub fn write_dataset(folder: impl AsRef<Path>, config: &SyntheticConfig) -> Resu
     }
     slots.par_iter().try_for_each(|slot| {
         let picture = set.render(*slot);
-        save(&folder.join(slot.path()), &picture.image.into())?;
+        save(&folder.join(slot.path()), |encoder| picture.image.write_with_encoder(encoder))?;
         if let (Some(path), Some(mask)) = (slot.mask_path(), picture.mask) {
             let levels = mask.pixels().iter().map(|defective| if *defective { 255 } else { 0 }).collect();
             if let Some(levels) = GrayImage::from_raw(mask.size().width, mask.size().height, levels) {
-                save(&folder.join(path), &levels.into())?;
+                save(&folder.join(path), |encoder| levels.write_with_encoder(encoder))?;
             }
         }
         Ok::<(), DataError>(())
@@ -186,17 +187,15 @@ pub fn write_dataset(folder: impl AsRef<Path>, config: &SyntheticConfig) -> Resu
     Ok(slots.len())
 }
 
-fn save(path: &Path, image: &image::DynamicImage) -> Result<()> {
+fn save(path: &Path, encode: impl FnOnce(PngEncoder<&mut Vec<u8>>) -> image::ImageResult<()>) -> Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|source| DataError::io(parent, source))?;
     }
-    image.save_with_format(path, image::ImageFormat::Png).map_err(|error| {
-        let source = match error {
-            image::ImageError::IoError(source) => source,
-            other => std::io::Error::other(other),
-        };
-        DataError::io(path, source)
-    })
+    let mut bytes = Vec::new();
+    encode(PngEncoder::new(&mut bytes))
+        .map_err(std::io::Error::other)
+        .and_then(|()| std::fs::write(path, &bytes))
+        .map_err(|source| DataError::io(path, source))
 }
 
 #[cfg(test)]

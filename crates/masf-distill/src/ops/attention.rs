@@ -1,6 +1,7 @@
 //! Attention of spatial tokens to spectral tokens, several heads at once.
-
-use std::sync::Mutex;
+//!
+//! The weights of a head, `[N, F]`, grow with the square of the grid. So only the heads at work have theirs, and the gradient computes them
+//! anew.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use masf_core::vectorised;
@@ -8,13 +9,11 @@ use rayon::prelude::*;
 
 use super::product::{Matrix, product};
 use super::simd;
-use super::{kept, slice, tensor, with_slice};
+use super::{slice, tensor, with_slice};
 
 /// `softmax(q k^T / sqrt(D / heads)) v` for queries `[B N, D]` and keys and values `[B F, 2 D]` (keys first).
 pub(crate) struct Attention {
-    shape: AttentionShape,
-    keep: bool,
-    weights: Mutex<Option<Vec<f32>>>,
+    pub(crate) shape: AttentionShape,
 }
 
 /// The sizes of an attention.
@@ -41,9 +40,30 @@ impl AttentionShape {
     }
 }
 
-impl Attention {
-    pub(crate) fn new(shape: AttentionShape, keep: bool) -> Self {
-        Self { shape, keep, weights: Mutex::new(None) }
+/// Queries, keys and values of one head of an image.
+struct Head<'a> {
+    q: Matrix<'a>,
+    k: Matrix<'a>,
+    v: Matrix<'a>,
+}
+
+impl<'a> Head<'a> {
+    /// Of an image's queries `[N, D]` and keys and values `[F, 2 D]`.
+    fn of(q: &'a [f32], kv: &'a [f32], index: usize, shape: AttentionShape) -> Self {
+        let AttentionShape { queries, keys, width, .. } = shape;
+        let (start, end) = (index * shape.head(), (index + 1) * shape.head());
+        Self {
+            q: Matrix::columns(q, queries, width, start, end),
+            k: Matrix::columns(kv, keys, 2 * width, start, end),
+            v: Matrix::columns(kv, keys, 2 * width, width + start, width + end),
+        }
+    }
+
+    /// The weights `[N, F]`.
+    fn weigh(&self, weights: &mut [f32], shape: AttentionShape) -> Result<()> {
+        product(weights, self.q, self.k.t(), shape.scale())?;
+        softmax_rows(weights, shape.keys);
+        Ok(())
     }
 }
 
@@ -56,21 +76,16 @@ impl CustomOp2 for Attention {
         let AttentionShape { queries, keys, width, heads } = self.shape;
         let (q, kv) = (slice(q, ql)?, slice(kv, kl)?);
         let head = self.shape.head();
-        let mut weights = vec![0.0; q.len() / (queries * width) * heads * queries * keys];
         // Head by head, `[B, heads, queries, head]`.
         let mut parts = vec![0.0; q.len()];
-        parts.par_chunks_mut(queries * head).zip(weights.par_chunks_mut(queries * keys)).enumerate().try_for_each(
-            |(index, (part, weights))| {
+        parts.par_chunks_mut(queries * head).enumerate().try_for_each_init(
+            || vec![0.0; queries * keys],
+            |weights: &mut Vec<f32>, (index, part)| {
                 let (image, index) = (index / heads, index % heads);
                 let (q, kv) = (&q[image * queries * width..], &kv[image * keys * 2 * width..]);
-                let (q, kv) = (&q[..queries * width], &kv[..keys * 2 * width]);
-                let (start, end) = (index * head, (index + 1) * head);
-                let k = Matrix::columns(kv, keys, 2 * width, start, end);
-                let v = Matrix::columns(kv, keys, 2 * width, width + start, width + end);
-                let q = Matrix::columns(q, queries, width, start, end);
-                product(weights, q, k.t(), self.shape.scale())?;
-                softmax_rows(weights, keys);
-                product(part, Matrix::new(weights, queries, keys), v, 1.0)
+                let head = Head::of(&q[..queries * width], &kv[..keys * 2 * width], index, self.shape);
+                head.weigh(weights, self.shape)?;
+                product(part, Matrix::new(weights, queries, keys), head.v, 1.0)
             },
         )?;
         let mut out = vec![0.0; q.len()];
@@ -79,15 +94,11 @@ impl CustomOp2 for Attention {
                 put(out, part, width, index * head, head);
             }
         }
-        if self.keep {
-            *super::lock(&self.weights) = Some(weights);
-        }
         Ok((CpuStorage::F32(out), ql.shape().clone()))
     }
 
     fn bwd(&self, q: &Tensor, kv: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let AttentionShape { queries, keys, width, heads } = self.shape;
-        let weights = kept(&self.weights, self.name())?;
         let head = self.shape.head();
         let (mut gq, mut gkv) = (vec![0.0; q.elem_count()], vec![0.0; kv.elem_count()]);
         with_slice(grad, |grad| {
@@ -95,26 +106,25 @@ impl CustomOp2 for Attention {
                 with_slice(kv, |kv| {
                     gq.par_chunks_mut(queries * width)
                         .zip(gkv.par_chunks_mut(keys * 2 * width))
-                        .zip(weights.par_chunks(heads * queries * keys).zip(grad.par_chunks(queries * width)))
+                        .zip(grad.par_chunks(queries * width))
                         .zip(q.par_chunks(queries * width).zip(kv.par_chunks(keys * 2 * width)))
-                        .try_for_each(|(((gq, gkv), (weights, grad)), (q, kv))| {
-                            let mut slopes = vec![0.0; queries * keys];
+                        .try_for_each(|(((gq, gkv), grad), (q, kv))| {
+                            let (mut weights, mut slopes) = (vec![0.0; queries * keys], vec![0.0; queries * keys]);
                             let (mut of_queries, mut of_keys) = (vec![0.0; queries * head], vec![0.0; keys * head]);
-                            for (index, weights) in weights.chunks_exact(queries * keys).enumerate() {
-                                let (start, end) = (index * head, (index + 1) * head);
-                                let k = Matrix::columns(kv, keys, 2 * width, start, end);
-                                let v = Matrix::columns(kv, keys, 2 * width, width + start, width + end);
-                                let grad = Matrix::columns(grad, queries, width, start, end);
-                                let p = Matrix::new(weights, queries, keys);
+                            for index in 0..heads {
+                                let start = index * head;
+                                let of_head = Head::of(q, kv, index, self.shape);
+                                of_head.weigh(&mut weights, self.shape)?;
+                                let grad = Matrix::columns(grad, queries, width, start, start + head);
+                                let p = Matrix::new(&weights, queries, keys);
                                 product(&mut of_keys, p.t(), grad, 1.0)?;
                                 put(gkv, &of_keys, 2 * width, width + start, head);
-                                product(&mut slopes, grad, v.t(), 1.0)?;
-                                softmax_backward(&mut slopes, weights, keys);
+                                product(&mut slopes, grad, of_head.v.t(), 1.0)?;
+                                softmax_backward(&mut slopes, &weights, keys);
                                 let s = Matrix::new(&slopes, queries, keys);
-                                product(&mut of_queries, s, k, self.shape.scale())?;
+                                product(&mut of_queries, s, of_head.k, self.shape.scale())?;
                                 put(gq, &of_queries, width, start, head);
-                                let q = Matrix::columns(q, queries, width, start, end);
-                                product(&mut of_keys, s.t(), q, self.shape.scale())?;
+                                product(&mut of_keys, s.t(), of_head.q, self.shape.scale())?;
                                 put(gkv, &of_keys, 2 * width, start, head);
                             }
                             candle_core::Result::Ok(())

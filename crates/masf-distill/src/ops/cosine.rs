@@ -251,7 +251,7 @@ impl CustomOp2 for HeadLoss {
                 );
             });
         if let (Some(loss), Some(gradient)) = (&targets.bands, bands) {
-            loss.add_gradient(&mut predictions, &gradient, upstream, values / channels, channels);
+            loss.add_gradient(&mut predictions, &gradient, upstream, channels);
         }
         let predictions = CpuStorage::F32(predictions);
         let gradient = Rows::whole(&predictions, rows, values);

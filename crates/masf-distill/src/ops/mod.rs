@@ -77,9 +77,9 @@ pub(crate) fn mlp(x: &Tensor, up: &Tensor, down: &Tensor, mode: Mode) -> Result<
 }
 
 /// Attention with `heads` heads; see [`attention`].
-pub(crate) fn attend(q: &Tensor, kv: &Tensor, shape: AttentionShape, mode: Mode) -> Result<Tensor> {
+pub(crate) fn attend(q: &Tensor, kv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
     if fused(q) {
-        return q.contiguous()?.apply_op2(&kv.contiguous()?, attention::Attention::new(shape, mode == Mode::Training));
+        return q.contiguous()?.apply_op2(&kv.contiguous()?, attention::Attention { shape });
     }
     let AttentionShape { queries, keys, width, heads } = shape;
     let head = shape.head();

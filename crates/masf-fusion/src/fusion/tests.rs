@@ -110,7 +110,7 @@ fn the_fine_scale_changes_maps_and_no_image_score() -> Result<()> {
 /// A fusion as files had it before maps had details.
 struct Older(CalibratedFusion);
 
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, serde::Deserialize)]
 struct OlderSection {
     params: FusionParams,
     calibrations: Vec<Calibration>,

@@ -163,7 +163,7 @@ impl Columns {
 pub(crate) enum Backend {
     Exact(ExactSearch),
     Shortlist(ShortlistSearch),
-    Cells(CellSearch),
+    Cells(Box<CellSearch>),
     #[cfg(feature = "hnsw")]
     Hnsw(super::HnswSearch),
 }
@@ -187,7 +187,7 @@ impl Backend {
             Search::Cells { cells, visited, keys } => {
                 let (distance, key) = (0..columns.measured(), columns.key(keys));
                 let params = CellParams { cells, visited, distance, key, seed };
-                Ok(Self::Cells(CellSearch::with_centres(rows, dimensions, params, centres)?))
+                Ok(Self::Cells(Box::new(CellSearch::with_centres(rows, dimensions, params, centres)?)))
             }
             #[cfg(feature = "hnsw")]
             Search::Hnsw { connections, construction, search } => {
@@ -211,7 +211,7 @@ impl Backend {
         match self {
             Self::Exact(search) => search,
             Self::Shortlist(search) => search,
-            Self::Cells(search) => search,
+            Self::Cells(search) => search.as_ref(),
             #[cfg(feature = "hnsw")]
             Self::Hnsw(search) => search,
         }

@@ -4,13 +4,15 @@
 //! (Sivic and Zisserman, ICCV 2003; Jegou, Douze and Schmid, PAMI 2011). Within the visited cells the search is exact; with all
 //! cells visited it is [`ExactSearch`](crate::ExactSearch), bit for bit.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::kmeans::{centres_of, members};
 use super::scan::{Scratch, Store};
-use super::{check_prototypes, check_queries, queries_per_task};
+use super::{check_groups, check_prototypes, check_queries, queries_per_task};
+use crate::spare::Spare;
 use crate::{ExactSearch, MemoryError, Neighbours, PrototypeSearch, Result};
 
 /// Queries of a task: the more, the more of them share a cell.
@@ -42,6 +44,7 @@ pub struct CellSearch {
     /// The panels of every cell, and how many prototypes it holds.
     cells: Vec<(Range<usize>, usize)>,
     store: Store,
+    scratch: Spare<Scratch>,
 }
 
 impl std::fmt::Debug for CellSearch {
@@ -98,13 +101,13 @@ impl CellSearch {
             first = end;
         }
         let whole = params.distance == (0..dimensions);
-        let part = if whole { None } else { Some(columns(&prototypes, dimensions, &params.distance)) };
+        let part = if whole { None } else { Some(columns(&prototypes, dimensions, &params.distance).into_owned()) };
         let (rows, measured) = match part {
             Some(part) => (Some(prototypes), part),
             None => (None, prototypes),
         };
         let store = Store::new(measured, params.distance.len(), &members)?;
-        Ok(Self { rows, dimensions, params, centres, cells, store })
+        Ok(Self { rows, dimensions, params, centres, cells, store, scratch: Spare::default() })
     }
 
     /// The number of cells, empty ones among them.
@@ -122,6 +125,17 @@ impl CellSearch {
         self.centres.prototypes()
     }
 
+    /// Searches for checked queries, on this thread.
+    fn nearest_here(&self, queries: &[f32], k: usize) -> Result<Neighbours> {
+        self.scratch.with(|scratch| {
+            let parts = queries.chunks(QUERIES_PER_TASK * self.dimensions).map(|queries| {
+                self.search(queries, k, scratch)?;
+                Ok(scratch.neighbours(k))
+            });
+            Ok(Neighbours::join(k, parts.collect::<Result<_>>()?))
+        })
+    }
+
     /// Visits the cells of some queries.
     fn search(&self, queries: &[f32], k: usize, scratch: &mut Scratch) -> Result<()> {
         let measured = columns(queries, self.dimensions, &self.params.distance);
@@ -134,7 +148,7 @@ impl CellSearch {
         // The nearest cell first: what is found there rules out most of what the others hold.
         let mut first = vec![Vec::new(); self.cells.len()];
         let mut visitors = vec![Vec::new(); self.cells.len()];
-        let nearest = self.centres.nearest(&keys, visited)?;
+        let nearest = self.centres.nearest_here(&keys, visited)?;
         for (query, cells) in nearest.indices.chunks_exact(visited).enumerate() {
             let mut held = 0;
             for (rank, cell) in cells.iter().enumerate() {
@@ -144,7 +158,7 @@ impl CellSearch {
             }
             if held < k {
                 let key = &keys[query * self.params.key.len()..][..self.params.key.len()];
-                let all = self.centres.nearest(key, self.cells.len())?;
+                let all = self.centres.nearest_here(key, self.cells.len())?;
                 for cell in all.indices.into_iter().skip(visited) {
                     visitors[cell as usize].push(query as u32);
                     held += self.cells[cell as usize].1;
@@ -165,9 +179,12 @@ impl CellSearch {
     }
 }
 
-/// Some columns of rows.
-fn columns(rows: &[f32], dimensions: usize, columns: &Range<usize>) -> Vec<f32> {
-    rows.chunks_exact(dimensions).flat_map(|row| &row[columns.clone()]).copied().collect()
+/// Some columns of rows; all of them are no copy.
+fn columns<'a>(rows: &'a [f32], dimensions: usize, columns: &Range<usize>) -> Cow<'a, [f32]> {
+    if *columns == (0..dimensions) {
+        return Cow::Borrowed(rows);
+    }
+    Cow::Owned(rows.chunks_exact(dimensions).flat_map(|row| &row[columns.clone()]).copied().collect())
 }
 
 impl PrototypeSearch for CellSearch {
@@ -192,11 +209,14 @@ impl PrototypeSearch for CellSearch {
         let queries_per_task = queries_per_task(queries.len() / self.dimensions, QUERIES_PER_TASK);
         let parts: Vec<Neighbours> = queries
             .par_chunks(queries_per_task * self.dimensions)
-            .map_init(Scratch::default, |scratch, queries| {
-                self.search(queries, k, scratch)?;
-                Ok(scratch.neighbours(k))
-            })
+            .map(|queries| self.nearest_here(queries, k))
             .collect::<Result<_>>()?;
         Ok(Neighbours::join(k, parts))
+    }
+
+    fn nearest_alike(&self, queries: &[f32], groups: &[usize], k: usize) -> Result<Neighbours> {
+        check_queries(self, queries, k)?;
+        check_groups(groups, queries.len() / self.dimensions)?;
+        self.nearest_here(queries, k)
     }
 }

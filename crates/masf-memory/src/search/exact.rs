@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::scan::{QUERIES_PER_TASK, Scratch, Store};
-use super::{check_prototypes, check_queries, queries_per_task};
+use super::{check_groups, check_prototypes, check_queries, queries_per_task};
+use crate::spare::Spare;
 use crate::{Neighbours, PrototypeSearch, Result};
 
 /// Exact search among all prototypes.
@@ -14,10 +15,11 @@ use crate::{Neighbours, PrototypeSearch, Result};
 /// direct distances: a query that equals a prototype has distance exactly 0, ties go to the lowest index, and the bits
 /// depend neither on the batch nor on the threads nor on the processor.
 ///
-/// Memory: the prototypes and their keys, twice the prototypes at most, and 1 MiB a thread while it searches.
+/// Memory: the prototypes and their keys, twice the prototypes at most, and buffers of 1 MiB for each of as many searches as ever ran at once.
 #[derive(Clone)]
 pub struct ExactSearch {
     store: Store,
+    scratch: Spare<Scratch>,
 }
 
 impl std::fmt::Debug for ExactSearch {
@@ -35,11 +37,22 @@ impl ExactSearch {
     /// [`MemoryError::Magnitude`](crate::MemoryError::Magnitude) for one that is not finite.
     pub fn new(prototypes: Vec<f32>, dimensions: usize) -> Result<Self> {
         let count = check_prototypes(&prototypes, dimensions)?;
-        Ok(Self { store: Store::new(prototypes, dimensions, &[(0..count as u32).collect()])? })
+        let store = Store::new(prototypes, dimensions, &[(0..count as u32).collect()])?;
+        Ok(Self { store, scratch: Spare::default() })
     }
-}
 
-impl ExactSearch {
+    /// Searches for checked queries, on this thread.
+    pub(super) fn nearest_here(&self, queries: &[f32], k: usize) -> Result<Neighbours> {
+        self.scratch.with(|scratch| {
+            let parts = queries.chunks(QUERIES_PER_TASK * self.dimensions()).map(|queries| {
+                self.store.begin(queries, scratch)?;
+                self.store.scan_all(queries, k, scratch)?;
+                Ok(scratch.neighbours(k))
+            });
+            Ok(Neighbours::join(k, parts.collect::<Result<_>>()?))
+        })
+    }
+
     #[cfg(test)]
     pub(crate) fn has_short_keys(&self) -> bool {
         self.store.is_short()
@@ -69,12 +82,14 @@ impl PrototypeSearch for ExactSearch {
         let queries_per_task = queries_per_task(queries.len() / dimensions, QUERIES_PER_TASK);
         let parts: Vec<Neighbours> = queries
             .par_chunks(queries_per_task * dimensions)
-            .map_init(Scratch::default, |scratch, queries| {
-                self.store.begin(queries, scratch)?;
-                self.store.scan_all(queries, k, scratch)?;
-                Ok(scratch.neighbours(k))
-            })
+            .map(|queries| self.nearest_here(queries, k))
             .collect::<Result<_>>()?;
         Ok(Neighbours::join(k, parts))
+    }
+
+    fn nearest_alike(&self, queries: &[f32], groups: &[usize], k: usize) -> Result<Neighbours> {
+        check_queries(self, queries, k)?;
+        check_groups(groups, queries.len() / self.dimensions())?;
+        self.nearest_here(queries, k)
     }
 }

@@ -50,7 +50,7 @@ impl HnswParams {
 
 /// Search in a graph, with exact search among the prototypes that the graph lost.
 ///
-/// Memory: the prototypes twice, and about `24 connections` bytes for each.
+/// Memory: the prototypes twice, and for each up to `384 + 80 connections` bytes.
 pub struct HnswSearch {
     rows: Vec<f32>,
     dimensions: usize,

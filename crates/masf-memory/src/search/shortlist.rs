@@ -29,8 +29,10 @@ const QUERIES_PER_TASK: usize = 256;
 const DIRECTION_ROWS: usize = 2048;
 /// Rows whose keys are computed at once while packing.
 const ROWS_PER_BLOCK: usize = 512;
-/// Keys whose products with all prototypes are held at once: whole tiles, and with some thousand prototypes they stay in the second-level cache.
+/// Keys whose products are held at once: whole tiles.
 const KEYS_AT_ONCE: usize = 11 * TILE;
+/// Panels of prototypes whose products with these keys are held at once: 4096 prototypes, 1 MB, which stays in the second-level cache.
+const PANELS_AT_ONCE: usize = 64;
 /// Estimates of which the least is noted.
 const BLOCK: usize = 16;
 /// Blocks of a panel.
@@ -46,7 +48,8 @@ const CLOSE: f32 = 0.45;
 /// Search among the prototypes that a few principal directions find promising.
 ///
 /// The answer for a query depends neither on the batch nor on the threads; on processors with other vector units the shortlist may differ
-/// where estimates are equal up to rounding. Memory: the prototypes, `2 directions` values for each, and the buffers of as many searches as ever ran at once.
+/// where estimates are equal up to rounding. Memory: the prototypes, `2 directions` values for each, and buffers of
+/// less than 2 MiB (by default) for each of as many searches as ever ran at once.
 #[derive(Clone)]
 pub struct ShortlistSearch {
     prototypes: Prototypes,
@@ -82,11 +85,11 @@ struct Keys {
 /// Estimates or squared distances and their prototypes, least first.
 type Shortlist = Vec<(f32, u32)>;
 
-/// What a thread needs for comparing keys with all prototypes.
+/// What a thread needs for comparing keys with all prototypes, some panels after others.
 #[derive(Default)]
 struct Products {
     tiles: Tiles,
-    /// Blocks of the prototypes.
+    /// Blocks of the panels at hand.
     blocks: usize,
     /// `[panels, places of the keys, BLOCKS]`.
     estimates: Vec<[f32; BLOCK]>,
@@ -204,7 +207,7 @@ impl ShortlistSearch {
             Prototypes::Keyed(rows, keys) => (rows, keys),
             Prototypes::Alone(search) => {
                 let mut found = Ok(Neighbours::default());
-                lend(0..queries, &mut |queries| found = search.nearest(queries, k))?;
+                lend(0..queries, &mut |queries| found = search.nearest_alike(queries, groups, k))?;
                 return found;
             }
         };
@@ -325,10 +328,7 @@ impl Keys {
         let width = self.directions.output();
         shortlists.resize_with(keys.len() / width, Vec::new);
         for (keys, shortlists) in keys.chunks(KEYS_AT_ONCE * width).zip(shortlists.chunks_mut(KEYS_AT_ONCE)) {
-            products.of(&self.panels, keys, width);
-            for (index, shortlist) in shortlists.iter_mut().enumerate() {
-                products.choose(index, length, shortlist);
-            }
+            products.least_of_all(&self.panels, keys, width, length, shortlists);
         }
     }
 }
@@ -364,15 +364,33 @@ impl WithSimd for Estimates<'_> {
 }
 
 impl Products {
-    /// Estimates for all prototypes, and the least of every block of them.
-    fn of(&mut self, panels: &Panels, keys: &[f32], width: usize) {
+    /// The least estimates of all prototypes for every key, in any order.
+    fn least_of_all(
+        &mut self,
+        panels: &Panels,
+        keys: &[f32],
+        width: usize,
+        length: usize,
+        shortlists: &mut [Shortlist],
+    ) {
         self.tiles.pack(keys.chunks_exact(width), width);
+        shortlists.iter_mut().for_each(Vec::clear);
+        for first in (0..panels.len()).step_by(PANELS_AT_ONCE) {
+            self.of(panels, first..(first + PANELS_AT_ONCE).min(panels.len()));
+            for (index, shortlist) in shortlists.iter_mut().enumerate() {
+                self.choose(index, first * WIDTH, length, shortlist);
+            }
+        }
+    }
+
+    /// Estimates for the prototypes of some panels, and the least of every block of them.
+    fn of(&mut self, panels: &Panels, some: Range<usize>) {
         let places = self.tiles.places();
-        self.blocks = panels.len() * BLOCKS;
+        self.blocks = some.len() * BLOCKS;
         self.estimates.resize(self.blocks * places, [0.0; BLOCK]);
         self.least.resize(self.blocks * places, 0.0);
         for (panel, estimates) in self.estimates.chunks_exact_mut(BLOCKS * places).enumerate() {
-            panels.products(panel, &self.tiles, estimates.as_flattened_mut());
+            panels.products(some.start + panel, &self.tiles, estimates.as_flattened_mut());
             vectorised(
                 #[inline(always)]
                 || {
@@ -387,9 +405,9 @@ impl Products {
         }
     }
 
-    /// The least estimates for a key. So many blocks have one that is no more than the limit, so none above it is wanted.
-    fn choose(&mut self, key: usize, length: usize, shortlist: &mut Shortlist) {
-        shortlist.clear();
+    /// Takes the least estimates for a key, from prototype `first` on, into those of the panels before. So many blocks have one that is no more
+    /// than the limit, so none above it is wanted.
+    fn choose(&mut self, key: usize, first: usize, length: usize, shortlist: &mut Shortlist) {
         let least = &self.least[key * self.blocks..(key + 1) * self.blocks];
         // Less than the infinite estimates of places without a prototype.
         let mut limit = f32::MAX;
@@ -400,7 +418,8 @@ impl Products {
         }
         for (block, _) in least.iter().enumerate().filter(|(_, least)| **least <= limit) {
             let estimates = &self.estimates[(block / BLOCKS * self.tiles.places() + key) * BLOCKS + block % BLOCKS];
-            let entries = estimates.iter().zip((block * BLOCK) as u32..).filter(|(estimate, _)| **estimate <= limit);
+            let entries =
+                estimates.iter().zip((first + block * BLOCK) as u32..).filter(|(estimate, _)| **estimate <= limit);
             shortlist.extend(entries.map(|(estimate, id)| (*estimate, id)));
         }
         keep_least(shortlist, length);
@@ -437,7 +456,10 @@ impl PrototypeSearch for ShortlistSearch {
     }
 
     fn queries_per_task(&self) -> usize {
-        QUERIES_PER_TASK
+        match &self.prototypes {
+            Prototypes::Alone(search) => search.queries_per_task(),
+            Prototypes::Keyed(..) => QUERIES_PER_TASK,
+        }
     }
 
     fn nearest(&self, queries: &[f32], k: usize) -> Result<Neighbours> {
@@ -463,21 +485,22 @@ impl PrototypeSearch for ShortlistSearch {
     }
 
     fn nearest_alike(&self, queries: &[f32], groups: &[usize], k: usize) -> Result<Neighbours> {
+        let own = match &self.prototypes {
+            Prototypes::Alone(search) => return search.nearest_alike(queries, groups, k),
+            Prototypes::Keyed(_, keys) => keys,
+        };
         check_queries(self, queries, k)?;
         let dimensions = self.dimensions;
         check_groups(groups, queries.len() / dimensions)?;
-        match &self.prototypes {
-            Prototypes::Alone(search) => search.nearest(queries, k),
-            Prototypes::Keyed(_, own) => self.nearest_alike_with(
-                groups,
-                k,
-                |keys| own.of(queries, keys),
-                |range, action| {
-                    action(&queries[range.start * dimensions..range.end * dimensions]);
-                    Ok(())
-                },
-            ),
-        }
+        self.nearest_alike_with(
+            groups,
+            k,
+            |keys| own.of(queries, keys),
+            |range, action| {
+                action(&queries[range.start * dimensions..range.end * dimensions]);
+                Ok(())
+            },
+        )
     }
 }
 
@@ -499,7 +522,9 @@ mod tests {
     #[test]
     fn the_least_estimates_are_those_of_sorting_them_all() {
         const WIDTH: usize = 3;
-        for (rows, keys, length) in [(1, 1, 1), (70, 7, 4), (200, 5, 40), (200, 3, 300), (3000, 70, 32)] {
+        for (rows, keys, length) in
+            [(1, 1, 1), (70, 7, 4), (200, 5, 40), (200, 3, 300), (3000, 70, 32), (9000, 7, 40), (9000, 7, 5000)]
+        {
             let mut random = random_stream(rows as u64, "test.products");
             // Few different values: many estimates are equal.
             let mut draw = |count: usize| (0..count).map(|_| random.random_range(-3i8..3).into()).collect::<Vec<f32>>();
@@ -508,16 +533,14 @@ mod tests {
             for (place, row) in prototypes.chunks_exact(WIDTH).enumerate() {
                 panels.set(place, row);
             }
-            let mut products = Products::default();
-            products.of(&panels, &keys, WIDTH);
-            for (index, key) in keys.chunks_exact(WIDTH).enumerate() {
+            let mut found = vec![vec![(0.0, 0)]; keys.len() / WIDTH];
+            Products::default().least_of_all(&panels, &keys, WIDTH, length, &mut found);
+            for (key, mut found) in keys.chunks_exact(WIDTH).zip(found) {
                 let estimate =
                     |row: &[f32]| squared_norm(row) - 2.0 * row.iter().zip(key).map(|(a, b)| a * b).sum::<f32>();
                 let mut expected: Shortlist = prototypes.chunks_exact(WIDTH).map(estimate).zip(0..).collect();
                 expected.sort_unstable_by(order);
                 expected.truncate(length);
-                let mut found = Shortlist::new();
-                products.choose(index, length, &mut found);
                 found.sort_unstable_by(order);
                 assert_eq!(found, expected, "{rows} prototypes, {length} wanted");
             }

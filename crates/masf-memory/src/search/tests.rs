@@ -258,6 +258,8 @@ fn few_cells_find_most_and_batches_and_threads_change_no_bit() -> Result<()> {
     let search = CellSearch::new(prototypes.clone(), dimensions, cells(0, 6, 0..64, 0..64))?;
     assert_eq!(search.cells(), 54);
     let found = search.nearest(&queries, 1)?;
+    assert_eq!(search.nearest_alike(&queries, &[1; 200], 1)?, found);
+    assert!(search.nearest_alike(&queries, &[1; 199], 1).is_err());
     let equal = found.indices.iter().zip(&expected.indices).filter(|(a, b)| a == b).count();
     assert!(equal >= 190, "{equal} of 200");
     assert!(found.distances.iter().zip(&expected.distances).all(|(a, b)| a >= b));

@@ -1,6 +1,6 @@
 //! Power spectra, their profiles over radius and angle, and spectra of patches.
 
-use crate::complex::ComplexTensor;
+use crate::complex::{ComplexTensor, widened};
 use crate::error::{Error, Result};
 use crate::frequency::{constant, fftshift, map_size, polar_grid};
 use crate::norm::Norm;
@@ -14,12 +14,13 @@ const LOG_FLOOR: f64 = 1e-12;
 
 /// Power `|X|^2` of the unitary half spectrum of maps `[..., H, W]`, as `[..., H, W / 2 + 1]`, after taking the mean off and applying the window.
 ///
-/// Without a window, the jump between opposite borders shows as a cross through the zero frequency.
+/// Without a window, the jump between opposite borders shows as a cross through the zero frequency. A power above 65,504 is infinite in f16.
 ///
 /// # Errors
 /// If the maps have fewer than two axes, an empty one or no float dtype, if the window is invalid, or on failure of the backend.
 pub fn power_spectrum(maps: &Tensor, window: Option<Window>) -> Result<Tensor> {
-    rfft2(&prepare("power_spectrum", maps, window)?, Norm::Ortho)?.power()
+    let power = rfft2(&prepare("power_spectrum", maps, window)?, Norm::Ortho)?.power()?;
+    Ok(power.to_dtype(maps.dtype())?)
 }
 
 /// Logarithm of the power of all frequencies, the zero frequency in the centre, `[..., H, W]`: the usual picture of a spectrum.
@@ -27,9 +28,9 @@ pub fn power_spectrum(maps: &Tensor, window: Option<Window>) -> Result<Tensor> {
 /// # Errors
 /// As [`power_spectrum`].
 pub fn log_power_image(maps: &Tensor, window: Option<Window>) -> Result<Tensor> {
-    let maps = prepare("log_power_image", maps, window)?;
-    let power = fft2(&ComplexTensor::from_real(&maps)?, Norm::Ortho)?.power()?;
-    fftshift(&power.affine(1.0, LOG_FLOOR)?.log()?, Axes::Two)
+    let wide = prepare("log_power_image", maps, window)?;
+    let power = fft2(&ComplexTensor::from_real(&wide)?, Norm::Ortho)?.power()?;
+    fftshift(&power.affine(1.0, LOG_FLOOR)?.log()?.to_dtype(maps.dtype())?, Axes::Two)
 }
 
 /// Mean power over rings of the spectrum, `[..., bins]`: bin `i` holds radii in `[i, i + 1) / bins`, where 1 is the Nyquist frequency of an axis.
@@ -90,12 +91,14 @@ fn profile(
             *weight /= f64::max(*total, 1.0);
         }
     }
-    let power = spectrum.power()?;
+    // An infinite power would make a NaN of every bin.
+    let power = spectrum.values().widened()?.power()?;
     let weights = constant(weights, (height * columns, bins), &power)?;
     let mut dims = power.dims().to_vec();
     dims.truncate(dims.len() - 2);
     dims.push(bins);
-    Ok(power.reshape(((), height * columns))?.matmul(&weights)?.reshape(dims)?)
+    let means = power.reshape(((), height * columns))?.matmul(&weights)?.reshape(dims)?;
+    Ok(means.to_dtype(spectrum.values().dtype())?)
 }
 
 /// Spectra of windowed square patches: where a map has which frequencies.
@@ -142,15 +145,16 @@ impl LocalSpectra {
     }
 }
 
-/// Takes the mean off and applies a window.
+/// Takes the mean off and applies a window; half-precision maps become f32, in which sums and the floor of powers are not lost.
 fn prepare(operation: &'static str, maps: &Tensor, window: Option<Window>) -> Result<Tensor> {
     let (height, width) = map_size(operation, maps)?;
+    let maps = widened(maps)?;
     let centred = maps.broadcast_sub(&maps.mean_keepdim((D::Minus1, D::Minus2))?)?;
     match window {
         None => Ok(centred),
         Some(window) => {
             let values = window.values2(height, width, Sampling::Periodic)?;
-            Ok(centred.broadcast_mul(&constant(values, (height, width), maps)?)?)
+            Ok(centred.broadcast_mul(&constant(values, (height, width), &maps)?)?)
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::norm::Norm;
 use crate::spectrum::Spectrum;
 use crate::transform::{fft2, ifft2};
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -216,11 +217,18 @@ impl Scattering2d {
     /// The bank of a size, made if it is not at hand.
     fn bank(&self, frame: Frame, like: &Tensor) -> Result<Arc<Bank>> {
         let key = (frame.height, frame.width, like.dtype(), like.device().location());
-        let mut banks = self.banks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, bank)) = banks.iter().find(|(have, _)| *have == key) {
-            return Ok(bank.clone());
+        let lock = || self.banks.lock().unwrap_or_else(PoisonError::into_inner);
+        let find =
+            |banks: &[(BankKey, Arc<Bank>)]| banks.iter().find(|(have, _)| *have == key).map(|(_, bank)| bank.clone());
+        if let Some(bank) = find(&lock()) {
+            return Ok(bank);
         }
+        // Without the lock: a thread that waits for parts of a bank may take up other work, which needs the lock, too.
         let bank = Arc::new(Bank::new(&self.config, frame, like)?);
+        let mut banks = lock();
+        if let Some(bank) = find(&banks) {
+            return Ok(bank);
+        }
         if banks.len() == CACHED_SIZES {
             banks.remove(0);
         }
@@ -234,13 +242,15 @@ impl Bank {
         let (height, width) = (frame.height, frame.width);
         let mut wavelets = HashMap::new();
         for scale in 0..config.scales {
-            for angle in 0..config.angles {
-                let filter = filters::morlet(height, width, scale, angle, config.angles);
+            let angles = (0..config.angles).into_par_iter();
+            let made: Vec<_> =
+                angles.map(|angle| filters::morlet(height, width, scale, angle, config.angles)).collect();
+            for (angle, filter) in made.iter().enumerate() {
                 // Order 2 filters maps that are already subsampled by the scale of their first wavelet.
                 let resolutions = if config.max_order >= 2 { scale.max(1) } else { 1 };
                 for resolution in 0..resolutions {
                     let factor = 1 << resolution;
-                    let values = filters::restrict(&filter, height, width, factor);
+                    let values = filters::restrict(filter, height, width, factor);
                     let tensor = constant(values, (height / factor, width / factor), like)?;
                     wavelets.insert((scale, angle, resolution), tensor);
                 }

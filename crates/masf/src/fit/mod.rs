@@ -391,12 +391,13 @@ fn score(
     Ok(scores)
 }
 
-/// Learns calibration, weights and gate.
+/// Learns calibration, weights and gate. The scores of the defects, whose masks are as large as the input, are gone afterwards.
 pub(crate) fn fit_fusion(
     params: &FusionValidParams,
-    scores: &CrossFitted,
+    scores: &mut CrossFitted,
     size: (usize, usize),
 ) -> Result<CalibratedFusion> {
+    let defects = std::mem::take(&mut scores.defects);
     let normals: Vec<Scores> = scores.normals.iter().map(|normal| normal.first.clone()).collect();
     let fusion = params.fit(&normals)?;
     if !fusion.needs_learning() {
@@ -404,10 +405,9 @@ pub(crate) fn fit_fusion(
     }
     let normals =
         scores.normals.iter().map(|normal| pipeline::calibrate(&fusion, normal)).collect::<Result<Vec<_>>>()?;
-    let defects = scores
-        .defects
-        .iter()
-        .map(|defect| Ok(DefectMaps { maps: pipeline::calibrate(&fusion, &defect.scores)?, mask: defect.mask.clone() }))
+    let defects = defects
+        .into_iter()
+        .map(|DefectScores { scores, mask }| Ok(DefectMaps { maps: pipeline::calibrate(&fusion, &scores)?, mask }))
         .collect::<Result<Vec<_>>>()?;
     fusion.learn(&normals, &defects, size)
 }

@@ -25,7 +25,7 @@ const QUALITY: u8 = 76;
 #[derive(Debug, Clone, Default)]
 pub struct Gallery {
     entries: Vec<Entry>,
-    limits: Limits,
+    limits: Option<Limits>,
 }
 
 /// One image of the gallery; pictures are data URLs.
@@ -51,10 +51,10 @@ impl Gallery {
         Self::default()
     }
 
-    /// Sets what an image file may ask for when it is read for its picture; the default limits otherwise.
+    /// Sets what an image file may ask for when it is read for its picture; the limits of the detector otherwise.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits = Some(limits);
         self
     }
 
@@ -73,7 +73,7 @@ impl Gallery {
     /// # Errors
     /// An image that can no longer be read.
     pub fn add(&mut self, found: &Evaluated<'_>) -> Result<()> {
-        let image = read_image(&found.sample.path, &self.limits)?;
+        let image = read_image(&found.sample.path, &self.limits.unwrap_or(found.limits))?;
         let image = thumbnail(&image);
         let size = (image.width(), image.height());
         let inspection = found.inspection;

@@ -1,0 +1,87 @@
+//! What a fitted detector keeps, on small pictures and with the backbone that needs no weights.
+
+use masf_backbone::ScatteringBackbone;
+use masf_core::{Error, FeatureExtractor, Result, Silent};
+use masf_data::synthetic::{SyntheticConfig, SyntheticSet, write_dataset};
+use masf_data::{Dataset, ImageInput, Limits, Size};
+
+use crate::{BackboneConfig, Config, Detector, ExtendOptions};
+
+/// What fits in a moment.
+pub(crate) fn config() -> Config {
+    let mut config = Config::for_backbone("scattering");
+    config.input.size = Size::square(64);
+    config.memory.candidates = 500;
+    config.memory.prototypes = 60;
+    config
+}
+
+/// Good images in memory.
+pub(crate) fn images(seed: u64, count: usize) -> Vec<ImageInput> {
+    let config = SyntheticConfig { size: Size::square(64), train: count, seed, ..SyntheticConfig::default() };
+    let set = SyntheticSet::new(config).expect("a synthetic set");
+    // Those to learn from come first.
+    set.iter().take(count).map(|picture| picture.image.into()).collect()
+}
+
+#[test]
+fn limits_hold_wherever_a_fitted_detector_reads() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let size = Size::square(64);
+    let set = SyntheticConfig { size, train: 2, test_good: 1, test_per_kind: 1, ..SyntheticConfig::default() };
+    write_dataset(folder.path(), &set)?;
+    let samples = Dataset::test(folder.path())?.samples;
+    let path = &samples[0].path;
+    let encoded = ImageInput::encoded("upload", std::fs::read(path).expect("a picture"));
+    let refused = |error: Error| assert!(error.to_string().contains("above the limit of 16;"), "{error}");
+
+    let narrow = Limits { max_width: 16, ..Limits::default() };
+    let mut detector = Detector::builder().config(config()).limits(narrow).fit(images(0, 6))?;
+    refused(detector.inspect(path).unwrap_err());
+    refused(detector.inspect(encoded.clone()).unwrap_err());
+    refused(detector.inspect_batch([path]).remove(0).unwrap_err());
+    refused(detector.evaluate(&samples, &Silent).unwrap_err());
+    refused(detector.extend([path], &ExtendOptions::default()).unwrap_err());
+
+    // They are not saved.
+    let model = folder.path().join("model.masf");
+    detector.save(&model)?;
+    let loaded = Detector::load(&model)?;
+    loaded.inspect(path)?;
+    refused(loaded.with_limits(narrow).inspect(path).unwrap_err());
+
+    let limits = Limits { max_width: 100, ..Limits::default() };
+    let detector = detector.with_limits(limits);
+    detector.inspect(encoded)?;
+    detector.evaluate_each(&samples, &Silent, |found| {
+        assert_eq!(found.limits, limits);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn the_configuration_names_the_backbone_that_was_given() -> Result<()> {
+    let backbone: Box<dyn FeatureExtractor> = Box::new(ScatteringBackbone::new(&[8, 16])?);
+    let config = Config { backbone: BackboneConfig::default(), ..config() };
+    assert_ne!(config.backbone.name, backbone.name());
+    let detector = Detector::builder().config(config).backbone(backbone).fit(images(0, 4))?;
+    assert_eq!(detector.config().backbone.name, "scattering");
+    Ok(())
+}
+
+#[test]
+fn both_maps_end_where_the_disc_does() -> Result<()> {
+    let mut config = Config { orientations: 2, ..config() };
+    config.memory.per_level = true;
+    let detector = Detector::builder().config(config).fit(images(0, 6))?;
+    let found = detector.inspect(images(1, 1).remove(0))?;
+    let corners: [(usize, usize); 4] = [(0, 0), (0, 63), (63, 0), (63, 63)];
+    for map in [&found.anomaly_map, &found.uncertainty_map] {
+        for corner in corners {
+            assert_eq!(map[corner], 0.0, "{corner:?}");
+        }
+        assert!(map.iter().any(|value| *value != 0.0));
+    }
+    Ok(())
+}
