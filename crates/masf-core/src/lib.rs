@@ -23,6 +23,7 @@ pub mod resample;
 mod scores;
 mod seed;
 mod threads;
+pub mod training;
 mod traits;
 mod vector;
 

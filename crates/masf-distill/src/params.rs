@@ -185,8 +185,7 @@ impl StudentParams {
 
     /// The number of steps for so many images.
     pub(crate) fn steps(&self, images: usize) -> usize {
-        let passes = self.epochs.map_or(self.passes, |epochs| epochs.saturating_mul(images));
-        passes.div_ceil(self.batch_size).max(1)
+        masf_core::training::steps(images, self.epochs, self.passes, self.batch_size)
     }
 }
 

@@ -3,12 +3,12 @@
 //! Everything random is drawn from a stream of the seed and the step (or epoch), so that a training has no hidden state beside weights,
 //! moments and the number of the step: what a checkpoint holds.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var};
+use masf_core::training::{AdamStep, Moments, ShuffledEpochs, clip_factor, gradient_norm};
 use masf_core::{PyramidSource, random_stream};
 use rand::Rng;
-use rand::seq::SliceRandom;
 
 use crate::bands::{BandLoss, Bands, CHANNELS};
 use crate::features::{Batch, ChannelStatistics};
@@ -16,9 +16,11 @@ use crate::grid::Grid;
 use crate::mask::{dropout, frequency_mask, token_mask};
 use crate::network::{Masks, Network, parameters};
 use crate::ops::{self, LevelTargets, Mode};
-use crate::optimiser::{AdamStep, Moments, gradient_norm, one_cycle};
+use crate::schedule::one_cycle;
 use crate::{DistillError, Result, StudentParams, Targets};
 
+/// Decays of the mean of gradients and of the mean of their squares.
+const BETAS: (f64, f64) = (0.9, 0.99);
 /// The share of steps before easy positions lose weight.
 const WARM_UP: f64 = 0.1;
 
@@ -33,8 +35,7 @@ pub(crate) struct Trainer<'a> {
     pub(crate) state: State,
     network: Network,
     pub(crate) steps: usize,
-    /// The order of the images in the epoch that the last step was in.
-    order: Option<(usize, Vec<usize>)>,
+    order: ShuffledEpochs,
 }
 
 /// What a checkpoint holds.
@@ -59,7 +60,7 @@ impl<'a> Trainer<'a> {
         for spec in parameters(&params, &grid) {
             variables.push(Var::from_tensor(&spec.initial(&grid, params.seed)?)?);
         }
-        let moments = variables.iter().map(|variable| Moments::zero(variable.elem_count())).collect();
+        let moments = variables.iter().map(|variable| Moments::zero(variable.elem_count(), false)).collect();
         let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
         let network = Network::new(&params, &grid, &tensors)?;
         let average = match params.average_decay > 0.0 {
@@ -73,11 +74,11 @@ impl<'a> Trainer<'a> {
             statistics,
             steps: params.steps(source.len()),
             state: State { variables, moments, average, step: 0 },
+            order: ShuffledEpochs::new(params.seed, "distill", source.len(), params.batch_size),
             params,
             source,
             grid,
             network,
-            order: None,
         })
     }
 
@@ -121,26 +122,10 @@ impl<'a> Trainer<'a> {
         (self.steps * self.params.batch_size).div_ceil(self.source.len().max(1))
     }
 
-    /// The images of a step: consecutive ones of shuffled epochs that follow on each other.
-    fn images(&mut self, step: usize) -> Vec<usize> {
-        let (count, batch) = (self.source.len(), self.params.batch_size);
-        let mut images = Vec::with_capacity(batch);
-        for index in step * batch..(step + 1) * batch {
-            let epoch = index / count;
-            if self.order.as_ref().is_none_or(|(known, _)| *known != epoch) {
-                let mut order: Vec<usize> = (0..count).collect();
-                order.shuffle(&mut random_stream(self.params.seed, &format!("distill.order.{epoch}")));
-                self.order = Some((epoch, order));
-            }
-            images.extend(self.order.as_ref().and_then(|(_, order)| order.get(index % count)));
-        }
-        images
-    }
-
     /// One step; returns the loss, the mean of the levels.
     pub(crate) fn step(&mut self) -> Result<f32> {
         let step = self.state.step;
-        let images = self.images(step);
+        let images = self.order.batch(step);
         let batch = Batch::new(&self.source.batch(&images)?, &self.grid, &self.statistics)?;
         let mut random = random_stream(self.params.seed, &format!("distill.step.{step}"));
         let masks = self.masks(batch.images, &mut random);
@@ -162,19 +147,18 @@ impl<'a> Trainer<'a> {
         if !loss.is_finite() || !norm.is_finite() {
             return Err(DistillError::Diverged { loss, norm, step, steps: self.steps });
         }
-        let scale = (self.params.clip_norm / norm.max(1e-12)).min(1.0);
-        let rate = one_cycle(step, self.steps, self.params.learning_rate);
+        let adam = AdamStep {
+            rate: one_cycle(step, self.steps, self.params.learning_rate),
+            betas: BETAS,
+            weight_decay: self.params.weight_decay,
+            scale: clip_factor(norm, self.params.clip_norm),
+            count: step + 1,
+        };
         for (variable, moments) in self.state.variables.iter().zip(&mut self.state.moments) {
             // Without a gradient (the mask token, if nothing is masked) there is nothing to do.
-            let Some(gradient) = gradients.get(variable) else { continue };
-            let step = AdamStep {
-                moments: Mutex::new(moments),
-                rate,
-                weight_decay: self.params.weight_decay,
-                scale,
-                count: step + 1,
-            };
-            step.apply(variable, gradient)?;
+            if let Some(gradient) = gradients.get(variable) {
+                adam.apply(variable, gradient, moments)?;
+            }
         }
         self.average()?;
         self.state.step += 1;

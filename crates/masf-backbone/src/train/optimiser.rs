@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
+use masf_core::training::{AdamStep, Moments, clip_factor, gradient_norm};
 
 use super::layer::with_numbers;
 use crate::{BackboneError, Result};
 
 /// Decay of the first and the second moment.
-const BETAS: (f32, f32) = (0.9, 0.99);
-const EPSILON: f32 = 1e-8;
-const WEIGHT_DECAY: f32 = 0.02;
+const BETAS: (f64, f64) = (0.9, 0.99);
+const WEIGHT_DECAY: f64 = 0.02;
 /// Decay of the average, once the training is long enough.
 const AVERAGE_DECAY: f32 = 0.998;
 
@@ -23,8 +23,7 @@ struct Slot {
     name: String,
     variable: Var,
     decays: bool,
-    first: Vec<f32>,
-    second: Vec<f32>,
+    moments: Moments,
     average: Vec<f32>,
 }
 
@@ -37,43 +36,33 @@ impl Optimiser {
     pub(super) fn new(variables: Vec<(String, Var, bool)>) -> Result<Self> {
         let slot = |(name, variable, decays): (String, Var, bool)| {
             let average = variable.flatten_all()?.to_vec1::<f32>()?;
-            let zeros = vec![0f32; average.len()];
-            Ok(Slot { name, variable, decays, first: zeros.clone(), second: zeros, average })
+            let moments = Moments::zero(average.len(), false);
+            Ok(Slot { name, variable, decays, moments, average })
         };
         Ok(Self { slots: variables.into_iter().map(slot).collect::<Result<_>>()?, step: 0 })
     }
 
     /// One step with this learning rate. A gradient whose norm over all variables is above `clip` is shortened to it.
-    pub(super) fn step(&mut self, gradients: &GradStore, rate: f32, clip: f32) -> Result<()> {
-        let of = |slot: &Slot| -> Result<Vec<f32>> {
-            let gradient = gradients.get(&slot.variable);
-            Ok(match gradient {
-                Some(gradient) => gradient.flatten_all()?.to_vec1()?,
-                None => vec![0.0; slot.average.len()],
-            })
-        };
-        let all: Vec<Vec<f32>> = self.slots.iter().map(of).collect::<Result<_>>()?;
-        let norm = all.iter().flatten().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt() as f32;
+    pub(super) fn step(&mut self, gradients: &GradStore, rate: f64, clip: f64) -> Result<()> {
+        let norm = gradient_norm(gradients, self.slots.iter().map(|slot| &slot.variable))?;
         if !norm.is_finite() {
             return Err(BackboneError::argument("gradient", norm, "finite values; the learning rate is too high"));
         }
-        let shorten = (clip / norm.max(1e-12)).min(1.0);
         self.step += 1;
         let step = self.step as f32;
-        let (correct_first, correct_second) = (1.0 - BETAS.0.powf(step), 1.0 - BETAS.1.powf(step));
         let keep = AVERAGE_DECAY.min((1.0 + step) / (10.0 + step));
-        for (slot, gradient) in self.slots.iter_mut().zip(&all) {
-            let shrink = if slot.decays { 1.0 - rate * WEIGHT_DECAY } else { 1.0 };
-            let mut values = slot.variable.flatten_all()?.to_vec1::<f32>()?;
-            for (i, value) in values.iter_mut().enumerate() {
-                let gradient = gradient[i] * shorten;
-                slot.first[i] = BETAS.0 * slot.first[i] + (1.0 - BETAS.0) * gradient;
-                slot.second[i] = BETAS.1 * slot.second[i] + (1.0 - BETAS.1) * gradient * gradient;
-                let (first, second) = (slot.first[i] / correct_first, slot.second[i] / correct_second);
-                *value = *value * shrink - rate * first / (second.sqrt() + EPSILON);
-                slot.average[i] = keep * slot.average[i] + (1.0 - keep) * *value;
+        let (scale, count) = (clip_factor(norm, clip), self.step as usize);
+        for slot in &mut self.slots {
+            if let Some(gradient) = gradients.get(&slot.variable) {
+                let weight_decay = if slot.decays { WEIGHT_DECAY } else { 0.0 };
+                let adam = AdamStep { rate, betas: BETAS, weight_decay, scale, count };
+                adam.apply(&slot.variable, gradient, &mut slot.moments)?;
             }
-            slot.variable.set(&Tensor::from_vec(values, slot.variable.shape(), &Device::Cpu)?)?;
+            with_numbers(&slot.variable, |values| {
+                for (average, value) in slot.average.iter_mut().zip(values) {
+                    *average = keep * *average + (1.0 - keep) * value;
+                }
+            })?;
         }
         Ok(())
     }
@@ -102,8 +91,8 @@ impl Optimiser {
                 Ok(())
             };
             with_numbers(&slot.variable, |values| put("value", values))??;
-            put("first", &slot.first)?;
-            put("second", &slot.second)?;
+            put("first", &slot.moments.mean)?;
+            put("second", &slot.moments.square)?;
             put("average", &slot.average)?;
         }
         Ok(tensors)
@@ -118,8 +107,8 @@ impl Optimiser {
                 Ok(tensor.ok_or(candle_core::Error::CannotFindTensor { path: name })?.clone())
             };
             slot.variable.set(&get("value")?)?;
-            slot.first = get("first")?.flatten_all()?.to_vec1()?;
-            slot.second = get("second")?.flatten_all()?.to_vec1()?;
+            slot.moments.mean = get("first")?.flatten_all()?.to_vec1()?;
+            slot.moments.square = get("second")?.flatten_all()?.to_vec1()?;
             slot.average = get("average")?.flatten_all()?.to_vec1()?;
         }
         self.step = step;

@@ -11,7 +11,7 @@ use crate::networks::blueprint;
 use crate::{BackboneError, Result};
 
 /// Gradients longer than this are shortened.
-const CLIP: f32 = 5.0;
+const CLIP: f64 = 5.0;
 /// Weights of the levels in the loss, finest first.
 const LEVEL_WEIGHTS: [f64; 3] = [0.5, 1.0, 1.0];
 /// Weight of the cosine part of the loss beside the squared error.
@@ -75,7 +75,7 @@ impl Trainer {
     pub fn step(&mut self, images: &Tensor, targets: &[Tensor], rate: f64) -> Result<Vec<f32>> {
         let (loss, errors) = self.loss(images, targets)?;
         let gradients = loss.backward()?;
-        self.optimiser.step(&gradients, rate as f32, CLIP)?;
+        self.optimiser.step(&gradients, rate, CLIP)?;
         Ok(errors)
     }
 

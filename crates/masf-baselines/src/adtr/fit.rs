@@ -5,7 +5,7 @@ use masf_core::{Fit, Progress, PyramidSource};
 use super::model::{Adtr, Tokens};
 use super::network::Network;
 use super::params::AdtrParams;
-use crate::training::{self, AdamW, AdamWParams, Parameters, Plan, Schedule};
+use crate::training::{self, AdamW, Parameters, Plan, Schedule};
 
 /// Learns an [`Adtr`]; made by [`AdtrParams::check`].
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +38,7 @@ impl Fit for AdtrFit {
         let steps = training::steps(source.len(), params.epochs, params.passes, params.batch_size);
         let (seed, batch_size) = (params.seed, params.batch_size);
         let plan = Plan { method: "adtr", seed, steps, batch_size, schedule: Schedule::Cosine };
-        let adam = AdamWParams {
+        let adam = AdamW {
             rate: params.learning_rate,
             betas: (0.9, 0.999),
             weight_decay: params.weight_decay,
@@ -46,8 +46,7 @@ impl Fit for AdtrFit {
             // As in the authors' code.
             clip: Some(0.1),
         };
-        let mut optimiser = AdamW::new(adam, parameters.variables());
-        training::train(&plan, source, &parameters, &mut optimiser, progress, |_, pyramid, _| {
+        training::train(&plan, source, &parameters, &adam, progress, |_, pyramid, _| {
             let tokens = tokens.of(pyramid)?;
             Ok((network.restore(&tokens)? - &tokens)?.sqr()?.mean_all()?)
         })?;

@@ -11,7 +11,7 @@ use super::loss::{SquaredDistances, soft_boundary};
 use super::model::{Cfa, Patches};
 use super::params::CfaParams;
 use crate::BaselineError;
-use crate::training::{self, AdamW, AdamWParams, FrozenLinear, Parameters, Plan, Schedule, Start, values};
+use crate::training::{self, AdamW, FrozenLinear, Parameters, Plan, Schedule, Start, values};
 
 /// Images that are read at once while means are taken.
 const IMAGES_PER_BATCH: usize = 4;
@@ -133,16 +133,15 @@ impl Fit for CfaFit {
         let steps = training::steps(source.len(), params.epochs, params.passes, params.batch_size);
         let (seed, batch_size) = (params.seed, params.batch_size);
         let plan = Plan { method: "cfa", seed, steps, batch_size, schedule: Schedule::Constant };
-        let adam = AdamWParams {
+        let adam = AdamW {
             rate: params.learning_rate,
             betas: (0.9, 0.999),
             weight_decay: params.weight_decay,
             amsgrad: true,
             clip: None,
         };
-        let mut optimiser = AdamW::new(adam, parameters.variables());
         let count = params.nearest + params.negatives;
-        training::train(&plan, source, &parameters, &mut optimiser, progress, |_, pyramid, _| {
+        training::train(&plan, source, &parameters, &adam, progress, |_, pyramid, _| {
             let rows = patches.rows(pyramid)?;
             let rows = Tensor::from_vec(rows, (pyramid.batch_size() * patches.positions(), inputs), &Device::Cpu)?;
             let descriptors = FrozenLinear::apply(&rows, &weight)?;

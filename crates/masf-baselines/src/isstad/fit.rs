@@ -13,7 +13,7 @@ use super::params::IsstadParams;
 use super::patches::Patches;
 use crate::BaselineError;
 use crate::training::tokens::cell_means;
-use crate::training::{self, AdamW, AdamWParams, Parameters, Plan, Schedule, features};
+use crate::training::{self, AdamW, Parameters, Plan, Schedule, features};
 
 /// Side of the windows of SSIM, in tokens.
 const WINDOW: usize = 4;
@@ -60,7 +60,7 @@ impl Fit for IsstadFit {
             batch_size: params.batch_size,
             schedule: Schedule::Cosine,
         };
-        let adam = AdamWParams {
+        let adam = AdamW {
             rate: params.learning_rate,
             // As in the authors' code.
             betas: (0.9, 0.95),
@@ -70,9 +70,8 @@ impl Fit for IsstadFit {
         };
 
         let visible = params.visible(positions);
-        let mut optimiser = AdamW::new(adam, parameters.variables());
         let hidden = plan("isstad 1/2");
-        training::train(&hidden, source, &parameters, &mut optimiser, progress, |_, pyramid, random| {
+        training::train(&hidden, source, &parameters, &adam, progress, |_, pyramid, random| {
             let tokens = patches.join(&features(patches.levels(), pyramid)?)?;
             let order = orders(pyramid.batch_size(), positions, random)?;
             let restored = network.restore_hidden(&tokens, &order, visible)?;
@@ -81,9 +80,8 @@ impl Fit for IsstadFit {
         })?;
 
         let windows = cell_means(patches.grid(), (height.div_ceil(WINDOW), width.div_ceil(WINDOW)));
-        let mut optimiser = AdamW::new(adam, parameters.variables());
         let defects = plan("isstad 2/2");
-        training::train(&defects, source, &parameters, &mut optimiser, progress, |_, pyramid, random| {
+        training::train(&defects, source, &parameters, &adam, progress, |_, pyramid, random| {
             let normal = features(patches.levels(), pyramid)?;
             let defects: Vec<_> = (0..pyramid.batch_size()).map(|_| Defect::random(random)).collect();
             let (disturbed, labels) = disturb(&normal, patches.levels(), &defects, random)?;

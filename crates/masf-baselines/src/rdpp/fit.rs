@@ -10,7 +10,7 @@ use super::noise::{disturb, regions};
 use super::params::RdppParams;
 use crate::BaselineError;
 use crate::training::tokens::cosine_distance;
-use crate::training::{self, AdamW, AdamWParams, Parameters, Plan, Schedule, features};
+use crate::training::{self, AdamW, Parameters, Plan, Schedule, features};
 
 /// Learns an [`Rdpp`]; made by [`RdppParams::check`].
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +41,7 @@ impl Fit for RdppFit {
         let steps = training::steps(source.len(), params.epochs, params.passes, params.batch_size);
         let (seed, batch_size) = (params.seed, params.batch_size);
         let plan = Plan { method: "rdpp", seed, steps, batch_size, schedule: Schedule::Cosine };
-        let adam = AdamWParams {
+        let adam = AdamW {
             rate: params.learning_rate,
             // As in the authors' code.
             betas: (0.5, 0.999),
@@ -49,8 +49,7 @@ impl Fit for RdppFit {
             amsgrad: false,
             clip: Some(1.0),
         };
-        let mut optimiser = AdamW::new(adam, parameters.variables());
-        training::train(&plan, source, &parameters, &mut optimiser, progress, |_, pyramid, random| {
+        training::train(&plan, source, &parameters, &adam, progress, |_, pyramid, random| {
             let normal = features(&levels, pyramid)?;
             let partners = partners(pyramid.batch_size(), random);
             let regions = regions(pyramid.batch_size(), random);

@@ -1,24 +1,24 @@
-//! What the trained methods share: parameters by name, an optimiser, and the loop over cached features.
+//! What the trained methods share: parameters by name, and the loop over cached features.
 //!
 //! Everything random is drawn from a stream of the seed, the method and the step (or epoch), so that a training depends on the
 //! images, their order and the hyper-parameters alone.
 
 mod features;
 mod ops;
-mod optimiser;
 mod parameters;
 pub(crate) mod tokens;
 pub(crate) mod transformer;
 
+use candle_core::{Tensor, Var};
+use masf_core::training::{AdamStep, Moments, ShuffledEpochs, clip_factor, gradient_norm};
 use masf_core::{Error, FeaturePyramid, Progress, PyramidSource, Result, random_stream};
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 pub(crate) use features::{
     Level, deviations, features, grid, image_by_image, levels_of, read_deviations, write_deviations,
 };
+pub(crate) use masf_core::training::steps;
 pub(crate) use ops::{FrozenLinear, values};
-pub(crate) use optimiser::{AdamW, AdamWParams};
 pub(crate) use parameters::{Parameters, Start, write};
 
 use crate::BaselineError;
@@ -62,9 +62,18 @@ pub(crate) struct Plan {
     pub(crate) schedule: Schedule,
 }
 
-/// The number of steps for so many images: `epochs` whole passes, or as many as make up `passes` images.
-pub(crate) fn steps(images: usize, epochs: Option<usize>, passes: usize, batch_size: usize) -> usize {
-    epochs.map_or(passes, |epochs| epochs.saturating_mul(images)).div_ceil(batch_size).max(1)
+/// The hyper-parameters of the optimiser, AdamW.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct AdamW {
+    /// The largest learning rate.
+    pub(crate) rate: f64,
+    /// Decays of the mean of gradients and of their squares.
+    pub(crate) betas: (f64, f64),
+    pub(crate) weight_decay: f64,
+    /// Whether the largest mean square so far divides, instead of the present one.
+    pub(crate) amsgrad: bool,
+    /// The largest norm of a gradient.
+    pub(crate) clip: Option<f64>,
 }
 
 /// Takes all steps: `loss` gives the loss of a batch, whose gradient moves the variables of `parameters`.
@@ -72,27 +81,39 @@ pub(crate) fn train(
     plan: &Plan,
     source: &dyn PyramidSource,
     parameters: &Parameters<'_>,
-    optimiser: &mut AdamW,
+    adam: &AdamW,
     progress: &dyn Progress,
-    mut loss: impl FnMut(usize, &FeaturePyramid, &mut ChaCha8Rng) -> Result<candle_core::Tensor>,
+    mut loss: impl FnMut(usize, &FeaturePyramid, &mut ChaCha8Rng) -> Result<Tensor>,
 ) -> Result<()> {
-    let mut order = Order { plan, count: source.len(), known: None };
+    let zero = |variable: &Var| Moments::zero(variable.elem_count(), adam.amsgrad);
+    let mut moments: Vec<Moments> = parameters.variables().iter().map(zero).collect();
+    let mut order = ShuffledEpochs::new(plan.seed, plan.method, source.len(), plan.batch_size);
     let epochs = (plan.steps * plan.batch_size).div_ceil(source.len().max(1));
     progress.start(&format!("training {}", plan.method), plan.steps as u64);
     let mut smooth: Option<f32> = None;
     let trained = (0..plan.steps).try_for_each(|step| {
         progress.check()?;
         let mut random = random_stream(plan.seed, &format!("{}.step.{step}", plan.method));
-        let batch = source.batch(&order.images(step))?;
+        let batch = source.batch(&order.batch(step))?;
         let loss = loss(step, &batch, &mut random)?;
         let gradients = loss.backward()?;
-        let rate = plan.schedule.factor(step, plan.steps);
         let value = loss.to_scalar::<f32>()?;
-        let norm = optimiser.norm(parameters.variables(), &gradients)?;
+        let norm = gradient_norm(&gradients, parameters.variables())?;
         if !value.is_finite() || !norm.is_finite() {
             return Err(BaselineError::Diverged { method: plan.method, loss: value, step, steps: plan.steps }.into());
         }
-        optimiser.step(parameters.variables(), &gradients, rate, norm)?;
+        let update = AdamStep {
+            rate: adam.rate * plan.schedule.factor(step, plan.steps),
+            betas: adam.betas,
+            weight_decay: adam.weight_decay,
+            scale: adam.clip.map_or(1.0, |clip| clip_factor(norm, clip)),
+            count: step + 1,
+        };
+        for (variable, moments) in parameters.variables().iter().zip(&mut moments) {
+            if let Some(gradient) = gradients.get(variable) {
+                update.apply(variable, gradient, moments)?;
+            }
+        }
         progress.step(1);
         let mean = smooth.map_or(value, |smooth| 0.95 * smooth + 0.05 * value);
         smooth = Some(mean);
@@ -104,30 +125,6 @@ pub(crate) fn train(
     });
     progress.finish();
     trained
-}
-
-/// Shuffled epochs that follow on each other.
-struct Order<'a> {
-    plan: &'a Plan,
-    count: usize,
-    known: Option<(usize, Vec<usize>)>,
-}
-
-impl Order<'_> {
-    fn images(&mut self, step: usize) -> Vec<usize> {
-        let batch = self.plan.batch_size;
-        let mut images = Vec::with_capacity(batch);
-        for index in step * batch..(step + 1) * batch {
-            let epoch = index / self.count;
-            if self.known.as_ref().is_none_or(|(known, _)| *known != epoch) {
-                let mut order: Vec<usize> = (0..self.count).collect();
-                order.shuffle(&mut random_stream(self.plan.seed, &format!("{}.order.{epoch}", self.plan.method)));
-                self.known = Some((epoch, order));
-            }
-            images.extend(self.known.as_ref().and_then(|(_, order)| order.get(index % self.count)));
-        }
-        images
-    }
 }
 
 /// What a model file holds beside tensors.
@@ -208,30 +205,6 @@ pub(crate) mod check {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn epochs_count_before_passes() {
-        assert_eq!(steps(30, None, 100, 8), 13);
-        assert_eq!(steps(30, Some(3), 100, 8), 12);
-        assert_eq!(steps(1, None, 1, 8), 1);
-    }
-
-    #[test]
-    fn every_epoch_sees_every_image_once_and_the_seed_orders_them() {
-        let plan = |seed| Plan { method: "test", seed, steps: 10, batch_size: 3, schedule: Schedule::Constant };
-        let all = |seed| {
-            let plan = plan(seed);
-            let mut order = Order { plan: &plan, count: 5, known: None };
-            (0..10).flat_map(|step| order.images(step)).collect::<Vec<_>>()
-        };
-        for epoch in all(0).chunks(5) {
-            let mut sorted = epoch.to_vec();
-            sorted.sort_unstable();
-            assert_eq!(sorted, [0, 1, 2, 3, 4]);
-        }
-        assert_eq!(all(0), all(0));
-        assert_ne!(all(0), all(1));
-    }
 
     #[test]
     fn maps_do_not_grow_with_the_stride() {
