@@ -66,7 +66,7 @@ struct Found {
 }
 
 impl Args {
-    /// The settings of a method. PaDiM takes a level at stride 4 too, as published, unless a file of settings says otherwise.
+    /// The settings of a method. PaDiM takes a level at stride 4 too, as published, where no file of settings is given.
     fn config(&self, method: Method) -> masf::Result<Config> {
         let mut config = Config::choose(self.config.as_deref(), Preset::Balanced, self.backbone.as_deref())?;
         config.method = method;

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
-use masf::data::ImageFile;
+use masf::data::{DataError, ImageFile};
 use masf::{Detector, Inspection};
 use masf_examples::{
     Common, ModelArgs, as_json_of, describe, note, note_ignored, outln, output_is_closed, png, prepare_output,
@@ -52,12 +52,17 @@ fn main() -> ExitCode {
     run(|| {
         args.common.apply()?;
         let progress = progress()?;
+        for (option, folder) in [("--heatmaps", &args.heatmaps), ("--maps", &args.maps)] {
+            if let Some(folder) = folder {
+                check_apart(option, folder, &args.paths)?;
+            }
+        }
         if let Some(path) = &args.json {
             prepare_output(path)?;
         }
         let detector = args.model.load()?;
         let mut rows = Vec::new();
-        let files = collect(&args.paths, &mut rows)?;
+        let files = collect(&args.paths, &mut rows);
         let mut failures = rows.len();
         let started = Instant::now();
         let mut inspected = 0;
@@ -111,18 +116,48 @@ fn main() -> ExitCode {
     })
 }
 
-/// The images of all paths; a path that does not exist is reported, has its row, and does not stop the others.
-fn collect(paths: &[PathBuf], rows: &mut Vec<Value>) -> anyhow::Result<Vec<ImageFile>> {
+/// Refuses a folder for pictures in one of the inputs, whether it is there yet or not; in hidden folders nothing is inspected.
+fn check_apart(option: &str, folder: &Path, inputs: &[PathBuf]) -> anyhow::Result<()> {
+    let absolute = std::path::absolute(folder).with_context(|| folder.display().to_string())?;
+    let from = |part: &Path| Some(part.canonicalize().ok()?.join(absolute.strip_prefix(part).ok()?));
+    let place = absolute.ancestors().find_map(from).unwrap_or_default();
+    let is_seen = |within: &Path| !within.iter().any(|name| name.to_string_lossy().starts_with('.'));
+    for input in inputs.iter().filter(|input| input.is_dir()) {
+        let inside = input.canonicalize().is_ok_and(|input| place.strip_prefix(input).is_ok_and(is_seen));
+        anyhow::ensure!(
+            !inside,
+            "{option} {} lies in {}: its pictures would be taken for images",
+            folder.display(),
+            input.display()
+        );
+    }
+    Ok(())
+}
+
+/// The images of all paths; a path that does not exist is reported, has its row, and does not stop the others. So has one for which there
+/// are no images at all.
+fn collect(paths: &[PathBuf], rows: &mut Vec<Value>) -> Vec<ImageFile> {
     let (present, missing): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.exists());
     for path in missing {
         rows.push(failed(path, &anyhow::anyhow!("{}: there is no such file or folder", path.display())));
     }
     if present.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let found = masf::data::collect_images(&present)?;
-    note_ignored(&found.ignored);
-    Ok(found.images)
+    match masf::data::collect_images(&present) {
+        Ok(found) => {
+            note_ignored(&found.ignored);
+            found.images
+        }
+        Err(error) => {
+            let path = match &error {
+                DataError::Layout { path, .. } | DataError::Io { path, .. } => path.clone(),
+                _ => present[0].clone(),
+            };
+            rows.push(failed(&path, &error.into()));
+            Vec::new()
+        }
+    }
 }
 
 /// Reports what could not be inspected; its row.

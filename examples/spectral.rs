@@ -25,6 +25,12 @@ use std::process::ExitCode;
 /// Largest side of an image that is looked at; larger ones are scaled down.
 const LARGEST: u32 = 512;
 
+/// Smallest side of an image; a longer image than [`LARGEST`] keeps it.
+const LEAST: u32 = 32;
+
+/// Most that an image may be longer than wide: what is looked at then has as many pixels as a square.
+const OBLONG: u32 = 256;
+
 /// Bands of the decomposition, lowest first.
 const BANDS: usize = 3;
 
@@ -120,9 +126,17 @@ fn plot(profile: &[f32]) -> GrayImage {
 /// An image file as RGB in `[0, 1]`, `[3, H, W]`.
 fn read(path: &Path) -> Result<Tensor> {
     let image = read_image(path, &Limits::default())?;
-    let image = if image.width().max(image.height()) > LARGEST { image.thumbnail(LARGEST, LARGEST) } else { image };
+    let (width, height) = (image.width(), image.height());
+    let (short, long) = (width.min(height), width.max(height));
+    ensure!(short >= LEAST, "{}: {width} x {height} pixels are too few, use {LEAST} at least", path.display());
+    ensure!(
+        long.div_ceil(short) <= OBLONG,
+        "{}: {width} x {height} pixels are too oblong, use a ratio of {OBLONG} at most",
+        path.display()
+    );
+    let largest = LARGEST.max((LEAST * long).div_ceil(short));
+    let image = if long > largest { image.thumbnail(largest, largest) } else { image };
     let (width, height) = (image.width() as usize, image.height() as usize);
-    ensure!(width >= 32 && height >= 32, "{}: {width} x {height} pixels are too few, use 32 at least", path.display());
     let values = image.to_rgb32f().into_raw();
     Ok(Tensor::from_vec(values, (height, width, 3), &Device::Cpu)?.permute((2, 0, 1))?.contiguous()?)
 }

@@ -153,6 +153,11 @@ fn main() -> ExitCode {
         let learns = |branch| is_masf && config.branches.contains(&branch);
         anyhow::ensure!(is_masf || args.branches.is_empty(), "--branches: {} has none; leave it out", config.method);
         anyhow::ensure!(
+            checkpoints.is_none() || is_masf,
+            "--checkpoint-dir or --resume is for the student, which {} does not have; leave it out",
+            config.method
+        );
+        anyhow::ensure!(
             checkpoints.is_none() || learns(Branch::Distill),
             "--checkpoint-dir and --resume are for the student, which is not trained here: add --branches memory,distill"
         );
@@ -187,7 +192,7 @@ fn main() -> ExitCode {
             args.out.display(),
             detector.provenance().images,
             started.elapsed().as_secs_f64(),
-            report.skipped.len(),
+            detector.provenance().skipped,
         )?;
         for map in &report.precisions {
             outln!(

@@ -6,7 +6,8 @@
 //!
 //! A file that is still being written is left alone: it is inspected once its size and time of change have stayed the same from one look
 //! to the next and it decodes as a whole. One that stays broken for `--patience` seconds is reported. A file that changes later is
-//! inspected again. A heat map that cannot be written is the `heatmap_error` of its line. Without a folder, synthetic images arrive in
+//! inspected again. A heat map that cannot be written is the `heatmap_error` of its line. Where nobody reads standard output any more, files
+//! are written all the same; without any the program ends. Without a folder, synthetic images arrive in
 //! `target/demo/incoming`, each in two halves.
 
 use std::collections::HashMap;
@@ -23,7 +24,9 @@ use masf::data::layout::EXTENSIONS;
 use masf::data::{Limits, read_image};
 use masf::{Detector, Inspection};
 use masf_examples::demo::{self, OptionalModel};
-use masf_examples::{Common, as_json_of, describe, note, png, progress, run, write_atomically};
+use masf_examples::{
+    Common, as_json_of, describe, note, outln, output_is_closed, png, progress, run, write_atomically,
+};
 use serde_json::json;
 
 /// Inspect the images that appear in a folder.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         let interval = seconds("--interval", interval)?;
         let patience = seconds("--patience", patience)?;
         let progress = progress()?;
+        let mut out = out.map(|path| append_to(&path)).transpose()?;
         let detector = model.load()?;
         let folder = match folder {
             Some(folder) => folder,
@@ -81,7 +85,6 @@ fn main() -> ExitCode {
                 arriving(count.unwrap_or_default())?
             }
         };
-        let mut out = out.map(|path| append_to(&path)).transpose()?;
         if let Some(to) = &heatmaps {
             std::fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
             let same = to.canonicalize().ok() == folder.canonicalize().ok();
@@ -119,9 +122,12 @@ fn main() -> ExitCode {
                     Err(error) => json!({ "path": path.to_string_lossy(), "error": describe(&error) }),
                 };
                 file.done = true;
-                write_line(&mut std::io::stdout(), &line).context("cannot write to standard output")?;
                 if let Some(out) = &mut out {
                     write_line(out, &line).context("cannot write to the file of --out")?;
+                }
+                outln!("{line}")?;
+                if output_is_closed() && out.is_none() && heatmaps.is_none() {
+                    return Ok(ExitCode::SUCCESS);
                 }
                 left -= 1;
                 if left == 0 || progress.is_cancelled() {
@@ -161,11 +167,12 @@ fn images(folder: &Path) -> anyhow::Result<Vec<(PathBuf, Stamp)>> {
 }
 
 fn append_to(path: &Path) -> anyhow::Result<File> {
-    let file = OpenOptions::new().create(true).append(true).open(path);
+    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let file = made.and_then(|()| OpenOptions::new().create(true).append(true).open(path));
     file.with_context(|| format!("cannot write to {}", path.display()))
 }
 
-fn write_line(target: &mut dyn Write, line: &serde_json::Value) -> std::io::Result<()> {
+fn write_line(target: &mut File, line: &serde_json::Value) -> std::io::Result<()> {
     target.write_all(format!("{line}\n").as_bytes())?;
     target.flush()
 }

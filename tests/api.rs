@@ -109,5 +109,18 @@ fn results_serialise_without_their_maps() -> Result<()> {
     let evaluation = detector.evaluate(&samples, &Silent)?;
     let scores = serde_json::to_value(&evaluation.scores).expect("JSON");
     assert_eq!(scores[0]["kind"], evaluation.scores[0].kind.as_str());
+    // Other systems refuse a name that is not UTF-8.
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut samples = samples;
+        let path = folder.path().join(std::ffi::OsStr::from_bytes(b"\xe4.png"));
+        std::fs::copy(&samples[0].path, &path).expect("a copy");
+        samples[0].path = path;
+        let evaluation = serde_json::to_value(detector.evaluate(&samples, &Silent)?).expect("JSON");
+        let name = evaluation["scores"][0]["path"].as_str().expect("text");
+        assert!(name.ends_with("/\u{fffd}.png"), "{name}");
+    }
     Ok(())
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use image::{ImageFormat, RgbImage};
 use masf::data::Dataset;
-use masf::{Config, Detector, Error, Fault, Result, Silent, Weights};
+use masf::{Config, Detector, Error, Fault, Progress, Result, Silent, Weights};
 use masf_tests::{dataset, fitted, quick_config, training_images};
 use tempfile::TempDir;
 
@@ -97,6 +98,44 @@ fn bad_images_can_be_skipped_and_are_listed() -> Result<()> {
     let (detector, report) = Detector::builder().config(quick_config()).skip_bad(true).fit_with_report(paths)?;
     assert_eq!((detector.provenance().images, detector.provenance().skipped), (4, 1));
     assert_names(&report.skipped[0], &["zz.png"]);
+    Ok(())
+}
+
+/// Removes a file as a stage begins.
+struct Removes(&'static str, PathBuf);
+
+impl Progress for Removes {
+    fn start(&self, stage: &str, _: u64) {
+        if stage.starts_with(self.0) {
+            fs::remove_file(&self.1).ok();
+        }
+    }
+
+    fn step(&self, _: u64) {}
+
+    fn finish(&self) {}
+}
+
+#[test]
+fn an_image_that_vanishes_once_learned_from_sets_no_threshold() -> Result<()> {
+    for (stage, noise) in [("thresholds", 0), ("calibration", 1)] {
+        let fit = |skip| -> Result<_> {
+            let images = good_images_and("zz.png", &png());
+            let paths: Vec<PathBuf> =
+                Dataset::training(images.path())?.samples.into_iter().map(|sample| sample.path).collect();
+            let mut config = quick_config();
+            config.input.size = masf::Size::square(64);
+            config.views.noise = noise;
+            let progress = Arc::new(Removes(stage, images.path().join("good1.png")));
+            Detector::builder().config(config).skip_bad(skip).progress(progress).fit_with_report(paths)
+        };
+        assert_names(&fit(false).expect_err("an image is missing"), &["good1.png"]);
+        let (detector, report) = fit(true)?;
+        assert_eq!((detector.provenance().images, detector.provenance().skipped, report.skipped.len()), (5, 0, 1));
+        assert_names(&report.skipped[0], &["good1.png"]);
+        let source = detector.threshold().source;
+        assert!(matches!(source, masf::ThresholdSource::Conformal { images: 4, .. }), "{source:?}");
+    }
     Ok(())
 }
 
@@ -242,6 +281,9 @@ fn unknown_and_impossible_options() {
         ("sede = 1", "sede"),
         ("[memory]\nprototype = 5", "prototype"),
         ("[memory]\nprototypes = 0", "prototypes"),
+        ("[adtr]\nwidth = 100", "[adtr] width"),
+        ("[distill]\nneighbourhood = 2", "[distill] neighbourhood"),
+        ("backbone.strides = [16, 8]", "backbone.strides"),
         ("[input]\nsize = '0'", "size"),
         ("[input]\nsize = 'large'", "large"),
         ("[threshold]\nfalse_alarm_rate = 1.5", "false_alarm_rate"),

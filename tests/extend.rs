@@ -83,6 +83,9 @@ fn one_image_is_enough_where_others_calibrate() -> Result<()> {
     assert!(detector.inspect(one[0].clone())?.image_score < before);
     let source = detector.threshold().source;
     assert!(matches!(source, ThresholdSource::Conformal { false_alarm_rate: 0.2, .. }), "{source:?}");
+    // Pixels keep the rate that was trained with.
+    let source = detector.pixel_threshold().source;
+    assert!(matches!(source, ThresholdSource::Conformal { false_alarm_rate: 0.05, .. }), "{source:?}");
     Ok(())
 }
 

@@ -120,6 +120,21 @@ fn views_change_scores_a_little_and_their_absence_not_at_all() -> Result<()> {
 }
 
 #[test]
+fn views_are_refused_where_a_branch_scores_images_itself() -> Result<()> {
+    let fit = |noise| -> Result<Detector> {
+        let mut config = quick_config();
+        config.views.noise = noise;
+        let memory =
+            MemoryBankParams { candidates: 2000, prototypes: 200, reweight_neighbours: 9, ..Default::default() };
+        builder(config).branch(memory.check()?).fit(training_images()?)
+    };
+    fit(0)?;
+    let refused = fit(1).expect_err("such a score has no mean").to_string();
+    assert!(refused.contains("views is on"), "{refused}");
+    Ok(())
+}
+
+#[test]
 fn at_several_angles_a_turned_part_is_as_normal_as_an_upright_one() -> Result<()> {
     let mut config = quick_config();
     config.fusion.detail = Detail::OFF;
@@ -184,6 +199,18 @@ fn a_branch_that_fails_loses_its_weight() -> Result<()> {
     let reloaded = Detector::load_with(&path, &registry(), ReadOptions::default())?;
     let image = &test_images()?[0];
     assert_eq!(bits(&reloaded.inspect(image)?), bits(&detector.inspect(image)?));
+    Ok(())
+}
+
+#[test]
+fn the_least_number_of_defects_is_enough_at_any_angle() -> Result<()> {
+    let mut config = Config { views: Default::default(), ..everything() };
+    config.fusion.synthetic_defects = 8;
+    config.input.size = Size::square(64);
+    // Seeds of which a defect first lies outside the disc that is seen.
+    for seed in [2, 5, 6, 7] {
+        builder(Config { seed, ..config.clone() }).fit(&training_images()?[..8])?;
+    }
     Ok(())
 }
 

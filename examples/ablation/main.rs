@@ -142,8 +142,11 @@ impl Args {
     }
 
     /// What figures and students come from beside the configuration: the folder of images and the file of weights.
-    fn sources(&self) -> (PathBuf, Option<PathBuf>) {
-        let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    fn sources(&self) -> (String, Option<String>) {
+        let absolute = |path: &Path| {
+            let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+            path.to_string_lossy().into_owned()
+        };
         (absolute(&self.data), self.weights.as_deref().map(absolute))
     }
 

@@ -72,6 +72,12 @@ pub(crate) const ROWS: &[Row] = &[
         change: |config| (config.distill.token_mask, config.distill.frequency_mask) = (0.0, 0.5),
     },
     Row {
+        name: "noisy-bottleneck",
+        what: "the student's bottleneck drops a fifth of its values in training (off by default)",
+        trains_again: true,
+        change: |config| config.distill.dropout = 0.2,
+    },
+    Row {
         name: "random-start",
         what: "the student starts at random weights, not at the best linear student",
         trains_again: true,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use masf::Progress;
+use masf::data::DataError;
 use masf::progress::TerminalProgress;
 
 /// Large tensors come and go on every image; a pooling allocator spares the page faults.
@@ -68,7 +69,8 @@ pub fn run(example: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             note!("error: {}", describe(&error));
-            let cancelled = matches!(error.downcast_ref::<masf::Error>(), Some(masf::Error::Cancelled));
+            let cancelled = matches!(error.downcast_ref(), Some(masf::Error::Cancelled))
+                || matches!(error.downcast_ref(), Some(DataError::Cancelled));
             if cancelled { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
     }
@@ -265,4 +267,18 @@ pub fn png(picture: &image::RgbImage) -> anyhow::Result<Vec<u8>> {
         image::ExtendedColorType::Rgb8,
     )?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancelled_work_has_its_exit_code() {
+        let code = |error: anyhow::Error| format!("{:?}", run(|| Err(error)));
+        let expected = format!("{:?}", ExitCode::from(130));
+        assert_eq!(code(masf::Error::Cancelled.into()), expected);
+        assert_eq!(code(DataError::Cancelled.into()), expected);
+        assert_ne!(code(anyhow::anyhow!("cancelled")), expected);
+    }
 }

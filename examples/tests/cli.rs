@@ -169,6 +169,15 @@ fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
     let inspected = images.iter().filter(|image| image["is_anomalous"].is_boolean()).count();
     assert_eq!((failed, inspected), (2, 2), "{found}");
     assert_eq!(found["complete"], Value::Bool(true));
+    // A folder without images takes the place of what was found before.
+    let empty = fixture.path("empty");
+    fs::create_dir(&empty).expect("a folder");
+    let inspected = run("inspect", &["--model", path(&model), "--json", path(&json), path(&empty)]);
+    assert_eq!(inspected.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
+    assert_eq!(found["images"].as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!(found["images"][0]["path"], path(&empty));
+    assert!(found["images"][0]["error"].is_string(), "{found}");
     let no_model = run("inspect", &["--model", path(&missing), path(&good)]);
     assert_eq!(no_model.status.code(), Some(1));
     assert!(text(&no_model.stderr).contains("missing.png"));
@@ -271,6 +280,18 @@ fn what_cannot_be_written_is_refused_before_the_work() {
     let refused = run("train", &["--data", "no/such/folder", "--out", path(&out)]);
     assert!(text(&refused.stderr).contains("no/such/folder"), "{}", text(&refused.stderr));
     assert!(fs::read_dir(out.parent().expect("a folder")).expect("the folder").next().is_none());
+    // Heat maps among images would be inspected the next time; the model is not even looked for.
+    let images = folder.path().join("images");
+    fs::create_dir(&images).expect("a folder");
+    for (option, into) in [("--heatmaps", images.clone()), ("--maps", images.join("new/maps"))] {
+        let refused = run("inspect", &["--model", "none.masf", option, path(&into), path(&images)]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused.stderr).contains("taken for images"), "{}", text(&refused.stderr));
+    }
+    assert!(fs::read_dir(&images).expect("the folder").next().is_none());
+    let hidden = images.join(".maps");
+    let allowed = run("inspect", &["--model", "none.masf", "--maps", path(&hidden), path(&images)]);
+    assert!(text(&allowed.stderr).contains("none.masf"), "{}", text(&allowed.stderr));
 }
 
 #[cfg(unix)]
@@ -351,6 +372,7 @@ fn options_of_what_does_not_learn_are_refused() {
         ["--turns", "4", "--branches", "distill"],
         ["--epochs", "2", "--preset", "fast"],
         ["--epochs", "2", "--method", "padim"],
+        ["--checkpoint-dir", "none", "--method", "rdpp"],
     ] {
         let refused = run("train", &[["--data", "none", "--out", "none.masf"].as_slice(), &options].concat());
         let said = text(&refused.stderr);
@@ -452,7 +474,7 @@ fn ctrl_c_keeps_what_was_inspected() {
 fn train_backbone_stops_resumes_and_writes_weights() {
     let folder = TempDir::new().expect("a temporary folder");
     let teacher = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/weights/masf-nano.safetensors");
-    let (out, run_folder) = (folder.path().join("student.safetensors"), folder.path().join("run"));
+    let (out, run_folder) = (folder.path().join("weights/student.safetensors"), folder.path().join("run"));
     let train = |side: &str, more: &[&str]| {
         let fixed = ["--teacher", "masf-nano", "--teacher-weights", teacher, "--side", side, "--images", "8"];
         let places = ["--batch", "4", "--out", path(&out), "--checkpoint-dir", path(&run_folder)];
@@ -468,6 +490,12 @@ fn train_backbone_stops_resumes_and_writes_weights() {
     assert_ne!(fs::read(&out).expect("the weights"), weights);
     let student = masf::backbone::Backbone::builder("masf-nano").expect("a known name").load(&out);
     assert!(student.is_ok(), "{:?}", student.err());
+    // Records of another size are in another file.
+    let pool = || fs::read(run_folder.join("pool-32-0.bin")).expect("a pool");
+    let kept = pool();
+    let larger = train("48", &["--steps", "5", "--resume"]);
+    assert!(larger.status.success(), "{}", text(&larger.stderr));
+    assert!(pool() == kept);
     let odd = train("40", &["--steps", "4", "--resume"]);
     assert!(!odd.status.success() && text(&odd.stderr).contains("multiple of 16"), "{}", text(&odd.stderr));
 }

@@ -66,7 +66,8 @@ fn a_watched_folder_gives_a_line_for_every_whole_image() {
     // No heat map takes the place of a folder.
     fs::create_dir_all(folder.path().join("maps/blocked.png.png")).expect("a folder");
     let mut command = example("watch", folder.path());
-    command.args(["--interval", "0.05", "--patience", "1.5", "--out", "lines.jsonl", "--heatmaps", "maps", "incoming"]);
+    command.args(["--interval", "0.05", "--patience", "1.5", "--out", "a/lines.jsonl"]);
+    command.args(["--heatmaps", "maps", "incoming"]);
     let mut watch = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the example runs"));
     // It says so once it watches; what was there before is left alone.
     let mut errors = BufReader::new(watch.0.stderr.take().expect("a pipe"));
@@ -102,14 +103,23 @@ fn a_watched_folder_gives_a_line_for_every_whole_image() {
     assert!(line["is_anomalous"].is_boolean(), "{line}");
     assert!(line["heatmap_error"].as_str().is_some_and(|error| error.contains("blocked.png.png")), "{line}");
 
+    // Once nobody reads the lines, the file has them.
+    drop(lines);
+    fs::write(incoming.join("unread.png"), &good).expect("a file");
+    let written = || fs::read_to_string(folder.path().join("a/lines.jsonl")).expect("lines");
+    while !written().contains("unread.png") {
+        assert!(watch.0.try_wait().expect("its state").is_none(), "it ended: {}", written());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+
     #[cfg(unix)]
     {
         Command::new("kill").args(["-INT", &watch.0.id().to_string()]).status().expect("kill runs");
         assert!(watch.0.wait().expect("the example ends").success());
     }
     drop(watch);
-    let written = fs::read_to_string(folder.path().join("lines.jsonl")).expect("lines");
-    assert_eq!(written.lines().count(), 4, "{written}");
+    let written = written();
+    assert_eq!(written.lines().count(), 5, "{written}");
     let mut rest = String::new();
     errors.read_to_string(&mut rest).expect("text");
     assert!(!rest.contains("error"), "{rest}");
@@ -175,6 +185,12 @@ fn spectra_are_drawn_without_an_image() {
     let small = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/data_images/jpeg_420.jpg");
     let small = example("spectral", folder.path()).args(["out", small]).output().expect("it runs");
     assert!(text(&small.stderr).contains("20 x 14 pixels are too few"), "{}", text(&small.stderr));
+    // One that would become too narrow is scaled down less.
+    let oblong = image::RgbImage::from_fn(4000, 100, |x, y| image::Rgb([x as u8, (7 * y) as u8, (x * y) as u8]));
+    oblong.save(folder.path().join("oblong.png")).expect("a file");
+    succeed(&example("spectral", folder.path()).args(["out", "oblong.png"]).output().expect("it runs"));
+    let seen = image::image_dimensions(folder.path().join("out/input.png"));
+    assert_eq!(seen.expect("a picture"), (1280, 32));
 }
 
 #[test]

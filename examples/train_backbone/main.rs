@@ -25,7 +25,7 @@ use masf::data::procedural::ProceduralImages;
 use masf::{FeatureExtractor, Progress};
 use masf_backbone::train::{Schedule, Teacher, Trainer};
 use masf_backbone::{Backbone, BackboneError};
-use masf_examples::{Common, note, outln, progress, run};
+use masf_examples::{Common, note, outln, prepare_output, progress, run};
 use rand_chacha::rand_core::RngCore;
 use rayon::prelude::*;
 
@@ -113,6 +113,7 @@ fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
         args.batch > 0 && args.images >= args.batch as u64,
         "--images must be at least --batch, which must be positive"
     );
+    prepare_output(&args.out)?;
     std::fs::create_dir_all(&args.checkpoint_dir)
         .with_context(|| format!("cannot create {}", args.checkpoint_dir.display()))?;
     let images = ProceduralImages::new(Size::square(u32::try_from(args.side)?), args.seed)?;
@@ -135,7 +136,7 @@ fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
     let shapes =
         STRIDES.iter().zip(CHANNELS).map(|(stride, channels)| [args.side / stride, args.side / stride, channels]);
     let shapes: Vec<[usize; 3]> = shapes.collect();
-    let pool = Pool::open(&args.checkpoint_dir.join("pool.bin"), args.resume, images, input, shapes)?;
+    let pool = Pool::open(&args.checkpoint_dir, args.seed, args.resume, images, input, shapes)?;
     let save = |trainer: &Trainer, path: &Path| trainer.save(path, teacher.tensors());
 
     let mut schedule = Schedule { rate: args.rate, warmup: 200, descent: descent(args, args.steps), end: args.steps };

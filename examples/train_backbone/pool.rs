@@ -37,15 +37,20 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Opens the file of a pool that training goes on with, or begins one: what other teachers or images left is lost.
+    /// Opens the file of a side and a seed in the folder of a training that goes on, or begins it: what other teachers left is lost.
     pub(crate) fn open(
-        path: &Path,
+        folder: &Path,
+        seed: u64,
         goes_on: bool,
         images: ProceduralImages,
         input: Input,
         shapes: Vec<[usize; 3]>,
     ) -> anyhow::Result<Self> {
-        let file = File::options().read(true).write(true).create(true).truncate(!goes_on).open(path);
+        if !goes_on {
+            clear(folder).with_context(|| format!("cannot clear {}", folder.display()))?;
+        }
+        let path = folder.join(format!("pool-{}-{seed}.bin", input.side));
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Self { file, images, input, shapes })
     }
@@ -120,4 +125,17 @@ impl Pool {
         }
         Ok(records)
     }
+}
+
+/// Removes the pools of a folder.
+fn clear(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("pool-") && name.ends_with(".bin") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }

@@ -156,6 +156,16 @@ fn tiffs() -> Vec<Attack> {
         let (entries, length) = (60_000usize, 1_000_000u32);
         tiff(&vec![(273, 3, length / 2, tiff_data(entries)); entries], &vec![1; length as usize])
     };
+    // Both tables the same bytes, as many as the file has.
+    let byte_tables = {
+        let length = 16u32 << 20;
+        let shared = |entries: &mut Entries| {
+            for at in [5, 7] {
+                (entries[at].1, entries[at].2, entries[at].3) = (1, length, tiff_data(8));
+            }
+        };
+        plain(8, 8, &shared, &vec![1; length as usize])
+    };
     let big = |count: u64| {
         let mut bytes = b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0".to_vec();
         bytes.extend(count.to_le_bytes());
@@ -166,6 +176,7 @@ fn tiffs() -> Vec<Attack> {
         attack("tiff_plain.tif", plain(8, 8, &unchanged, &[7; 64]), None),
         attack("tiff_directory_loop.tif", again, "cycle"),
         attack("tiff_60000_tables.tif", tables, "TIFF"),
+        attack("tiff_byte_tables.tif", byte_tables, "more than the limit"),
         attack("tiff_2_to_62_pixels.tif", plain(1 << 31, 1 << 31, &unchanged, &[7; 64]), "is above the limit"),
         attack("tiff_width_zero.tif", plain(0, 8, &unchanged, &[7; 64]), "TIFF"),
         attack("tiff_height_zero.tif", plain(8, 0, &unchanged, &[7; 64]), "TIFF"),

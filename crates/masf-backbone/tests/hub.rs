@@ -143,8 +143,13 @@ fn downloads_once_and_records_the_hash() {
     assert_eq!(files(cache.path()), KEPT);
     let again = hub.fetch(model(), &Silent).unwrap();
     assert_eq!((again.trust, again.path), (Trust::Recorded, first.path));
+    // A lock that cannot be taken, as in a read-only cache.
+    let lock = cache.path().join("timm--resnet18.tv_in1k/main/model.safetensors.lock");
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    assert_eq!(hub.fetch(model(), &Silent).unwrap().trust, Trust::Recorded);
     let requests = server.requests();
-    assert_eq!(requests.len(), 1, "the second time the cache answers");
+    assert_eq!(requests.len(), 1, "after the first time the cache answers");
     assert_eq!(requests[0].path, "/timm/resnet18.tv_in1k/resolve/main/model.safetensors");
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong in the baselines, classified by who is at fault.
 
 use masf_core::Fault;
+use masf_memory::MemoryError;
 
 /// The result of this crate's own functions; trait methods return [`masf_core::Result`].
 pub type Result<T, E = BaselineError> = std::result::Result<T, E>;
@@ -52,10 +53,10 @@ pub enum BaselineError {
     },
     /// A feature is NaN or infinite, or so large that its score is not finite.
     #[error(
-        "image {image} of the batch: the features at row {row}, column {column} give the score {value}; features must be finite"
+        "image {image}: the features at row {row}, column {column} give the score {value}; features must be finite"
     )]
     NonFinite {
-        /// The image, counted from 0 in its batch.
+        /// The image, counted from 0: among all while learning, in its batch while scoring.
         image: usize,
         /// The row of the grid.
         row: usize,
@@ -64,9 +65,11 @@ pub enum BaselineError {
         /// The value.
         value: f32,
     },
-    /// A covariance is not positive definite: its values are not finite or too far apart for 64-bit numbers.
+    /// A covariance is not positive definite in 64-bit numbers, or its factor not finite in 32-bit ones: `regularisation` is too small
+    /// beside the features' spread.
     #[error(
-        "the covariance at row {row}, column {column} has no Cholesky factor (pivot {pivot} is {value}); features must be finite"
+        "the covariance at row {row}, column {column} has no Cholesky factor (pivot {pivot} is {value}); \
+         `regularisation` is too small for these features"
     )]
     Covariance {
         /// The row of the grid.
@@ -100,15 +103,27 @@ impl BaselineError {
         Self::Parameter { name, value: value.to_string(), expected: expected.into() }
     }
 
+    /// An error about a batch of some images of a source, naming an image as the source does.
+    pub(crate) fn of(mut error: masf_core::Error, images: &[usize]) -> masf_core::Error {
+        if let masf_core::Error::Component { source, .. } = &mut error {
+            let own = |image: usize| images.get(image).copied().unwrap_or(image);
+            if let Some(Self::NonFinite { image, .. }) = source.downcast_mut::<Self>() {
+                *image = own(*image);
+            }
+            if let Some(MemoryError::NonFinite { image, .. }) = source.downcast_mut::<MemoryError>() {
+                *image = own(*image);
+            }
+        }
+        error
+    }
+
     /// Who is at fault.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Parameter { .. } | Self::Budget { .. } | Self::Diverged { .. } => Fault::Argument,
-            Self::NoImages
-            | Self::OneToken
-            | Self::Levels { .. }
-            | Self::NonFinite { .. }
-            | Self::Covariance { .. } => Fault::Data,
+            Self::Parameter { .. } | Self::Budget { .. } | Self::Covariance { .. } | Self::Diverged { .. } => {
+                Fault::Argument
+            }
+            Self::NoImages | Self::OneToken | Self::Levels { .. } | Self::NonFinite { .. } => Fault::Data,
             Self::Backend(_) => Fault::Backend,
         }
     }

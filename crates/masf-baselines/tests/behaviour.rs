@@ -115,6 +115,11 @@ fn bad_input_is_named() -> Result<()> {
     let error = padim(22).fit(&cache.finish()?, &Silent).unwrap_err();
     assert!(error.fault() == Fault::Data && error.to_string().contains("row 0, column 0"), "{error}");
 
+    // The covariance of one image is 0, the square root of this too for 32 bits.
+    let tiny = PadimParams { regularisation: 1e-95, ..PadimParams::default() }.check()?;
+    let error = tiny.fit(&source(1, 2)?, &Silent).unwrap_err();
+    assert!(error.fault() == Fault::Argument && error.to_string().contains("regularisation"), "{error}");
+
     let small = PadimParams { memory_budget: 1000, ..PadimParams::default() }.check()?;
     let error = small.fit(&source(2, 4)?, &Silent).unwrap_err();
     assert!(error.fault() == Fault::Argument && error.to_string().contains("memory_budget"), "{error}");

@@ -71,6 +71,16 @@ fn isstad() -> IsstadParams {
     }
 }
 
+/// The pyramid with every map changed.
+fn changed(
+    pyramid: &FeaturePyramid,
+    change: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
+) -> Result<FeaturePyramid> {
+    let levels = pyramid.levels().iter();
+    let levels = levels.map(|level| Ok(FeatureLevel { spec: level.spec, map: change(&level.map)? }));
+    FeaturePyramid::new(levels.collect::<Result<_>>()?, pyramid.input_size())
+}
+
 fn map(scorer: &dyn Scorer, pyramid: &FeaturePyramid) -> Result<Vec<f32>> {
     Ok(scorer.score(pyramid)?.maps[0].values.flatten_all()?.to_vec1()?)
 }
@@ -118,10 +128,16 @@ fn behaves<T: Artifact + Scorer>(fit: impl Fn(u64) -> Result<T> + Sync, name: &s
     levels[0].map = levels[0].map.narrow(3, 0, 6)?;
     let error = fitted.score(&FeaturePyramid::new(levels, (64, 48))?).unwrap_err();
     assert_eq!(error.fault(), Fault::Data, "{error}");
-    let mut levels = test.levels().to_vec();
-    levels[0].map = (&levels[0].map * f64::NAN)?;
-    let error = fitted.score(&FeaturePyramid::new(levels, (64, 64))?).unwrap_err();
-    assert_eq!(error.fault(), Fault::Data, "{error}");
+    let nan = |map: &Tensor| Tensor::cat(&[map.narrow(0, 0, 1)?, (map.narrow(0, 1, 1)? * f64::NAN)?], 0);
+    let error = fitted.score(&changed(&test, nan)?).unwrap_err();
+    assert!(error.fault() == Fault::Data && error.to_string().contains("image 1"), "{error}");
+    // Finite features whose squares are not.
+    match map(&fitted, &changed(&test, |map| map * 1e38)?) {
+        Ok(scores) => assert!(scores.iter().all(|score| score.is_finite()), "{name}: {scores:?}"),
+        Err(error) => assert_eq!(error.fault(), Fault::Data, "{error}"),
+    }
+    let none = fitted.score(&changed(&test, |map| map.narrow(0, 0, 0))?)?;
+    assert_eq!(none.maps[0].values.dims(), [0, side, side]);
     Ok(())
 }
 
@@ -134,6 +150,10 @@ fn cfa_behaves() -> Result<()> {
     assert_eq!(few.centres(), 16);
     let error = CfaParams { centre_divisor: 32, ..cfa() }.check()?.fit(&source, &Silent).unwrap_err();
     assert!(error.fault() == Fault::Argument && error.to_string().contains("centre_divisor"), "{error}");
+    // No divisor helps where the grid is too small.
+    let tiny = cached(&changed(&images(2, 1, false)?, |map| map.avg_pool2d(4))?)?;
+    let error = cfa().check()?.fit(&tiny, &Silent).unwrap_err();
+    assert!(error.to_string().starts_with("nearest + negatives is 6; expected at most the 4 positions"), "{error}");
     Ok(())
 }
 
@@ -251,9 +271,25 @@ fn trainings_stop_when_asked_and_refuse_nonsense() -> Result<()> {
     for error in errors {
         assert!(error.fault() == Fault::Argument && error.to_string().contains("16,384"), "{error}");
     }
+    // Attentions of many GB.
+    let level = |(stride, side): (usize, usize)| -> Result<FeatureLevel> {
+        let map = Tensor::zeros((1, 1, side, side), DType::F32, &Device::Cpu)?;
+        Ok(FeatureLevel { spec: LevelSpec { stride, channels: 1 }, map })
+    };
+    let levels = [(8, 128), (16, 64)].map(level).into_iter().collect::<Result<Vec<_>>>()?;
+    let large = cached(&FeaturePyramid::new(levels, (1024, 1024))?)?;
+    let errors = [
+        AdtrParams::default().check()?.fit(&large, &Silent).unwrap_err(),
+        IsstadParams::default().check()?.fit(&large, &Silent).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.fault() == Fault::Argument && error.to_string().contains("4096 positions"), "{error}");
+    }
 
-    let mut levels = source.batch(&[0, 1])?.levels().to_vec();
-    levels[1].map = (&levels[1].map * f64::NAN)?;
+    // The last of six images, which are read four at a time.
+    let mut levels = source.batch(&[0, 1, 2, 3, 4, 5])?.levels().to_vec();
+    let map = levels[1].map.narrow(0, 5, 1)?;
+    levels[1].map = Tensor::cat(&[levels[1].map.narrow(0, 0, 5)?, (map * f64::NAN)?], 0)?;
     let nan = cached(&FeaturePyramid::new(levels, (64, 64))?)?;
     let errors = [
         cfa().check()?.fit(&nan, &Silent).unwrap_err(),
@@ -262,7 +298,8 @@ fn trainings_stop_when_asked_and_refuse_nonsense() -> Result<()> {
         isstad().check()?.fit(&nan, &Silent).unwrap_err(),
     ];
     for error in errors {
-        assert!(error.fault() == Fault::Data && error.to_string().contains("finite"), "{error}");
+        let text = error.to_string();
+        assert!(error.fault() == Fault::Data && text.contains("finite") && text.contains("image 5"), "{error}");
     }
     Ok(())
 }

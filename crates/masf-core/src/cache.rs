@@ -45,19 +45,28 @@ impl FeatureCacheBuilder {
         Self { budget, layout: None, memory: Vec::new(), spill: None, length: 0 }
     }
 
-    /// Appends the images of a pyramid, in order.
+    /// Appends the images of a pyramid, in order; all of them, or none after an error.
     ///
     /// # Errors
     /// [`Error::Data`] if its levels or sizes differ from those before, [`Error::Io`] if the temporary file cannot be written.
     pub fn push(&mut self, pyramid: &FeaturePyramid) -> Result<()> {
         let layout = Layout::of(pyramid);
-        match &self.layout {
-            Some(expected) if *expected != layout => {
-                return Err(Error::data("feature pyramid", format!("is {layout:?}; the first one was {expected:?}")));
-            }
-            Some(_) => {}
-            None => self.layout = Some(layout.clone()),
+        if let Some(expected) = &self.layout
+            && *expected != layout
+        {
+            return Err(Error::data("feature pyramid", format!("is {layout:?}; the first one was {expected:?}")));
         }
+        let before = (self.memory.len(), self.length);
+        if let Err(error) = self.append(pyramid) {
+            self.memory.truncate(before.0);
+            self.length = before.1;
+            return Err(error);
+        }
+        self.layout = Some(layout);
+        Ok(())
+    }
+
+    fn append(&mut self, pyramid: &FeaturePyramid) -> Result<()> {
         for index in 0..pyramid.batch_size() {
             let item = flatten(&pyramid.image(index)?)?;
             if self.spill.is_none() && (self.memory.len() + 1) * item.len() * size_of::<f32>() <= self.budget {
@@ -78,7 +87,9 @@ impl FeatureCacheBuilder {
             return Ok(());
         };
         let bytes: Vec<u8> = item.iter().flat_map(|value| value.to_le_bytes()).collect();
-        file.write_all(&bytes).map_err(not_kept)
+        // The place of this item, not where the last write ended: that one may have failed halfway.
+        let offset = (self.length - self.memory.len()) as u64 * bytes.len() as u64;
+        file.seek(SeekFrom::Start(offset)).and_then(|_| file.write_all(&bytes)).map_err(not_kept)
     }
 
     /// The finished cache.
@@ -226,6 +237,17 @@ mod tests {
         for part in [&*temporary.to_string_lossy(), "No space left", "memory_budget", "TMPDIR"] {
             assert!(error.contains(part), "{error}");
         }
+        assert!(builder.finish().is_err(), "nothing was kept");
+        Ok(())
+    }
+
+    #[test]
+    fn half_an_item_is_written_over() -> Result<()> {
+        let mut spill = tempfile::tempfile().map_err(not_kept)?;
+        spill.write_all(&[1; 7]).map_err(not_kept)?;
+        let mut builder = FeatureCacheBuilder { spill: Some(spill), ..FeatureCacheBuilder::new(0) };
+        builder.push(&pyramid(0.0, 2, 2)?)?;
+        assert_eq!(values(&builder.finish()?.batch(&[0, 1])?)?, values(&pyramid(0.0, 2, 2)?)?);
         Ok(())
     }
 

@@ -66,6 +66,12 @@ impl Geometry {
         }
     }
 
+    /// The same part of the image at twice the height and the width.
+    pub(crate) fn doubled(self) -> Self {
+        let Self { image, resized, top, left, output } = self;
+        Self { image, resized: resized.doubled(), top: 2 * top, left: 2 * left, output: output.doubled() }
+    }
+
     /// The place in the image, in pixels from its upper left corner, of a place `(row, column)` in the output.
     ///
     /// Places are continuous: the centre of the first pixel is `(0.5, 0.5)`, and `(0.0, 0.0)` is its outer corner.

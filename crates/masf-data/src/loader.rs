@@ -44,7 +44,7 @@ pub struct LoadOptions {
     /// How many images are being decoded or wait for their turn; 16 by default, 0 counts as 1. At most this many images
     /// are held: decoded while a thread works on one, as a tensor (12 bytes per pixel of the output) afterwards.
     pub in_flight: usize,
-    /// Whether tensors have twice the height and the width of the preprocessing ([`Preprocess::doubled`]); masks do not. `false` by default.
+    /// Whether tensors have twice the height and the width of the preprocessing ([`Preprocess::doubled_tensor`]); masks do not. `false` by default.
     pub doubled: bool,
 }
 
@@ -239,8 +239,8 @@ impl Task {
             }
         };
         let size = Size::of(image);
-        let preprocess = if self.doubled { self.preprocess.doubled()? } else { self.preprocess };
-        let tensor = preprocess.tensor(image).map_err(|error| error.named(input.name()))?;
+        let tensor = if self.doubled { self.preprocess.doubled_tensor(image) } else { self.preprocess.tensor(image) };
+        let tensor = tensor.map_err(|error| error.named(input.name()))?;
         let mask = match mask {
             Some(path) => {
                 let mask = Mask::read_for(path, &self.limits, &input.name(), size)?;

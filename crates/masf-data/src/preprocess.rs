@@ -96,17 +96,16 @@ impl Preprocess {
         Fields { resize, ..self.fields }.try_into()
     }
 
-    /// The same at twice the height and the width: what images that are yet to be [turned](crate::turn) keep their sharpness with.
+    /// The same at twice the height and the width. What is cropped may differ by a pixel; [`doubled_tensor`](Self::doubled_tensor) keeps it.
     ///
     /// # Errors
     /// [`DataError::Argument`] where that is beyond 16,384 or 2^27 pixels.
     pub fn doubled(self) -> Result<Self> {
-        let twice = |size: Size| Size::new(2 * size.height, 2 * size.width);
         let resize = match self.fields.resize {
-            Resize::Exact(size) => Resize::Exact(twice(size)),
+            Resize::Exact(size) => Resize::Exact(size.doubled()),
             Resize::ShorterSide(side) => Resize::ShorterSide(2 * side),
         };
-        Fields { size: twice(self.fields.size), resize, ..self.fields }.try_into()
+        Fields { size: self.fields.size.doubled(), resize, ..self.fields }.try_into()
     }
 
     /// How many bits of 16-bit images the camera uses (16 by default): 12-bit samples stored in 16-bit files need 12, or
@@ -162,7 +161,10 @@ impl Preprocess {
     /// [`DataError::Image`] for floating-point pixels or values beyond the significant bits, and as
     /// [`geometry`](Self::geometry).
     pub fn view(&self, image: &DynamicImage) -> Result<RgbImage> {
-        let geometry = self.geometry(Size::of(image))?;
+        self.view_by(image, self.geometry(Size::of(image))?)
+    }
+
+    fn view_by(&self, image: &DynamicImage, geometry: Geometry) -> Result<RgbImage> {
         let resized = match image {
             // One channel to resize, not three equal ones.
             DynamicImage::ImageLuma8(grey) if Size::of(image) != geometry.resized => {
@@ -186,6 +188,18 @@ impl Preprocess {
     /// As [`view`](Self::view).
     pub fn tensor(&self, image: &DynamicImage) -> Result<Tensor> {
         self.tensor_of_view(&self.view(image)?)
+    }
+
+    /// The same part of the image at twice the height and the width, `[3, 2H, 2W]`: what images that are yet to be [turned](crate::turn)
+    /// keep their sharpness with.
+    ///
+    /// # Errors
+    /// As [`doubled`](Self::doubled) and [`view`](Self::view).
+    pub fn doubled_tensor(&self, image: &DynamicImage) -> Result<Tensor> {
+        let size = Size::of(image);
+        // At least as many pixels, so this refuses too many.
+        self.doubled()?.geometry(size)?;
+        self.tensor_of_view(&self.view_by(image, self.geometry(size)?.doubled())?)
     }
 
     /// Images as a batch `[B, 3, H, W]`, `f32`, normalised, on the CPU. [`Loader`](crate::Loader) reads many from files.

@@ -40,6 +40,10 @@ impl Size {
         self.height as u64 * self.width as u64
     }
 
+    pub(crate) const fn doubled(self) -> Self {
+        Self::new(2 * self.height, 2 * self.width)
+    }
+
     pub(crate) fn of(image: &image::DynamicImage) -> Self {
         Self::new(image.height(), image.width())
     }

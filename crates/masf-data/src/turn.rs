@@ -178,7 +178,7 @@ mod tests {
     use masf_core::Normalisation;
 
     use super::*;
-    use crate::{Preprocess, Size};
+    use crate::{Preprocess, Resize, Size};
 
     fn image(height: usize, width: usize) -> Tensor {
         let values = (0..2 * height * width).map(|i| ((i * 7919) % 101) as f32).collect();
@@ -254,7 +254,7 @@ mod tests {
             image::Rgb([((x * 31 + y * y * 7) % 256) as u8, (5 * x) as u8, ((x * y) % 200) as u8])
         });
         let picture = image::DynamicImage::ImageRgb8(picture);
-        let doubled = plain.doubled().unwrap().tensor(&picture).unwrap();
+        let doubled = plain.doubled_tensor(&picture).unwrap();
         assert_eq!(doubled.dims(), [3, 34, 46]);
         let halved = values(&halve(&doubled.unsqueeze(0).unwrap()).unwrap());
         // That one rounds to 8 bits twice.
@@ -265,6 +265,22 @@ mod tests {
             .fold(0.0, f32::max);
         assert!(error > 0.0 && error < 1.01 / 255.0 / 0.224, "{error}");
         assert!(halve(&image(3, 4)).is_err() && halve(&image(4, 3)).is_err());
+    }
+
+    #[test]
+    fn halves_show_the_same_part() {
+        let ramp = image::RgbImage::from_fn(44, 20, |x, _| image::Rgb([(5 * x) as u8; 3]));
+        let ramp = image::DynamicImage::ImageRgb8(ramp);
+        // 8 columns of 17 are kept: an odd surplus, and 17 is not half of the 35 that twice the height would make.
+        for resize in [Resize::ShorterSide(8), Resize::Exact(Size::new(8, 17))] {
+            let plain = Preprocess::new(Size::square(8), Normalisation::IMAGENET).unwrap();
+            let plain = plain.with_crop_from(resize).unwrap();
+            let halved = halve(&plain.doubled_tensor(&ramp).unwrap().unsqueeze(0).unwrap()).unwrap();
+            // The outer columns are halved without their neighbours beyond the crop.
+            let error = (plain.tensor(&ramp).unwrap() - halved.squeeze(0).unwrap()).unwrap().narrow(2, 1, 6).unwrap();
+            let error = values(&error).into_iter().map(f32::abs).fold(0.0, f32::max);
+            assert!(error < 2.0 / 255.0 / 0.224, "{resize:?}: {error}");
+        }
     }
 
     #[test]

@@ -80,6 +80,14 @@ fn good_and_bad() {
 }
 
 #[test]
+fn capitals_make_no_defect_of_good() {
+    let root = tree(&["train/good/0.png", "test/Good/0.png", "test/crack/0.png"]);
+    let test = Dataset::test(&root).unwrap();
+    assert_eq!(test.kinds(), [("good", 1), ("crack", 1)]);
+    assert_eq!(test.samples[0].label, Label::Good);
+}
+
+#[test]
 fn plain_folders_are_read_recursively() {
     let root = tree(&["b/2.png", "b/1.png", "a.png", "b-c.png", "licence.txt", ".git/x.png"]);
     let training = Dataset::training(&root).unwrap();
@@ -133,9 +141,11 @@ fn ambiguous_names_are_refused() {
 #[test]
 fn masks_without_an_image() {
     let add = |more: &[&str]| tree(&[&MVTEC[..], more].concat());
-    let root = add(&["ground_truth/crack/009_mask.png", "ground_truth/hole/000_mask.png"]);
-    let stray = Dataset::test(&root).unwrap().stray_masks;
-    assert_eq!(relative(&root, stray), ["ground_truth/crack/009_mask.png", "ground_truth/hole/000_mask.png"]);
+    let strays = ["ground_truth/crack/009_mask.png", "ground_truth/000_mask.png", "ground_truth/hole/000_mask.png"];
+    let root = add(&[&strays[..], &["ground_truth/list.txt"]].concat());
+    let test = Dataset::test(&root).unwrap();
+    assert_eq!(relative(&root, test.stray_masks), strays);
+    assert_eq!(relative(&root, test.ignored), ["ground_truth/list.txt"]);
     // If no mask of a kind fits, the names follow another rule.
     let text = message(Dataset::test(add(&["ground_truth/stain/x_gt.png"])));
     assert!(text.contains("x_mask.png") && text.contains("x_gt.png"), "{text}");

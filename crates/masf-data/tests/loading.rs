@@ -133,6 +133,11 @@ fn masks_come_along_and_must_fit() {
     dot.save(at("dot.png")).unwrap();
     let mask = load("dot.png").unwrap().mask.unwrap();
     assert!(mask.area() == 1 && mask.pixels()[0]);
+    // Beside a large defect, too, which stays what nearest neighbour makes of it: columns 11 to 15.
+    (20..30).for_each(|x| (0..20).for_each(|y| dot.put_pixel(x, y, image::Luma([255]))));
+    dot.save(at("dot.png")).unwrap();
+    let mask = load("dot.png").unwrap().mask.unwrap();
+    assert!(mask.area() == 1 + 5 * 16 && mask.pixels()[0]);
     let large = preprocess().with_crop_from(Resize::ShorterSide(16_384)).unwrap();
     assert!(load_by(large, "mask.png").unwrap_err().error.to_string().contains("image.png"));
 }
@@ -180,6 +185,14 @@ fn the_synthetic_set_is_a_data_set() {
     // A smaller set would leave images of the larger one behind.
     let error = write_dataset(&folder, &SyntheticConfig { train: 2, ..config }).unwrap_err();
     assert!(error.to_string().contains("002.png"), "{error}");
+    // A picture of the user's under a name of the set, before a file that is missing.
+    let (own, missing) = (folder.path().join("train/good/001.png"), folder.path().join("test/good/000.png"));
+    RgbImage::new(128, 96).save(&own).unwrap();
+    std::fs::remove_file(&missing).unwrap();
+    let before = std::fs::read(&own).unwrap();
+    let error = write_dataset(&folder, &config).unwrap_err();
+    assert!(error.to_string().contains("001.png: is not part"), "{error}");
+    assert!(std::fs::read(&own).unwrap() == before && !missing.exists());
 }
 
 #[test]

@@ -29,7 +29,8 @@ pub struct Checkpoints {
     pub folder: PathBuf,
     /// The name of the training: its file is `NAME.checkpoint`. Several trainings of one run have a name each.
     pub name: String,
-    /// Passes over the images between two checkpoints, at least 1. One more is written when training ends or is cancelled.
+    /// Passes over the images between two checkpoints, at least 1, and at least 25 steps. One more is written when training ends or
+    /// is cancelled.
     pub every_epochs: usize,
     /// The folder whose checkpoint, which must then exist, training goes on from.
     pub resume: Option<PathBuf>,

@@ -59,7 +59,7 @@ pub enum DistillError {
         /// What differs.
         problem: String,
     },
-    /// A training that starts at its beginning would replace a checkpoint.
+    /// A training would replace a checkpoint that it does not go on from.
     #[error("there is a checkpoint already: {path}; resume from it, or remove it")]
     CheckpointExists {
         /// The file.

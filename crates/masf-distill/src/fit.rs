@@ -13,6 +13,8 @@ use crate::{DistillError, MaskedStudent, Result, StudentParams, start};
 
 /// Steps between two notes on the loss.
 const NOTE_EVERY: usize = 10;
+/// Least steps between two checkpoints: with few images a step is several epochs.
+const LEAST_STEPS: usize = 25;
 
 /// Learns a [`MaskedStudent`]; made by [`StudentParams::check`].
 ///
@@ -32,17 +34,21 @@ impl MaskedStudentFit {
     ///
     /// # Errors
     /// [`DistillError::Parameter`] if `every_epochs` is 0; a folder that cannot be written to; no checkpoint to go on from;
-    /// [`DistillError::CheckpointExists`] if training does not go on from one and would replace one.
+    /// [`DistillError::CheckpointExists`] if training would replace one that it does not go on from.
     pub fn with_checkpoints(mut self, checkpoints: Checkpoints) -> Result<Self> {
         if checkpoints.every_epochs == 0 {
             return Err(DistillError::parameter("every_epochs", 0, "at least 1"));
         }
         let path = checkpoints.path();
         masf_core::check_replaceable(&path).map_err(|source| Error::io(&path, source))?;
-        match checkpoints.resumed() {
-            Some(path) => std::fs::metadata(&path).map(drop).map_err(|source| Error::io(&path, source))?,
-            None if path.exists() => return Err(DistillError::CheckpointExists { path: path.display().to_string() }),
-            None => {}
+        let from = checkpoints.resumed();
+        if let Some(from) = &from {
+            std::fs::metadata(from).map_err(|source| Error::io(from, source))?;
+        }
+        // What is there may be further on than what training goes on from.
+        let other = |from| std::fs::canonicalize(from).ok() != std::fs::canonicalize(&path).ok();
+        if path.exists() && from.as_deref().is_none_or(other) {
+            return Err(DistillError::CheckpointExists { path: path.display().to_string() });
         }
         self.checkpoints = Some(checkpoints);
         Ok(self)
@@ -82,26 +88,26 @@ impl MaskedStudentFit {
 
     fn steps(&self, trainer: &mut Trainer<'_>, progress: &dyn Progress) -> Result<()> {
         let mut smooth: Option<f32> = None;
+        let mut saved = (trainer.state.step, trainer.epoch());
         while trainer.state.step < trainer.steps {
             if progress.is_cancelled() {
                 self.save(trainer)?;
                 return Err(Error::Cancelled.into());
             }
-            let before = trainer.epoch();
             let loss = trainer.step()?;
             progress.step(1);
             let mean = smooth.map_or(loss, |smooth| 0.95 * smooth + 0.05 * loss);
             smooth = Some(mean);
-            let epoch = trainer.epoch();
-            if trainer.state.step.is_multiple_of(NOTE_EVERY) || trainer.state.step == trainer.steps {
+            let (step, epoch) = (trainer.state.step, trainer.epoch());
+            if step.is_multiple_of(NOTE_EVERY) || step == trainer.steps {
                 progress.note(&format!("student: epoch {epoch}/{}, loss {mean:.4}", trainer.epochs()));
             }
-            let due = |checkpoints: &&Checkpoints| {
-                trainer.state.step == trainer.steps
-                    || epoch / checkpoints.every_epochs > before / checkpoints.every_epochs
-            };
-            if self.checkpoints.as_ref().is_some_and(|checkpoints| due(&checkpoints)) {
-                self.save(trainer)?;
+            if let Some(Checkpoints { every_epochs, .. }) = &self.checkpoints {
+                let due = step >= saved.0 + LEAST_STEPS && epoch / every_epochs > saved.1 / every_epochs;
+                if due || step == trainer.steps {
+                    self.save(trainer)?;
+                    saved = (step, epoch);
+                }
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Learning, scoring, saving and going on after an interruption.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -67,6 +68,7 @@ fn small() -> StudentParams {
         heads: 2,
         bottleneck: 16,
         frequency_mask: 0.5,
+        dropout: 0.2,
         passes: 48,
         batch_size: 4,
         ..StudentParams::default()
@@ -316,10 +318,15 @@ fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
     assert!(notes.contains("epoch 16/16, loss "), "{notes}");
     // A checkpoint of the end gives the student at once, and goes along to another folder; one of another training is refused.
     let elsewhere = Checkpoints::new(folder.path().join("elsewhere")).resume_from(folder.path());
-    let moved = params.clone().check()?.with_checkpoints(elsewhere)?;
+    let moved = params.clone().check()?.with_checkpoints(elsewhere.clone())?;
     assert_eq!(bytes(&moved.fit(&images, &Silent)?), whole);
     let state = |path: &str| std::fs::read(folder.path().join(path)).unwrap();
     assert_eq!(state("elsewhere/student.checkpoint"), state("student.checkpoint"));
+    // Once more it would replace what may be further on; another spelling of one folder is the same folder.
+    let again = params.clone().check()?.with_checkpoints(elsewhere.clone()).unwrap_err();
+    assert!(matches!(again, DistillError::CheckpointExists { .. }), "{again}");
+    let same = elsewhere.resume_from(folder.path().join("elsewhere/../elsewhere"));
+    params.clone().check()?.with_checkpoints(same)?;
     for params in [StudentParams { seed: 3, ..params.clone() }, StudentParams { width: 32, ..params.clone() }] {
         let other = params.check()?.with_checkpoints(checkpoints.clone().resume_from(folder.path()))?;
         let error = other.fit(&images, &Silent).unwrap_err();
@@ -334,6 +341,34 @@ fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
     assert!(resumed.fit(&others, &Silent).unwrap_err().to_string().contains("other images"));
     std::fs::write(folder.path().join("student.checkpoint"), b"nothing").unwrap();
     assert!(resumed.fit(&images, &Silent).unwrap_err().to_string().contains("does not fit"));
+    Ok(())
+}
+
+/// Counts the checkpoints that it sees from step to step.
+struct Watch {
+    path: PathBuf,
+    found: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Progress for Watch {
+    fn start(&self, _: &str, _: u64) {}
+    fn step(&self, _: u64) {
+        let mut found = self.found.lock().unwrap();
+        found.extend(std::fs::read(&self.path));
+        found.dedup();
+    }
+    fn finish(&self) {}
+}
+
+#[test]
+fn few_images_do_not_make_for_many_checkpoints() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let watch = Watch { path: folder.path().join("student.checkpoint"), found: Mutex::default() };
+    let params = StudentParams { passes: 400, ..small() };
+    params.check()?.with_checkpoints(Checkpoints::new(folder.path()))?.fit(&images(1, 6)?, &watch)?;
+    // Each of the 100 steps is four epochs.
+    let found = watch.found.lock().unwrap().len();
+    assert!((1..=5).contains(&found), "{found}");
     Ok(())
 }
 

@@ -142,7 +142,12 @@ impl Calibration {
             Some(positions) => positions.is_sound(),
             None => !self.positional,
         };
-        if sound && self.median.is_finite() && self.upper.is_finite() && self.upper > self.median {
+        if !sound {
+            let value = format!("unsound for score map `{}`", self.name);
+            let expected = "a finite centre and a factor of 0.5 to 2 at every position";
+            return Err(FusionError::parameter("calibration by position", value, expected));
+        }
+        if self.median.is_finite() && self.upper.is_finite() && self.upper > self.median {
             return Ok(());
         }
         let value = format!("{} to {}", self.median, self.upper);
@@ -152,7 +157,7 @@ impl Calibration {
 
 fn finite_values(map: &ScoreMap) -> Result<Vec<f32>, FusionError> {
     let values = map.values.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-    if all_finite(&values) { Ok(values) } else { Err(FusionError::NotFinite(map.name.clone())) }
+    if all_finite(&values) { Ok(values) } else { Err(FusionError::NotFinite(format!("score map `{}`", map.name))) }
 }
 
 /// The quantile of sorted values by linear interpolation (NumPy's default).
@@ -254,7 +259,7 @@ mod tests {
     #[test]
     fn scores_that_are_not_finite_are_refused() {
         let error = Calibration::fit(&[&map(&[1.0, f32::NAN])], 0.995).unwrap_err();
-        assert!(matches!(error, FusionError::NotFinite(_)), "{error}");
+        assert!(matches!(&error, FusionError::NotFinite(what) if what == "score map `memory`"), "{error}");
         assert!(Calibration::fit(&[], 0.995).is_err());
     }
 }

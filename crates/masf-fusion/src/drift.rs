@@ -39,7 +39,7 @@ pub fn kolmogorov_smirnov(first: &[f32], second: &[f32]) -> Result<KolmogorovSmi
             return Err(FusionError::TooFewImages { found: 0, needed: 1 });
         }
         if sample.iter().any(|score| !score.is_finite()) {
-            return Err(FusionError::NotFinite("image scores".into()));
+            return Err(FusionError::NotFinite("the sample of scores".into()));
         }
     }
     let sorted = |sample: &[f32]| {

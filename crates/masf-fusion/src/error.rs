@@ -50,8 +50,8 @@ pub enum FusionError {
          as part of a `CalibratedFusion`"
     )]
     NoPositions(String),
-    /// A score that is NaN or infinite.
-    #[error("score map `{0}` holds values that are not finite")]
+    /// A score that is NaN or infinite, and where it is.
+    #[error("{0} holds values that are not finite")]
     NotFinite(String),
     /// A scorer gave other maps than it gave for the normal images.
     #[error("score maps are {found:?}; the calibration knows {expected:?}")]

@@ -19,8 +19,8 @@ use crate::{Calibration, Detail, FineScale, FusionError, MapPrecision, Weights};
 impl FusionValidParams {
     /// Learns the scales of all score maps from the scores of held-out normal images.
     ///
-    /// Weights and the gate are learned afterwards, from calibrated maps: [`CalibratedFusion::learn`]. Until then all maps weigh
-    /// alike and there is no gate.
+    /// Weights and the gate are learned afterwards, from calibrated maps: [`CalibratedFusion::learn`]. Until then branches have their
+    /// stated shares, or weigh alike, and there is no gate.
     ///
     /// # Errors
     /// No scores, scores with different maps, or scores that are not finite.
@@ -102,7 +102,7 @@ impl CalibratedFusion {
         &self.params
     }
 
-    /// What was learned about each map; `None` where all weigh alike.
+    /// What was learned about each map; `None` unless weights were learned.
     pub fn precisions(&self) -> Option<&[MapPrecision]> {
         self.precisions.as_deref()
     }
@@ -140,6 +140,16 @@ impl CalibratedFusion {
         self.smoothers.get(map.dims2()?, size, self.params.smoothing_sigma)
     }
 
+    /// Refuses other maps than those of the calibration, or in another order.
+    pub(crate) fn check_maps(&self, maps: &[CalibratedMap]) -> Result<()> {
+        if maps.iter().map(|map| map.name.as_str()).eq(self.names()) {
+            return Ok(());
+        }
+        let found = maps.iter().map(|map| map.name.clone()).collect();
+        let expected = self.names().map(str::to_owned).collect();
+        Err(FusionError::Maps { found, expected }.into())
+    }
+
     /// Means and variances of one image of a batch, resized and smoothed.
     pub(crate) fn layers_of_image(
         &self,
@@ -165,11 +175,8 @@ impl CalibratedFusion {
         Ok(Some(values(&self.smoother(&variance, size)?.apply(&variance)?)?))
     }
 
-    /// Fuses the maps of one image.
+    /// Fuses the maps of one image, of which there is at least one.
     fn fuse_image(&self, maps: &[CalibratedMap], index: usize, size: (usize, usize)) -> Result<FusedImage> {
-        if maps.is_empty() {
-            return Err(Error::argument("score maps", "none", "at least one"));
-        }
         let gate = self.units.as_deref().map(|units| (self.params.gate, units));
         let ungated = self.precisions.is_none() && gate.is_none();
         if ungated && maps.len() == 1 && self.variance(&maps[0], index, size)?.is_none() {
@@ -178,10 +185,6 @@ impl CalibratedFusion {
             let score = with_values(&map, |pixels| self.read_image_score(pixels))?;
             let uncertainty = map.zeros_like()?;
             return Ok(FusedImage { map, score, uncertainty, image_uncertainty: 0.0 });
-        }
-        if self.maps() != maps.len() {
-            let expected = format!("the {} that it was fitted on", self.maps());
-            return Err(Error::argument("number of score maps", maps.len(), expected));
         }
         let (layers, weights) = (self.layers_of_image(maps, index, size)?, self.weights());
         let (mut scores, deviations) = blend(&layers, &weights, gate);
@@ -278,7 +281,12 @@ impl Fusion for CalibratedFusion {
     }
 
     fn fuse(&self, maps: &[CalibratedMap], size: (usize, usize)) -> Result<AnomalyMap> {
+        self.check_maps(maps)?;
         let batch = maps.first().map_or(Ok(0), |map| map.mean.dim(0))?;
+        if let Some(other) = maps.iter().find(|map| map.mean.dims().first() != Some(&batch)) {
+            let problem = format!("it has shape {:?}; the batch of the first map is {batch}", other.mean.dims());
+            return Err(Error::data(format!("score map `{}`", other.name), problem));
+        }
         let mut fused = Vec::with_capacity(batch);
         let mut scores = Vec::with_capacity(batch);
         let mut uncertainties = Vec::with_capacity(batch);

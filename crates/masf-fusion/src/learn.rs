@@ -15,8 +15,8 @@ const PIXELS: usize = 512;
 pub struct DefectMaps {
     /// The maps, of a batch of one, as those of normal images.
     pub maps: Vec<CalibratedMap>,
-    /// The defective pixels at the size of the model's input, row-major.
-    pub mask: Vec<bool>,
+    /// The indices of the defective pixels at the size of the model's input, row-major, ascending.
+    pub inside: Vec<u32>,
 }
 
 /// What is gathered of one score map.
@@ -46,7 +46,8 @@ impl CalibratedFusion {
     /// map has nothing to be weighed against: nothing is learned.
     ///
     /// # Errors
-    /// No normal images, other maps than the calibration knows, or, for learned weights, fewer than 8 defects or masks of another size.
+    /// No normal images, other maps than the calibration knows, or, for learned weights, fewer than 8 defects or a defective pixel
+    /// outside the input.
     pub fn learn(
         mut self,
         normals: &[Vec<CalibratedMap>],
@@ -84,9 +85,8 @@ impl CalibratedFusion {
             return Err(FusionError::TooFewDefects { found: defects.len(), needed: 8 }.into());
         }
         let pixels = size.0 * size.1;
-        if let Some(wrong) = defects.iter().find(|defect| defect.mask.len() != pixels) {
-            let value = format!("{} pixels", wrong.mask.len());
-            return Err(FusionError::parameter("mask of a synthetic defect", value, "the size of the input").into());
+        if let Some(wrong) = defects.iter().flat_map(|defect| &defect.inside).find(|pixel| **pixel as usize >= pixels) {
+            return Err(FusionError::parameter("pixel of a synthetic defect", wrong, "an index in the input").into());
         }
         let mut evidence: Vec<Evidence> = (0..self.maps()).map(|_| Evidence::default()).collect();
         // An odd step, so that it does not fall on the same column of every row.
@@ -98,11 +98,10 @@ impl CalibratedFusion {
             }
         }
         for defect in defects {
-            let inside: Vec<usize> = (0..pixels).filter(|pixel| defect.mask.get(*pixel) == Some(&true)).collect();
-            let step = (inside.len() / PIXELS).max(1);
+            let step = (defect.inside.len() / PIXELS).max(1);
             for (layer, evidence) in self.layers(&defect.maps, size)?.iter().zip(&mut evidence) {
                 evidence.defect_images.push(self.read_image_score(&layer.mean));
-                let chosen = inside.iter().step_by(step).filter_map(|pixel| layer.mean.get(*pixel));
+                let chosen = defect.inside.iter().step_by(step).filter_map(|pixel| layer.mean.get(*pixel as usize));
                 evidence.defect_pixels.extend(chosen);
             }
         }
@@ -133,11 +132,7 @@ impl CalibratedFusion {
 
     /// The maps of one image, resized and smoothed.
     fn layers(&self, maps: &[CalibratedMap], size: (usize, usize)) -> Result<Vec<Layer>> {
-        let expected: Vec<String> = self.names().map(str::to_owned).collect();
-        let found: Vec<String> = maps.iter().map(|map| map.name.clone()).collect();
-        if found != expected {
-            return Err(FusionError::Maps { found, expected }.into());
-        }
+        self.check_maps(maps)?;
         self.layers_of_image(maps, 0, size)
     }
 }

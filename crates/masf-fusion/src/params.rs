@@ -86,7 +86,7 @@ pub struct FusionParams {
     /// How branches and scales are weighed.
     pub weights: Weights,
     /// Synthetic defects that learned weights are trained on, 8 to 10,000; whoever fits makes them. More give finer weights
-    /// and cost a pass through the backbone each. Unused for equal weights or a single map.
+    /// and cost a pass through the backbone each. Used for learned weights of several maps only.
     pub synthetic_defects: usize,
     /// Where branches lose weight for lack of agreement.
     pub gate: Gate,

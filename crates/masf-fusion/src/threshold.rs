@@ -134,7 +134,7 @@ pub fn conformal_threshold(scores: &[f32], false_alarm_rate: f64) -> Result<Thre
         return Err(FusionError::TooFewImages { found: scores.len(), needed: 2 });
     }
     if scores.iter().any(|score| !score.is_finite()) {
-        return Err(FusionError::NotFinite("image scores".into()));
+        return Err(FusionError::NotFinite("the sample of scores".into()));
     }
     let mut sorted = scores.to_vec();
     sorted.sort_unstable_by(f32::total_cmp);
@@ -200,7 +200,8 @@ mod tests {
             assert!(conformal_threshold(&[1.0, 2.0], rate).is_err());
         }
         assert!(matches!(conformal_threshold(&[1.0], 0.5), Err(FusionError::TooFewImages { found: 1, needed: 2 })));
-        assert!(matches!(conformal_threshold(&[1.0, f32::NAN], 0.5), Err(FusionError::NotFinite(_))));
+        let error = conformal_threshold(&[1.0, f32::NAN], 0.5).unwrap_err();
+        assert!(matches!(error, FusionError::NotFinite(_)) && !error.to_string().contains("score map"), "{error}");
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl SpectralAnchors {
     pub fn describe(&self, pyramid: &FeaturePyramid, image: usize) -> Result<Vec<f32>> {
         let single = pyramid.image(image).map_err(|error| MemoryError::parameter("image", image, error.to_string()))?;
         // Names the level or the feature that is wrong.
-        PatchEmbedding::new(self.levels.clone(), self.neighbourhood)?.open(&single)?;
+        let embedding = PatchEmbedding::new(self.levels.clone(), self.neighbourhood)?;
+        embedding.open(&single).map_err(|error| error.of(&[image]))?;
         let mut projected = Vec::with_capacity(self.levels.len());
         for (index, (spec, projection)) in self.levels.iter().zip(&self.projections).enumerate() {
             let Some(level) = level_of(&single, &self.levels, index) else { continue };

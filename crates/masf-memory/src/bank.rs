@@ -37,13 +37,6 @@ pub struct MemoryBank {
     rows: Spare<Vec<f32>>,
 }
 
-/// The feature maps of a batch, ready to be described.
-struct Opened {
-    maps: PatchMaps,
-    /// For [`KeyMaps`].
-    projected: Option<PatchMaps>,
-}
-
 impl MemoryBank {
     /// The type tag in model files.
     pub const TAG: &'static str = "masf.memory-bank";
@@ -101,19 +94,20 @@ impl MemoryBank {
     }
 
     /// The nearest prototype of every position of an image. A task describes and searches for some blocks of positions, whose patches are alike.
-    fn nearest(&self, Opened { maps, projected }: &Opened, anchors: &[f32], image: usize) -> Result<Neighbours> {
+    fn nearest(&self, maps: &PatchMaps, anchors: &[f32], image: usize) -> Result<Neighbours> {
         let search = self.search();
+        let projected = self.keys.as_ref().map(|keys| keys.project(maps, image)).transpose()?;
         let blocks = blocks(maps.grid());
         // Whole blocks, no more than a thread takes at once.
         let most = (search.queries_per_task() / POSITIONS).max(1) * POSITIONS;
         let per_task = queries_per_task(maps.positions(), most).div_ceil(POSITIONS);
         let tasks = blocks.par_chunks(per_task).map(|blocks| {
             let (positions, lengths) = (blocks.concat(), blocks.iter().map(Vec::len).collect::<Vec<_>>());
-            self.rows.with(|rows| match (&self.search, &self.keys, projected) {
+            self.rows.with(|rows| match (&self.search, &self.keys, &projected) {
                 (Backend::Shortlist(search), Some(keys), Some(projected)) => search.nearest_alike_with(
                     &lengths,
                     1,
-                    |out| keys.describe(projected, image, &positions, out),
+                    |out| keys.describe(projected, &positions, out),
                     |range, action| {
                         self.describe(maps, anchors, image, &positions[range], rows)?;
                         action(rows);
@@ -172,17 +166,15 @@ impl Scorer for MemoryBank {
 impl MemoryBank {
     fn scores(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
         let maps = self.embedding().open(pyramid)?;
-        let projected = self.keys.as_ref().map(|keys| keys.project(&maps)).transpose()?;
-        let opened = Opened { maps, projected };
-        let (height, width) = opened.maps.grid();
-        let batch = opened.maps.batch_size();
+        let (height, width) = maps.grid();
+        let batch = maps.batch_size();
         let mut distances = Vec::with_capacity(batch * height * width);
         let mut scores = Vec::new();
         for image in 0..batch {
             let anchors = self.space.describe_anchors(pyramid, image)?;
-            let nearest = self.nearest(&opened, &anchors, image)?;
+            let nearest = self.nearest(&maps, &anchors, image)?;
             if self.reweight_neighbours > 0 {
-                scores.push(self.image_score(&opened.maps, &anchors, image, &nearest)?);
+                scores.push(self.image_score(&maps, &anchors, image, &nearest)?);
             }
             distances.extend(nearest.distances);
         }

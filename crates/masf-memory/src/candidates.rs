@@ -12,6 +12,8 @@ use crate::{MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result, Se
 pub(crate) const IMAGES_PER_BATCH: usize = 4;
 /// Descriptors that one task computes.
 const ROWS_PER_TASK: usize = 32;
+/// Patches that scales and reduction are learned from: more change them little and cost memory.
+const SAMPLE: usize = 20_000;
 
 /// Sampled descriptors, row after row.
 #[derive(Debug)]
@@ -96,29 +98,28 @@ pub(crate) fn projected(params: &MemoryBankParams, dimensions: usize) -> usize {
     if LEAST_SAVING.saturating_mul(params.projection) < kept { params.projection } else { 0 }
 }
 
-/// How many candidates the parameters allow for descriptors of some length beside `held` patches of a bank: by budget,
-/// and in all.
-pub(crate) fn allowed(
-    params: &MemoryBankParams,
-    dimensions: usize,
-    anchor: usize,
-    held: usize,
-) -> Result<(usize, usize)> {
-    let room = params.memory_budget.saturating_sub(fixed(params, dimensions, anchor));
-    let within = (room / each(params, dimensions, anchor).max(1)).saturating_sub(held);
-    let least = if held > 0 { 1 } else { params.prototypes.min(params.candidates) };
-    let too_small = building(params, dimensions, anchor) > params.memory_budget;
-    if within < least || too_small {
-        let least = memory(params, dimensions, anchor, least.saturating_add(held));
-        let MemoryBankParams { memory_budget: budget, prototypes, .. } = *params;
+/// How many candidates the parameters allow for descriptors of some length beside `held` patches of a bank. Without any they are the
+/// sample that a new bank is learned from, and the budget has to do for all that comes after it, too.
+fn allowed(params: &MemoryBankParams, dimensions: usize, anchor: usize, held: usize) -> Result<usize> {
+    let (most, least) = match held {
+        0 => {
+            let most = params.candidates.min(SAMPLE);
+            let sample = memory(params, dimensions, anchor, params.prototypes.min(most));
+            (most, sample.max(crate::pool::least(params, dimensions, anchor)))
+        }
+        held => (params.candidates, memory(params, dimensions, anchor, held.saturating_add(1))),
+    };
+    let MemoryBankParams { memory_budget: budget, prototypes, .. } = *params;
+    if least > budget {
         return Err(MemoryError::Budget { budget, least, prototypes, dimensions });
     }
-    Ok((within, within.min(params.candidates)))
+    let room = budget.saturating_sub(fixed(params, dimensions, anchor));
+    Ok((room / each(params, dimensions, anchor).max(1)).saturating_sub(held).min(most))
 }
 
 /// Samples the same number of positions from every image (the quotas differ by at most one), all where there are fewer.
 ///
-/// For a bank that holds patches already: in its space, and beside so many.
+/// For a bank that holds patches already: in its space, beside so many, and with room for them. Otherwise at most [`SAMPLE`].
 pub(crate) fn collect(
     params: &MemoryBankParams,
     source: &dyn PyramidSource,
@@ -154,15 +155,15 @@ pub(crate) fn collect(
                     None => (None, 0),
                 };
                 let anchor = anchors.as_ref().map_or(0, SpectralAnchors::dimensions);
-                let (_, most) = allowed(params, dimensions, anchor, held)?;
+                let most = allowed(params, dimensions, anchor, held)?;
                 // Images of one size give so many; reserving more would only look like use.
                 let expected = most.min(images.saturating_mul(embedding.open(&pyramid)?.positions()));
-                let rows = Vec::with_capacity(expected * dimensions);
-                let anchor_rows = Vec::with_capacity(expected * anchor);
+                let rows = Vec::with_capacity((expected + held) * dimensions);
+                let anchor_rows = Vec::with_capacity((expected + held) * anchor);
                 pool.insert((Candidates { embedding, anchors, rows, anchor_rows }, most))
             }
         };
-        let maps = candidates.embedding.open(&pyramid)?;
+        let maps = candidates.embedding.open(&pyramid).map_err(|error| error.of(batch))?;
         for (slot, &image) in batch.iter().enumerate() {
             let quota = share(image + 1, images, *most) - share(image, images, *most);
             let positions = choose(params.seed, image, maps.positions(), quota);

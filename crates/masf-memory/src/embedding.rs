@@ -206,23 +206,24 @@ impl PatchMaps {
         self.batch
     }
 
-    /// The same with the features of every level projected: descriptors are those of the projections, level by level.
-    pub(crate) fn projected(&self, projections: &[LinearMap]) -> Result<Self> {
+    /// One image with the features of every level projected: descriptors are those of the projections, level by level.
+    pub(crate) fn projected(&self, projections: &[LinearMap], image: usize) -> Result<Self> {
         let mut levels = Vec::with_capacity(self.levels.len());
         for (level, projection) in self.levels.iter().zip(projections) {
             let channels = projection.output();
-            let features = with_values(&level.map, |values| projection.apply(values))??;
             let (height, width) = level.size;
+            let len = height * width * level.spec.channels;
+            let features = with_values(&level.map, |values| projection.apply(&values[image * len..][..len]))??;
             levels.push(LevelMap {
                 spec: LevelSpec { channels, ..level.spec },
-                map: Tensor::from_vec(features, (self.batch, height, width, channels), &Device::Cpu)?,
+                map: Tensor::from_vec(features, (1, height, width, channels), &Device::Cpu)?,
                 size: level.size,
                 rows: level.rows.clone(),
                 columns: level.columns.clone(),
             });
         }
         let dimensions = levels.iter().map(|level| level.spec.channels).sum();
-        Ok(Self { levels, grid: self.grid, batch: self.batch, dimensions })
+        Ok(Self { levels, grid: self.grid, batch: 1, dimensions })
     }
 
     /// Writes the descriptors of some positions of an image to `out`, row after row.

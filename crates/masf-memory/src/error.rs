@@ -49,11 +49,11 @@ pub enum MemoryError {
     },
     /// A feature is NaN or infinite.
     #[error(
-        "image {image} of the batch: the feature at stride {stride}, row {row}, column {column}, channel {channel} is \
+        "image {image}: the feature at stride {stride}, row {row}, column {column}, channel {channel} is \
          {value}; features must be finite"
     )]
     NonFinite {
-        /// The image, counted from 0 in its batch.
+        /// The image, counted from 0: among all while learning, in its batch while scoring.
         image: usize,
         /// The stride of the level.
         stride: usize,
@@ -104,6 +104,14 @@ impl MemoryError {
     /// An out-of-range parameter: its name, the value given, and what is accepted.
     pub(crate) fn parameter(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
         Self::Parameter { name, value: value.to_string(), expected: expected.into() }
+    }
+
+    /// The same about a batch of some images of a source, naming an image as the source does.
+    pub(crate) fn of(mut self, images: &[usize]) -> Self {
+        if let Self::NonFinite { image, .. } = &mut self {
+            *image = images.get(*image).copied().unwrap_or(*image);
+        }
+        self
     }
 
     /// Who is at fault.

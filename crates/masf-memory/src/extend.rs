@@ -5,10 +5,10 @@
 
 use masf_core::{Progress, PyramidSource};
 
-use crate::candidates::{allowed, collect};
+use crate::candidates::{collect, memory};
 use crate::patches::{Patches, Space};
 use crate::search::Backend;
-use crate::{LinearMap, MemoryBank, MemoryBankFit, MemoryBankParams, MemoryError, Result, Standardisation};
+use crate::{LinearMap, MemoryBank, MemoryBankFit, MemoryError, Result, Standardisation};
 
 impl MemoryBank {
     /// This bank with the patches of further normal images; scales and reduction stay as they were learned.
@@ -35,8 +35,8 @@ impl MemoryBank {
         progress.start("sampling patches", source.len() as u64);
         let candidates = collect(params, source, Some((&self.space, self.search().count())), progress);
         progress.finish();
-        let mut patches = self.patches();
-        patches.append(self.space.enter(candidates?)?);
+        let mut patches = self.space.enter(candidates?)?;
+        patches.prepend(&self.patches(0));
         self.rebuilt(patches, fit, progress)
     }
 
@@ -51,22 +51,20 @@ impl MemoryBank {
     /// into each other. [`MemoryError::Budget`], or cancellation.
     pub fn merge(&self, other: &Self, fit: &MemoryBankFit, progress: &dyn Progress) -> masf_core::Result<Self> {
         self.check_params(fit)?;
-        let translated = self.translate(other)?;
         let total = self.search().count() + other.search().count();
-        let (params, dimensions) = (fit.params(), self.space.embedding.dimensions());
-        let anchor = self.space.columns().anchor;
-        if allowed(params, dimensions, anchor, 0)?.0 < total {
-            let least = crate::candidates::memory(params, dimensions, anchor, total);
-            let MemoryBankParams { memory_budget: budget, .. } = *params;
+        let (budget, dimensions) = (fit.params().memory_budget, self.space.embedding.dimensions());
+        let least = memory(fit.params(), dimensions, self.space.columns().anchor, total);
+        if least > budget {
             return Err(MemoryError::Budget { budget, least, prototypes: total, dimensions }.into());
         }
-        let mut patches = self.patches();
-        patches.append(translated);
+        let mut patches = self.translate(other)?;
+        patches.prepend(&self.patches(0));
         self.rebuilt(patches, fit, progress)
     }
 
-    fn patches(&self) -> Patches {
-        Patches::of_rows(self.search().prototypes(), self.space.columns())
+    /// Its prototypes, with room for further patches.
+    fn patches(&self, further: usize) -> Patches {
+        Patches::of_rows(self.search().prototypes(), self.space.columns(), further)
     }
 
     fn rebuilt(&self, patches: Patches, fit: &MemoryBankFit, progress: &dyn Progress) -> masf_core::Result<Self> {
@@ -136,7 +134,7 @@ impl MemoryBank {
             (Some(a), Some(b)) if a == b && same_scale => {}
             _ => return unlike("what their reduction learned (extend both from one bank instead)"),
         }
-        let mut patches = other.patches();
+        let mut patches = other.patches(self.search().count());
         if let (Some(from), Some(to), false) = (&its.standardiser, &own.standardiser, same_scale) {
             from.undo(&mut patches.rows);
             to.apply(&mut patches.rows);

@@ -46,22 +46,16 @@ impl KeyMaps {
         Ok(Some(Self { projections, offset: offset.into_iter().map(|value| value as f32).collect() }))
     }
 
-    /// Projects the features of a batch.
-    pub(crate) fn project(&self, maps: &PatchMaps) -> Result<PatchMaps> {
-        maps.projected(&self.projections)
+    /// Projects the features of an image of a batch.
+    pub(crate) fn project(&self, maps: &PatchMaps, image: usize) -> Result<PatchMaps> {
+        maps.projected(&self.projections, image)
     }
 
-    /// The keys of some positions of an image, from projected features.
-    pub(crate) fn describe(
-        &self,
-        projected: &PatchMaps,
-        image: usize,
-        positions: &[usize],
-        keys: &mut Vec<f32>,
-    ) -> Result<()> {
+    /// The keys of some positions of an image, from its projected features.
+    pub(crate) fn describe(&self, projected: &PatchMaps, positions: &[usize], keys: &mut Vec<f32>) -> Result<()> {
         let (width, levels) = (self.offset.len(), self.projections.len());
         let mut parts = vec![0.0; positions.len() * levels * width];
-        projected.describe(image, positions, &mut parts)?;
+        projected.describe(0, positions, &mut parts)?;
         keys.clear();
         for parts in parts.chunks_exact(levels * width) {
             let start = keys.len();
@@ -105,11 +99,11 @@ mod tests {
         for standardiser in [None, Some(scales)] {
             let space = Space { embedding: embedding.clone(), standardiser, reduction: None, anchors: None };
             let keys = KeyMaps::new(&space, &directions, &origin)?.expect("rows are scaled descriptors");
-            let projected = keys.project(&maps)?;
             for image in 0..2 {
+                let projected = keys.project(&maps, image)?;
                 let (mut rows, mut found) = (Vec::new(), Vec::new());
                 space.describe(&maps, image, &positions, &mut rows)?;
-                keys.describe(&projected, image, &positions, &mut found)?;
+                keys.describe(&projected, &positions, &mut found)?;
                 let expected = directions.apply(&rows)?;
                 for (found, expected) in found.chunks(4).zip(expected.chunks(4)) {
                     for ((found, expected), origin) in found.iter().zip(expected).zip(&origin) {

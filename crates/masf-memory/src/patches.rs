@@ -9,9 +9,6 @@ use crate::search::Columns;
 use crate::standardise::Standardiser;
 use crate::{LinearMap, MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result, SpectralAnchors};
 
-/// Patches that scales and reduction are learned from: more change them little and cost memory.
-const SAMPLE: usize = 20_000;
-
 /// From features to the rows of a bank: everything about it but its prototypes.
 #[derive(Debug, Clone)]
 pub(crate) struct Space {
@@ -69,9 +66,8 @@ impl Space {
         if source.is_empty() {
             return Err(MemoryError::NoImages.into());
         }
-        let sample = MemoryBankParams { candidates: params.candidates.min(SAMPLE), ..params.clone() };
         progress.start("sampling patches", source.len() as u64);
-        let candidates = collect(&sample, source, None, progress);
+        let candidates = collect(params, source, None, progress);
         progress.finish();
         Ok(Self::learn(params, candidates?)?)
     }
@@ -166,19 +162,28 @@ pub(crate) struct Patches {
 }
 
 impl Patches {
-    /// The patches that rows of a bank stand for.
-    pub(crate) fn of_rows(rows: &[f32], columns: Columns) -> Self {
-        let parts = || rows.chunks_exact(columns.all()).map(|row| row.split_at(columns.descriptor));
-        Self {
+    /// The patches that rows of a bank stand for, with room for further ones.
+    pub(crate) fn of_rows(rows: &[f32], columns: Columns, further: usize) -> Self {
+        let count = rows.len() / columns.all() + further;
+        let mut patches = Self {
             columns,
-            rows: parts().flat_map(|(descriptor, _)| descriptor).copied().collect(),
-            anchors: parts().flat_map(|(_, anchor)| anchor).copied().collect(),
+            rows: Vec::with_capacity(count * columns.descriptor),
+            anchors: Vec::with_capacity(count * columns.anchor),
+        };
+        for row in rows.chunks_exact(columns.all()) {
+            let (descriptor, anchor) = row.split_at(columns.descriptor);
+            patches.rows.extend_from_slice(descriptor);
+            patches.anchors.extend_from_slice(anchor);
         }
+        patches
     }
 
-    pub(crate) fn append(&mut self, mut other: Self) {
-        self.rows.append(&mut other.rows);
-        self.anchors.append(&mut other.anchors);
+    /// Puts others before these, in place where there is room for them.
+    pub(crate) fn prepend(&mut self, other: &Self) {
+        for (own, other) in [(&mut self.rows, &other.rows), (&mut self.anchors, &other.anchors)] {
+            own.extend_from_slice(other);
+            own.rotate_right(other.len());
+        }
     }
 
     pub(crate) fn count(&self) -> usize {

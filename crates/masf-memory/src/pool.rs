@@ -66,7 +66,8 @@ impl<'a> Pool<'a> {
         let images: Vec<usize> = (0..self.places.source.len()).collect();
         for batch in images.chunks(IMAGES_PER_BATCH) {
             progress.check()?;
-            let maps = self.places.space.embedding.open(&self.places.source.batch(batch)?)?;
+            let maps = self.places.space.embedding.open(&self.places.source.batch(batch)?);
+            let maps = maps.map_err(|error| error.of(batch))?;
             if self.points.is_empty() {
                 // Images of one size give so many.
                 let expected = self.places.most.min(images.len().saturating_mul(maps.positions()));
@@ -153,7 +154,7 @@ impl Places<'_> {
             wanted = rest;
             if !own.is_empty() {
                 let pyramid = self.source.batch(&[image])?;
-                let maps = self.space.embedding.open(&pyramid)?;
+                let maps = self.space.embedding.open(&pyramid).map_err(|error| error.of(&[image]))?;
                 let all = self.positions(image, maps.positions());
                 let position = |(place, _): &(usize, usize)| all.get(place - ends[0]).copied();
                 let Some(positions) = own.iter().map(position).collect::<Option<Vec<usize>>>() else {
@@ -190,23 +191,30 @@ fn beside(params: &MemoryBankParams, dimensions: usize, point: usize) -> usize {
     centres.saturating_add(projection + reduction).saturating_mul(size_of::<f32>()).saturating_add(SLACK)
 }
 
-/// How many patches the parameters allow for descriptors of some length, anchors of `anchor` entries beside them.
-fn allowed(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> Result<usize> {
-    let kept = params.reduction.output().unwrap_or(dimensions);
-    let point = match projected(params, dimensions) {
-        0 => kept,
+/// The coordinates of a point.
+fn point(params: &MemoryBankParams, dimensions: usize) -> usize {
+    match projected(params, dimensions) {
+        0 => params.reduction.output().unwrap_or(dimensions),
         projected => projected,
-    };
-    let beside = beside(params, dimensions, point);
-    let within = params.memory_budget.saturating_sub(beside) / each(point);
-    let least = params.prototypes.min(params.candidates);
-    let building = building(params, dimensions, anchor);
-    if within < least || building > params.memory_budget {
-        let least = each(point).saturating_mul(least).saturating_add(beside).max(building);
-        let MemoryBankParams { memory_budget: budget, prototypes, .. } = *params;
+    }
+}
+
+/// The smallest budget that holds as many patches as prototypes, and the search: for descriptors of some length, anchors of `anchor` entries beside them.
+pub(crate) fn least(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
+    let point = point(params, dimensions);
+    let points = each(point).saturating_mul(params.prototypes.min(params.candidates));
+    points.saturating_add(beside(params, dimensions, point)).max(building(params, dimensions, anchor))
+}
+
+/// How many patches the parameters allow.
+fn allowed(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> Result<usize> {
+    let MemoryBankParams { memory_budget: budget, prototypes, candidates, .. } = *params;
+    let least = least(params, dimensions, anchor);
+    if least > budget {
         return Err(MemoryError::Budget { budget, least, prototypes, dimensions });
     }
-    Ok(within.min(params.candidates))
+    let point = point(params, dimensions);
+    Ok((budget.saturating_sub(beside(params, dimensions, point)) / each(point)).min(candidates))
 }
 
 /// What banks without single folds take, when the points are gone: the search of one beside that of another which is being built, and a

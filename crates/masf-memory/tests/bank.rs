@@ -175,15 +175,18 @@ fn seeds_differ_and_repeat() -> Result<()> {
 
 #[test]
 fn a_tight_budget_takes_fewer_candidates_and_says_when_it_is_too_tight() -> Result<()> {
-    let images = images(6)?;
-    let tight = MemoryBankParams { memory_budget: 1 << 20, ..small() };
-    let error = fit(tight, &images).unwrap_err();
-    assert_eq!(error.fault(), Fault::Argument);
-    let text = error.to_string();
-    let least: usize = text.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    let bank = fit(MemoryBankParams { memory_budget: least, ..small() }, &images)?;
-    assert_eq!(bank.search().count(), 60);
-    assert!(fit(MemoryBankParams { memory_budget: least - 1, ..small() }, &images).is_err());
+    // In the second the pool takes more than the sample before it, and than the search.
+    let wide = Images((0..2).map(|seed| image((160, 240), 8, seed)).collect::<Result<_>>()?);
+    let many = MemoryBankParams { prototypes: 2000, projection: 0, ..MemoryBankParams::default() };
+    for (params, images, count) in [(small(), images(6)?, 60), (many, wide, 160)] {
+        let with = |memory_budget| fit(MemoryBankParams { memory_budget, ..params.clone() }, &images);
+        let error = with(1 << 20).unwrap_err();
+        assert_eq!(error.fault(), Fault::Argument);
+        let text = error.to_string();
+        let least: usize = text.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(with(least)?.search().count(), count);
+        assert!(with(least - 1).is_err());
+    }
     Ok(())
 }
 
@@ -235,6 +238,10 @@ fn features_that_are_not_finite_are_named() -> Result<()> {
             assert_eq!(error.fault(), Fault::Data);
             assert!(error.to_string().contains("stride 8, row 3, column 4, channel 2"), "{error}");
         }
+        // The last of six, which are read four at a time.
+        let six = Images(self::images(5)?.0.into_iter().chain([image]).collect());
+        let error = fit(small(), &six).unwrap_err().to_string();
+        assert!(error.contains("image 5: the feature at stride 8"), "{error}");
     }
     let huge = [(8, Tensor::full(1e30f32, (1, 6, 8, 10), &Device::Cpu)?), (16, images.0[0].levels()[1].map.clone())];
     let error = bank.score(&pyramid(&huge)?).unwrap_err().to_string();

@@ -249,6 +249,16 @@ fn banks_that_do_not_fit_together_are_refused() -> Result<()> {
     // A budget that cannot hold both.
     let tight = MemoryBankParams { memory_budget: (1 << 20) + 100_000, ..base };
     refused(bank.merge(&bank, &learner(&tight)?, &Silent), "memory_budget");
+    // The least budget that is named holds the patches of both, which take more than their one prototype.
+    let large = Images((0..3).map(|seed| image((6, 10), 20, seed)).collect::<Result<_>>()?);
+    let bank = fit(&MemoryBankParams { prototypes: 10_000, candidates: 10_000, ..small() }, &large)?;
+    let with = |memory_budget| -> Result<MemoryBank> {
+        bank.merge(&bank, &learner(&MemoryBankParams { prototypes: 1, memory_budget, ..small() })?, &Silent)
+    };
+    let text = with(1 << 20).unwrap_err().to_string();
+    let least: usize = text.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(with(least)?.search().count(), 1);
+    assert!(with(least - 1).is_err());
     Ok(())
 }
 

@@ -73,6 +73,11 @@ fn the_peak_stays_within_the_budget() -> Result<()> {
         // The bank itself: twice its prototypes (packed ones are padded to whole panels), and small things.
         let expected = 8 * 1200 * 400;
         assert!(held < expected + (256 << 10), "the bank holds {held} bytes instead of {expected}");
+        let before = HELD.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        assert_eq!(bank.extend(&fit, &source, &Silent)?.search().count(), 1200);
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        assert!(peak <= memory_budget + batches, "extending: {peak} bytes with a budget of {memory_budget}");
         drop(bank);
         let before = HELD.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);

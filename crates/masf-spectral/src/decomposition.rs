@@ -1,6 +1,7 @@
 //! Spectral decomposition: maps split into radial frequency bands that add up to the map.
 
 use crate::bands;
+use crate::complex::widened;
 use crate::error::{Error, Result};
 use crate::frequency::{constant, constant_of, map_size};
 use crate::norm::Norm;
@@ -205,17 +206,19 @@ impl SpectralDecomposition {
             return Err(Error::argument("window", window, "use an odd width"));
         }
         let (height, width) = map_size("SpectralDecomposition", maps)?;
-        let rows = box_mean(height, window, maps)?;
-        let columns = box_mean(width, window, maps)?.t()?.contiguous()?;
+        // An infinite square would make a NaN of every mean.
+        let wide = widened(maps)?;
+        let rows = box_mean(height, window, &wide)?;
+        let columns = box_mean(width, window, &wide)?.t()?.contiguous()?;
         let local = |band: Tensor| -> Result<Tensor> {
             let squares = band.sqr()?;
             if window == 1 {
-                return Ok(squares);
+                return Ok(squares.to_dtype(maps.dtype())?);
             }
             let flat = squares.reshape(((), width))?.matmul(&columns)?.reshape(((), height, width))?;
-            Ok(rows.broadcast_matmul(&flat)?.reshape(maps.shape())?)
+            Ok(rows.broadcast_matmul(&flat)?.reshape(maps.shape())?.to_dtype(maps.dtype())?)
         };
-        self.decompose(maps)?.into_iter().map(local).collect()
+        self.decompose(&wide)?.into_iter().map(local).collect()
     }
 
     fn edge_tensor(&self, dtype: DType) -> Result<Tensor> {

@@ -191,14 +191,15 @@ impl Spectrum {
 
     /// Sum of squares of the *signal* by Parseval's theorem, one number per map: `[...]` without the transformed axes.
     pub fn energy(&self) -> Result<Tensor> {
-        let per_column = self.power()?.broadcast_mul(&self.column_weights()?)?;
+        let power = self.values.widened()?.power()?;
+        let per_column = power.broadcast_mul(&self.column_weights()?.to_dtype(power.dtype())?)?;
         let summed = match self.axes {
             Axes::One => per_column.sum(candle_core::D::Minus1)?,
             Axes::Two => per_column.sum(candle_core::D::Minus1)?.sum(candle_core::D::Minus1)?,
         };
         let points = self.height() * self.width();
         let forward = self.norm.forward_scale(points);
-        Ok(summed.affine(1.0 / (points as f64 * forward * forward), 0.0)?)
+        Ok(summed.affine(1.0 / (points as f64 * forward * forward), 0.0)?.to_dtype(self.values.dtype())?)
     }
 
     fn same_facts(&self, other: &Self) -> Result<()> {

@@ -210,6 +210,38 @@ fn half_precision_is_computed_by_way_of_f32() -> Result<()> {
     let (a, b) = (angular_profile(&a, 4)?, angular_profile(&b, 4)?);
     assert_eq!(a.dtype(), DType::F16);
     assert!(relative(&a, &b)? < 1e-2);
+    // Results within the range of f16, with a square, a residual, a factor and a power on the way that are not.
+    let cpu = &Device::Cpu;
+    let pixel: Vec<f32> = (0..64).map(|i| if i == 27 { 300.0 } else { 0.0 }).collect();
+    let pixel = Tensor::from_vec(pixel, (8, 8), cpu)?.to_dtype(DType::F16)?;
+    let flat = Tensor::full(8.75e-4f32, (256, 512), cpu)?.to_dtype(DType::F16)?;
+    let grey = Tensor::full(0.5f32, (1, 64, 64), cpu)?.to_dtype(DType::F16)?;
+    let grain = noise(4, (1, 64, 64))?.to_dtype(DType::F16)?;
+    let tools = |dtype: DType| -> Result<[Tensor; 4]> {
+        let [pixel, flat, grey, grain] = [&pixel, &flat, &grey, &grain].map(|maps| maps.to_dtype(dtype));
+        let (grey, grain) = (grey?, grain?);
+        Ok([
+            split(1)?.energies(&pixel?, 3)?.remove(0),
+            spectral_residual(&flat?, SpectralResidual::default())?,
+            mix_amplitude(&grey, &grain, 1.0, 2.0)?,
+            rfft2(&grey, Norm::Backward)?.energy()?,
+        ])
+    };
+    for (a, b) in tools(DType::F16)?.iter().zip(&tools(DType::F32)?) {
+        assert_eq!(a.dtype(), DType::F16);
+        assert!(relative(a, b)? < 1e-3, "{a} for {b}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rings_begin_at_their_boundaries() -> Result<()> {
+    let wave: Vec<f64> = (0..400).map(|i| (std::f64::consts::TAU * 29.0 * f64::from(i / 2) / 200.0).cos()).collect();
+    let spectrum = rfft2(&Tensor::from_vec(wave, (200, 2), &Device::Cpu)?, Norm::Ortho)?;
+    let profile = radial_profile(&spectrum, 100)?.to_vec1::<f64>()?;
+    let best = profile.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(index, _)| index);
+    // 0.29 * 100 is less than 29 in f64.
+    assert_eq!(best, Some(29));
     Ok(())
 }
 

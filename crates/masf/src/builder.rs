@@ -49,11 +49,12 @@ impl Default for DetectorBuilder {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct FitReport {
-    /// The images that were left out, with the reasons; only with [`DetectorBuilder::skip_bad`].
+    /// The images that were left out, or that were learned from but could not be read again to set thresholds, with the reasons; only with
+    /// [`DetectorBuilder::skip_bad`].
     pub skipped: Vec<Error>,
     /// The number of images whose features did not fit into memory and went to a temporary file.
     pub spilled: usize,
-    /// How well each score map tells synthetic defects from normal images, and its weight; empty where all weigh alike.
+    /// How well each score map tells synthetic defects from normal images, and its weight; empty unless weights were learned.
     pub precisions: Vec<MapPrecision>,
 }
 
@@ -158,7 +159,8 @@ impl DetectorBuilder {
         self
     }
 
-    /// Adds a branch of one's own; those of the configuration are then no longer added.
+    /// Adds a branch of one's own; those of the configuration are then no longer added. Where it scores images itself
+    /// ([`Scores::image`](masf_core::Scores::image)) and is the only one, fitting refuses test-time views.
     #[must_use]
     pub fn branch<F: Fit<Scorer: 'static> + Send + Sync + 'static>(mut self, branch: F) -> Self {
         self.branches.push(Box::new(branch));
@@ -166,8 +168,8 @@ impl DetectorBuilder {
     }
 
     /// Sets where the trainings of the student, for the thresholds and on all images, keep checkpoints (`student-calibration.checkpoint` and
-    /// `student.checkpoint`, or another [`name`](Checkpoints::name)), and whether they go on from them; without effect if the configuration's
-    /// `branches` do not name `distill`.
+    /// `student.checkpoint`, or another [`name`](Checkpoints::name)), and whether they go on from them; without effect where the student
+    /// is not trained: other `branches`, another `method`, or branches of one's own.
     #[must_use]
     pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {
         self.checkpoints = Some(checkpoints);
@@ -188,7 +190,8 @@ impl DetectorBuilder {
         self
     }
 
-    /// Leaves out images that cannot be read instead of stopping at the first one.
+    /// Leaves out images that cannot be read instead of stopping at the first one. One that can be learned from, but not read again where
+    /// that is needed, sets no threshold.
     #[must_use]
     pub fn skip_bad(mut self, skip: bool) -> Self {
         self.skip_bad = skip;
@@ -200,7 +203,8 @@ impl DetectorBuilder {
     /// The result depends on the images, their order, the backbone and the configuration alone.
     ///
     /// # Errors
-    /// An image that cannot be read (named), fewer than two images, a setting out of range (named), [`Error::Cancelled`].
+    /// An image that cannot be read (named), fewer than two images (three where a network is trained), a setting out of range (named),
+    /// [`Error::Cancelled`].
     pub fn fit<I>(self, images: I) -> Result<Detector>
     where
         I: IntoIterator<Item: Into<ImageInput>>,
@@ -318,6 +322,7 @@ impl DetectorBuilder {
             defects,
             seed: config.seed,
             least: fusion_params.least_images(),
+            skip_bad: self.skip_bad,
         };
         let (branches, mut scores) = {
             let _span = tracing::info_span!("learn", branches = branches.len(), images = learned.len()).entered();
@@ -327,8 +332,9 @@ impl DetectorBuilder {
         let _span = tracing::info_span!("calibrate").entered();
         let fusion = fit::fit_fusion(&fusion_params, &mut scores, held.size())?;
         report.precisions = fusion.precisions().unwrap_or_default().to_vec();
-        let thresholds =
-            fit::thresholds(&fusion, &scores, &held, config.threshold.false_alarm_rate, progress.as_ref())?;
+        let rate = config.threshold.false_alarm_rate;
+        let thresholds = fit::thresholds(&fusion, &scores, &held, (rate, rate), progress.as_ref())?;
+        report.skipped.extend(scores.skipped.into_iter().chain(thresholds.skipped));
         report.spilled = extracted.cache.spilled();
         let detector = Detector {
             config,
@@ -367,6 +373,7 @@ impl DetectorBuilder {
         let mut learned = Vec::with_capacity(total);
         progress.start("features", total as u64);
         while let Some(batch) = loader.next_batch(BATCH)? {
+            let seen = batch.images.len() + batch.failed.len();
             for failed in batch.failed {
                 if !self.skip_bad {
                     return Err(failed.error.into());
@@ -382,7 +389,7 @@ impl DetectorBuilder {
                 extraction.push_turned(backbone, &tensor, &indices)?;
                 learned.extend(indices);
             }
-            progress.step(BATCH as u64);
+            progress.step(seen as u64);
         }
         progress.finish();
         for line in report.skipped_summary() {

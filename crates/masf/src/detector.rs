@@ -80,7 +80,7 @@ impl Detector {
         let tensor_of = |image: &DynamicImage| -> Result<(Tensor, Geometry)> {
             let named = |error: DataError| error.named(input.name());
             let geometry = self.preprocess.geometry(Size::new(image.height(), image.width())).map_err(named)?;
-            Ok((self.looks().preprocess(self.preprocess)?.tensor(image).map_err(named)?, geometry))
+            Ok((self.looks().tensor(&self.preprocess, image).map_err(named)?, geometry))
         };
         let (tensor, geometry) = match &input {
             ImageInput::Image(image) => tensor_of(image)?,
@@ -156,7 +156,7 @@ impl Detector {
         let _span = tracing::info_span!("inspect", images = images.len()).entered();
         let mut results: Vec<Option<Result<Inspection>>> = images.iter().map(|_| None).collect();
         let mut loader = Loader::new(images, self.preprocess, self.looks().load_options(self.limits), &Silent);
-        while let Ok(Some(batch)) = loader.next_batch(BATCH) {
+        while let Ok(Some(batch)) = loader.next_batch(self.batch()) {
             for failed in batch.failed {
                 results[failed.index] = Some(Err(failed.error.into()));
             }
@@ -198,6 +198,11 @@ impl Detector {
     /// How every image is looked at.
     pub(crate) fn looks(&self) -> Looks<'_> {
         Looks { views: self.views.as_deref(), orientations: self.config.orientations }
+    }
+
+    /// Images that go through together: fewer where each has views, which are all held at once.
+    pub(crate) fn batch(&self) -> usize {
+        BATCH / (1 + self.config.views.noise + self.config.views.shifts).min(BATCH)
     }
 
     /// Inspects images as [`Looks::load_options`] has them.

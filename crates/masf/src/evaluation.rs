@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use masf_core::{Error, Progress, Result};
@@ -11,7 +11,6 @@ use masf_fusion::{Threshold, ThresholdSource};
 use masf_metrics::{AUPRO_FPR_LIMIT, F1Max, PixelEvaluator, PrecisionRecallPoint, ProPoint, Ranking, RocPoint};
 use ndarray::ArrayView2;
 
-use crate::detector::BATCH;
 use crate::error::metrics;
 use crate::{Detector, Drift, Inspection};
 
@@ -109,7 +108,8 @@ pub struct KindEvaluation {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SampleScore {
-    /// The image.
+    /// The image; what is not UTF-8 in it is serialised as replacement characters.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// `good` or the kind of defect.
     pub kind: String,
@@ -119,6 +119,11 @@ pub struct SampleScore {
     pub image_score: f32,
     /// The uncertainty of its verdict, in `[0, 1]`.
     pub uncertainty: f32,
+}
+
+/// A path as text, whatever its name.
+fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 impl Detector {
@@ -151,7 +156,7 @@ impl Detector {
         let mut pixels = PixelEvaluator::new();
         let mut scores = Vec::with_capacity(samples.len());
         progress.start("evaluating", samples.len() as u64);
-        while let Some(batch) = loader.next_batch(BATCH)? {
+        while let Some(batch) = loader.next_batch(self.batch())? {
             if let Some(failed) = batch.failed.into_iter().next() {
                 return Err(failed.error.into());
             }
@@ -177,7 +182,7 @@ impl Detector {
                 });
             }
             beside += inspected.elapsed();
-            progress.step(BATCH as u64);
+            progress.step(batch.images.len() as u64);
         }
         progress.finish();
         let seconds_per_image = (started.elapsed() - beside).as_secs_f64() / scores.len().max(1) as f64;

@@ -13,7 +13,7 @@ use image::ColorType;
 use masf_core::artifact::{SaveOptions, fingerprint};
 use masf_core::{Error, Progress, PyramidSource, Result, Scorer, Silent};
 use masf_data::{ImageInput, Limits};
-use masf_fusion::{ThresholdSource, Weights};
+use masf_fusion::{Threshold, ThresholdSource, Weights};
 use masf_memory::{MemoryBank, MemoryBankFit};
 
 use crate::builder::in_whole_budget;
@@ -113,11 +113,12 @@ impl FitBranch for Extend<'_> {
 impl Detector {
     /// Learns from further normal images; the old ones are not needed.
     ///
-    /// The memory banks are extended within the configuration's budget, and calibration, fusion and thresholds are made
-    /// anew: from [`calibration`](ExtendOptions::calibration) images where there are some, otherwise by cross-fitting over
-    /// the new images (each fold is scored by the detector extended with the others). The stated false-alarm rate
-    /// then holds for images like those. A threshold set by hand or from labelled images is replaced, with the
-    /// rate of the configuration. On an error the detector stays as it was.
+    /// The memory banks are extended within the configuration's budget, to its number of prototypes, or their own where that
+    /// is larger. Calibration, fusion and thresholds are made anew: from [`calibration`](ExtendOptions::calibration) images
+    /// where there are some, otherwise by cross-fitting over the new images (each fold is scored by the detector extended with
+    /// the others). Image and pixel threshold keep their false-alarm rates, which then hold for images like those. A threshold
+    /// set by hand or from labelled images is replaced, with the rate of the configuration. On an error the detector stays as it
+    /// was.
     ///
     /// # Errors
     /// Branches other than memory banks, no images (without calibration images: fewer than two), fewer than two calibration images, an
@@ -131,7 +132,8 @@ impl Detector {
         let progress = options.progress.as_ref();
         let budget = self.config.memory_budget;
         let banks = self.banks()?;
-        let fits = self.bank_fits(banks.len())?;
+        let held: Vec<usize> = banks.iter().map(|bank| bank.search().count()).collect();
+        let fits = self.bank_fits(&held)?;
         let mut branches: Vec<Box<dyn FitBranch + '_>> = Vec::with_capacity(fits.len());
         for (bank, fit) in banks.into_iter().zip(fits) {
             branches.push(Box::new(Extend { bank, fit }));
@@ -183,11 +185,12 @@ impl Detector {
             return Err(Error::argument("number of calibration images", options.calibration.len(), expected));
         }
         self.check_alike(other)?;
-        let banks = self.banks()?;
-        let fits = self.bank_fits(banks.len())?;
+        let pairs: Vec<(&MemoryBank, &MemoryBank)> = self.banks()?.into_iter().zip(other.banks()?).collect();
+        let larger = |(own, other): &(&MemoryBank, &MemoryBank)| own.search().count().max(other.search().count());
+        let fits = self.bank_fits(&pairs.iter().map(larger).collect::<Vec<_>>())?;
         let calibration = self.extract_calibration(options)?;
-        let mut merged: Vec<Box<dyn Scorer>> = Vec::with_capacity(banks.len());
-        for ((own, other), fit) in banks.into_iter().zip(other.banks()?).zip(fits) {
+        let mut merged: Vec<Box<dyn Scorer>> = Vec::with_capacity(pairs.len());
+        for ((own, other), fit) in pairs.into_iter().zip(fits) {
             let bank = own.merge(other, &fit, options.progress.as_ref());
             merged.push(Box::new(bank.map_err(|error| in_whole_budget(error, self.config.memory_budget))?));
         }
@@ -208,18 +211,19 @@ impl Detector {
         Ok(banks)
     }
 
-    /// The settings of the memory banks, which must be as many as there are.
-    fn bank_fits(&self, banks: usize) -> Result<Vec<MemoryBankFit>> {
-        let fits: Vec<_> =
-            self.config.memory_banks().into_iter().map(|params| params.check()).collect::<Result<_, _>>()?;
-        if fits.len() != banks {
-            return Err(Error::argument(
-                "branches",
-                banks,
-                format!("the {} memory banks of the configuration", fits.len()),
-            ));
+    /// The settings of the memory banks, which must be as many as there are, for at least the prototypes that each holds.
+    fn bank_fits(&self, held: &[usize]) -> Result<Vec<MemoryBankFit>> {
+        let all = self.config.memory_banks();
+        if all.len() != held.len() {
+            let expected = format!("the {} memory banks of the configuration", all.len());
+            return Err(Error::argument("branches", held.len(), expected));
         }
-        Ok(fits)
+        let fits = all.into_iter().zip(held).map(|(mut params, held)| {
+            // A bank that was given to the builder may hold more than the configuration says.
+            params.prototypes = params.prototypes.max(*held);
+            params.check()
+        });
+        Ok(fits.collect::<Result<Vec<_>, _>>()?)
     }
 
     fn check_alike(&self, other: &Self) -> Result<()> {
@@ -259,6 +263,7 @@ impl Detector {
             defects: if learned { self.config.fusion.synthetic_defects } else { 0 },
             seed: self.config.seed,
             least: self.config.fusion_params().check()?.least_images(),
+            skip_bad: false,
         })
     }
 
@@ -303,11 +308,12 @@ impl Detector {
     ) -> Result<()> {
         let held = self.held_out(images, options)?;
         let fusion = fit::fit_fusion(&self.config.fusion_params().check()?, &mut scores, held.size())?;
-        let rate = match self.image_threshold.source {
+        let rate_of = |threshold: &Threshold| match threshold.source {
             ThresholdSource::Conformal { false_alarm_rate, .. } => false_alarm_rate,
             _ => self.config.threshold.false_alarm_rate,
         };
-        let thresholds = fit::thresholds(&fusion, &scores, &held, rate, options.progress.as_ref())?;
+        let rates = (rate_of(&self.image_threshold), rate_of(&self.pixel_threshold));
+        let thresholds = fit::thresholds(&fusion, &scores, &held, rates, options.progress.as_ref())?;
         self.branches = branches;
         self.fusion = Box::new(fusion);
         self.image_threshold = thresholds.image;

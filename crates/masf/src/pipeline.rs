@@ -2,10 +2,12 @@
 //! same bits.
 
 use candle_core::Tensor;
+use image::DynamicImage;
 use masf_core::{
-    AnomalyMap, CalibratedMap, FeatureExtractor, FeaturePyramid, Fusion, RealignedScores, Result, Scorer, Scores, Views,
+    AnomalyMap, CalibratedMap, Error, FeatureExtractor, FeaturePyramid, Fusion, RealignedScores, Result, Scorer,
+    Scores, Views,
 };
-use masf_data::{Limits, LoadOptions, Preprocess};
+use masf_data::{DataError, Limits, LoadOptions, Preprocess};
 use masf_tta::ViewAverage;
 
 use crate::orientations;
@@ -24,9 +26,9 @@ impl Looks<'_> {
         self.orientations > 1
     }
 
-    /// The preprocessing of images as they are wanted, from the model's own.
-    pub(crate) fn preprocess(&self, own: Preprocess) -> Result<Preprocess> {
-        Ok(if self.are_doubled() { own.doubled()? } else { own })
+    /// An image as it is wanted, `[3, H, W]` or twice as large, by the model's own preprocessing.
+    pub(crate) fn tensor(&self, own: &Preprocess, image: &DynamicImage) -> Result<Tensor, DataError> {
+        if self.are_doubled() { own.doubled_tensor(image) } else { own.tensor(image) }
     }
 
     /// How images as they are wanted are loaded.
@@ -88,6 +90,10 @@ pub(crate) fn score_views(
     let first = score(branches, pyramid)?;
     let mut others = Vec::new();
     if let Some(views) = views {
+        if first.image.is_some() {
+            let expected = "none where a branch scores images itself: such a score has no mean over them";
+            return Err(Error::argument("views", "on", expected));
+        }
         for (index, view) in views.views(&images.to_device(&backbone.device())?)?.iter().enumerate().skip(1) {
             let scores = score(branches, &backbone.extract(view)?)?;
             others.push(views.realign(index, scores, pyramid.input_size())?);

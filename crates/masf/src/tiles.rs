@@ -351,6 +351,7 @@ mod tests {
             (input(Size::square(120), Size::square(64), 16), "size"),
             (input(Size::square(128), Size::square(256), 16), "tile"),
             (input(Size::square(128), Size::square(64), 64), "overlap"),
+            (input(Size::square(128), Size::square(64), 60), "at most 48"),
         ];
         for (input, name) in wrong {
             let error = wrap(Box::new(Blocks), &input).err().expect("it must be refused").to_string();

@@ -64,7 +64,8 @@ impl Artifact for Backbone {
         let weights = match &reader.options().weights {
             Some(path) => Some(Weights::read(path)?),
             None if settings.embedded => None,
-            None => Weights::embedded(&settings.name)?,
+            // Other weights of the same network are no wrong file, as nobody gave them.
+            None => Weights::embedded(&settings.name)?.filter(|weights| weights.sha256() == settings.weights_sha256),
         };
         // A file that is given must be the right one, whether it is needed or not.
         if let Some(weights) = &weights

@@ -49,9 +49,10 @@ impl BackboneBuilder {
 
     /// Gives the maps of named layers, such as `["layer2", "layer3"]`, finest first, and in the network's order at one stride.
     ///
-    /// ResNets: `maxpool`, `layer{L}` and `layer{L}.{block}`. ResNet-50 v2: `stem`, `layer{L}.{block}` (the residual sum, signed) and
-    /// `layer{L}.out` (the sum after the next activation; the default). MobileNetV2: `features.{N}`, and within a block
-    /// `features.{N}.expand` and `.depthwise`. Vision transformers: `blocks.{N}` (the residual sum) and `blocks.{N}.norm` (the sum after the
+    /// `masf-nano`: `stage{N}`, and `map{N}` (its linear projection; the default), 1 to 3. ResNets: `maxpool`, `layer{L}` and
+    /// `layer{L}.{block}`. ResNet-50 v2: `stem`, `layer{L}.{block}` (the residual sum, signed) and `layer{L}.out` (the sum after the next
+    /// activation; the default). MobileNetV2: `features.{N}`, and within a block `features.{N}.expand`, `.depthwise` and, where
+    /// no residual sum follows, `.project`. Vision transformers: `blocks.{N}` (the residual sum) and `blocks.{N}.norm` (the sum after the
     /// network's last layer norm; the default), 0 to 11.
     #[must_use]
     pub fn layers(mut self, layers: &[&str]) -> Self {
@@ -209,11 +210,12 @@ impl BackboneBuilder {
             }
         }
         chosen.sort_unstable();
+        let what = if matches!(self.maps, Maps::Layers(_)) { "layers" } else { "strides" };
         if chosen.is_empty() {
-            return Err(BackboneError::argument("strides", "empty", "at least one, such as [8, 16]"));
+            return Err(BackboneError::argument(what, "empty", "at least one"));
         }
         if let Some([(_, name), _]) = chosen.array_windows().find(|[a, b]| a == b) {
-            return Err(BackboneError::argument("layers", format!("`{name}` twice"), "every layer once"));
+            return Err(BackboneError::argument(what, format!("`{name}` twice"), "each once"));
         }
         Ok(chosen.into_iter().map(|(_, name)| name.to_owned()).collect())
     }

@@ -36,15 +36,17 @@ impl Prepared {
 
     /// The executor, made again if it was freed.
     pub(super) fn get(&self, weights: &Weights, device: &Device, precision: Precision) -> Result<Arc<Executor>> {
-        let mut kept = self.executor.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(executor) = &*kept {
+        let lock = || self.executor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(executor) = &*lock() {
             return Ok(executor.clone());
         }
+        // Without the lock: a thread that waits for parts may take up another extraction, which needs the lock, too. So several threads
+        // may make one each at first; one of them is kept.
         let executor = Arc::new(Executor::new(&self.network, weights, device, precision)?);
-        Ok(kept.insert(executor).clone())
+        Ok(lock().get_or_insert(executor).clone())
     }
 
-    /// Frees the executor once no thread uses it.
+    /// Frees the executor once no thread uses it; one that is being made meanwhile is kept.
     pub(super) fn release(&self) {
         *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

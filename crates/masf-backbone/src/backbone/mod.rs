@@ -87,7 +87,8 @@ impl Backbone {
         builder.device(device).precision(self.precision).restore(self.weights)
     }
 
-    fn maps(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+    /// The maps of the levels, `[B, C, h, w]`.
+    pub(crate) fn maps(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         check_images(images, &self.device)?;
         check_granularity(images, self.granularity)?;
         let maps = self.executor.get(&self.weights, &self.device, self.precision)?.run(images)?;

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use candle_core::{Device, Tensor};
 use masf_core::FeatureExtractor as _;
+use rayon::prelude::*;
 
 use super::Backbone;
 use super::executor::Executor;
@@ -165,4 +166,27 @@ fn a_released_backbone_gives_the_same_bits() {
         backbone.release();
         found.into_iter().for_each(|found| assert_eq!(found.join().unwrap(), before));
     });
+}
+
+/// Parts of an executor that a thread outside of the pool makes wait for threads of the pool, which all want that executor.
+#[test]
+fn a_released_backbone_is_made_again_within_the_pool_and_outside() {
+    let (name, blueprint) = registered().find(|(name, _)| *name == "mobilenet-v2").unwrap();
+    let backbone = Backbone::builder(name).unwrap().build(weights(&blueprint.requirements())).unwrap();
+    let image = images(1, 32, 32);
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let extract = || drop(backbone.extract(&image).unwrap());
+        for _ in 0..3 {
+            backbone.release();
+            std::thread::scope(|scope| {
+                scope.spawn(extract);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                let calls = 2 * rayon::current_num_threads();
+                (0..calls).into_par_iter().with_max_len(1).for_each(|_| extract());
+            });
+        }
+        done.send(()).unwrap();
+    });
+    assert!(finished.recv_timeout(std::time::Duration::from_secs(60)).is_ok(), "the threads wait for each other");
 }

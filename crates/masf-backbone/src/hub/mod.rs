@@ -85,7 +85,8 @@ impl Hub {
         self
     }
 
-    /// The weights of a model, from the cache or downloaded into it. Several processes may ask for the same file.
+    /// The weights of a model, from the cache or downloaded into it. Several processes may ask for the same file, and a cache that holds
+    /// it and its hash may be read-only.
     ///
     /// # Errors
     /// [`BackboneError::Argument`] for a model that is not on the hub, [`BackboneError::Download`] for what the server
@@ -97,14 +98,25 @@ impl Hub {
             return Err(BackboneError::argument("weights", format!("missing for `{}`", model.name), expected));
         };
         let path = self.path(file)?;
+        let record = beside(&path, "sha256");
+        let cached = || -> Result<Option<Fetched>> {
+            if !path.exists() {
+                return Ok(None);
+            }
+            let weights = Weights::read(&path)?;
+            let trust = verify(&path, &weights, known, &record, false)?;
+            Ok(Some(Fetched { path: path.clone(), weights, trust }))
+        };
+        // Without the lock: a file that is there is whole, and its hash was recorded before.
+        if let Some(found) = cached()? {
+            return Ok(found);
+        }
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|source| BackboneError::io(folder, source))?;
         let _lock = lock(&beside(&path, "lock"), progress)?;
-        let record = beside(&path, "sha256");
-        if path.exists() {
-            let weights = Weights::read(&path)?;
-            let trust = verify(&path, &weights, known, &record, false)?;
-            return Ok(Fetched { path, weights, trust });
+        // Another process may have downloaded it meanwhile.
+        if let Some(found) = cached()? {
+            return Ok(found);
         }
         let url = self.url(file);
         let part = beside(&path, "part");

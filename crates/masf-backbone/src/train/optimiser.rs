@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use masf_core::training::{AdamStep, Moments, clip_factor, gradient_norm};
 
 use super::layer::with_numbers;
@@ -68,7 +68,7 @@ impl Optimiser {
     }
 
     /// Runs something with the averaged weights in place of the last ones.
-    pub(super) fn with_average<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    pub(super) fn with_average<R>(&mut self, work: impl FnOnce() -> Result<R>) -> Result<R> {
         let last: Vec<Tensor> =
             self.slots.iter().map(|slot| slot.variable.copy()).collect::<candle_core::Result<_>>()?;
         for slot in &self.slots {
@@ -98,18 +98,23 @@ impl Optimiser {
         Ok(tensors)
     }
 
-    /// Continues from what [`tensors`](Self::tensors) gave.
+    /// Continues from what [`tensors`](Self::tensors) gave; changes nothing if anything is missing.
     pub(super) fn restore(&mut self, tensors: &BTreeMap<String, Tensor>, step: u64) -> Result<()> {
-        for slot in &mut self.slots {
-            let get = |part: &str| -> Result<Tensor> {
+        let mut found = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            let get = |part: &str| -> Result<&Tensor> {
                 let name = format!("{part}.{}", slot.name);
-                let tensor = tensors.get(&name).filter(|tensor| tensor.shape() == slot.variable.shape());
-                Ok(tensor.ok_or(candle_core::Error::CannotFindTensor { path: name })?.clone())
+                let shape = slot.variable.shape();
+                let fits = |tensor: &&Tensor| tensor.shape() == shape && tensor.dtype() == DType::F32;
+                let tensor = tensors.get(&name).filter(fits);
+                Ok(tensor.ok_or(candle_core::Error::CannotFindTensor { path: name })?)
             };
-            slot.variable.set(&get("value")?)?;
-            slot.moments.mean = get("first")?.flatten_all()?.to_vec1()?;
-            slot.moments.square = get("second")?.flatten_all()?.to_vec1()?;
-            slot.average = get("average")?.flatten_all()?.to_vec1()?;
+            let numbers = |part: &str| -> Result<Vec<f32>> { Ok(get(part)?.flatten_all()?.to_vec1()?) };
+            found.push((get("value")?, numbers("first")?, numbers("second")?, numbers("average")?));
+        }
+        for (slot, (value, mean, square, average)) in self.slots.iter_mut().zip(found) {
+            slot.variable.set(value)?;
+            (slot.moments.mean, slot.moments.square, slot.average) = (mean, square, average);
         }
         self.step = step;
         Ok(())

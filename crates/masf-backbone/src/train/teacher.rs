@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{FeatureExtractor, FeaturePyramid};
+use masf_core::FeatureExtractor;
 use rand_chacha::rand_core::RngCore;
 
 use crate::{Backbone, BackboneError, Result};
@@ -41,15 +41,19 @@ impl Teacher {
     /// Learns the projections to `channels[i]` components at `strides[i]` from batches of normalised images `[B, 3, H, W]`.
     ///
     /// # Errors
-    /// No teacher, levels that a teacher lacks, teachers with different input normalisations, and what
-    /// [`Backbone::extract`] refuses.
+    /// No teacher, levels that a teacher lacks, teachers with different input normalisations, not as many `channels` as `strides`, and
+    /// what [`Backbone::extract`] refuses.
     pub fn fit(
         backbones: Vec<Backbone>,
         (strides, channels): (&[usize], &[usize]),
         batches: impl Iterator<Item = Result<Tensor>>,
         seed: u64,
     ) -> Result<Self> {
-        check(&backbones)?;
+        if strides.len() != channels.len() {
+            let expected = format!("one number for each of the strides {strides:?}");
+            return Err(BackboneError::argument("channels", format!("{channels:?}"), expected));
+        }
+        check(&backbones, strides)?;
         let mut moments: Vec<Moments> = Vec::new();
         for images in batches {
             let images = images?;
@@ -73,7 +77,7 @@ impl Teacher {
     /// # Errors
     /// As [`fit`](Self::fit), or projections that are not there.
     pub fn restore(backbones: Vec<Backbone>, strides: &[usize], tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
-        check(&backbones)?;
+        check(&backbones, strides)?;
         let get = |stride: usize, part: &str| -> Result<Tensor> {
             let path = format!("teacher.{stride}.{part}");
             Ok(tensors.get(&path).cloned().ok_or(candle_core::Error::CannotFindTensor { path })?)
@@ -110,29 +114,39 @@ impl Teacher {
     }
 }
 
-fn check(backbones: &[Backbone]) -> Result<()> {
+fn check(backbones: &[Backbone], strides: &[usize]) -> Result<()> {
     let Some(first) = backbones.first() else {
         return Err(BackboneError::argument("number of teachers", 0, "at least one"));
     };
-    match backbones.iter().find(|other| other.normalisation() != first.normalisation()) {
-        None => Ok(()),
-        Some(other) => {
-            let expected = "teachers that normalise images alike";
-            Err(BackboneError::argument("teachers", format!("{} and {}", first.name(), other.name()), expected))
+    if let Some(other) = backbones.iter().find(|other| other.normalisation() != first.normalisation()) {
+        let expected = "teachers that normalise images alike";
+        return Err(BackboneError::argument("teachers", format!("{} and {}", first.name(), other.name()), expected));
+    }
+    let mut pairs = backbones.iter().flat_map(|backbone| strides.iter().map(move |&stride| (backbone, stride)));
+    pairs.try_for_each(|(backbone, stride)| level(backbone, stride).map(drop))
+}
+
+/// Which of a teacher's maps is the one at a stride.
+fn level(backbone: &Backbone, stride: usize) -> Result<usize> {
+    let strides: Vec<usize> = backbone.levels().iter().map(|level| level.stride).collect();
+    let mut found = strides.iter().enumerate().filter(|(_, found)| **found == stride);
+    match (found.next(), found.next()) {
+        (Some((index, _)), None) => Ok(index),
+        _ => {
+            let expected = format!("that of one level; `{}` gives {strides:?}", backbone.name());
+            Err(BackboneError::argument("stride", stride, expected))
         }
     }
 }
 
 /// Every teacher's map, channels last, at every stride.
 fn features(backbones: &[Backbone], images: &Tensor, strides: impl Iterator<Item = usize>) -> Result<Vec<Vec<Tensor>>> {
-    let pyramids = backbones.iter().map(|backbone| backbone.extract(images).map_err(candle_core::Error::wrap));
-    let pyramids = pyramids.collect::<candle_core::Result<Vec<_>>>()?;
+    let maps = backbones.iter().map(|backbone| backbone.maps(images)).collect::<Result<Vec<_>>>()?;
     let at = |stride: usize| {
-        let map = |pyramid: &FeaturePyramid| {
-            let level = pyramid.level(stride).map_err(candle_core::Error::wrap)?;
-            Ok(level.map.permute((0, 2, 3, 1))?.contiguous()?)
+        let map = |(backbone, maps): (&Backbone, &Vec<Tensor>)| -> Result<Tensor> {
+            Ok(maps[level(backbone, stride)?].permute((0, 2, 3, 1))?.contiguous()?)
         };
-        pyramids.iter().map(map).collect()
+        backbones.iter().zip(&maps).map(map).collect()
     };
     strides.map(at).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
-use masf_core::FeatureExtractor;
+use masf_core::{Fault, FeatureExtractor};
 use rand_chacha::rand_core::RngCore;
 
 use super::conv::Geometry;
@@ -155,12 +155,14 @@ fn a_student_learns_continues_and_runs_on_the_engine() -> masf_core::Result<()> 
     let without: BTreeMap<_, _> = tensors.into_iter().filter(|(name, _)| !name.starts_with("average.")).collect();
     let without = safetensors::serialize(&without, Some([("step".to_owned(), "21".to_owned())].into())).unwrap();
     let cut = std::fs::read(&checkpoint).unwrap();
+    let (mut refused, mut untouched) = (Trainer::new("masf-nano", 4)?, Trainer::new("masf-nano", 4)?);
     for (bytes, says) in [(&without[..], "average."), (&cut[..cut.len() - 8], "")] {
         let broken = folder.path().join("broken.safetensors");
         std::fs::write(&broken, bytes).unwrap();
-        let error = resumed.resume(&broken).unwrap_err().to_string();
+        let error = refused.resume(&broken).unwrap_err().to_string();
         assert!(error.contains("broken.safetensors") && error.contains(says), "{error}");
     }
+    assert_eq!(refused.step(&batch, &wanted, 2e-3)?, untouched.step(&batch, &wanted, 2e-3)?);
 
     student.export(&file, std::iter::once(Ok(batch.clone())))?;
     let backbone = Backbone::builder("masf-nano")?.build(Weights::read(&file)?)?;
@@ -178,9 +180,9 @@ fn a_student_learns_continues_and_runs_on_the_engine() -> masf_core::Result<()> 
 #[test]
 fn a_short_batch_weighs_as_many_images_as_it_has() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
-    let student = Trainer::new("masf-nano", 5)?;
+    let mut student = Trainer::new("masf-nano", 5)?;
     let all = images(5, 32, "images");
-    let statistics = |name: &str, batches: Vec<Tensor>| -> Result<BTreeMap<String, Tensor>> {
+    let mut statistics = |name: &str, batches: Vec<Tensor>| -> Result<BTreeMap<String, Tensor>> {
         let file = folder.path().join(name);
         student.export(&file, batches.into_iter().map(Ok))?;
         Ok(candle_core::safetensors::load(&file, &Device::Cpu)?.into_iter().collect())
@@ -225,6 +227,15 @@ fn targets_are_centred_and_keep_distances() -> Result<()> {
     let per_channel: Vec<f32> = few.reshape(((), 6))?.sqr()?.mean(0)?.to_vec1()?;
     assert!(per_channel.windows(2).all(|pair| pair[0] >= pair[1] * 0.999), "{per_channel:?}");
     assert!(Teacher::fit(Vec::new(), (&[8], &[6]), batches(), 0).is_err());
+    for (strides, channels, side, fault) in [
+        (vec![4usize, 8, 16], vec![32usize, 64], 64, Fault::Argument),
+        (vec![32], vec![6], 64, Fault::Argument),
+        (vec![8], vec![6], 16, Fault::Data),
+    ] {
+        let batches = std::iter::once(Ok(images(1, side, "images")));
+        let error = Teacher::fit(vec![file("one")?], (&strides, &channels), batches, 0).unwrap_err();
+        assert_eq!(error.fault(), fault, "{error}");
+    }
     Ok(())
 }
 

@@ -73,7 +73,7 @@ impl Trainer {
     /// # Errors
     /// Shapes that do not fit; values that are not finite, if the rate is too high.
     pub fn step(&mut self, images: &Tensor, targets: &[Tensor], rate: f64) -> Result<Vec<f32>> {
-        let (loss, errors) = self.loss(images, targets)?;
+        let (loss, errors) = Self::loss(&self.network, images, targets)?;
         let gradients = loss.backward()?;
         self.optimiser.step(&gradients, rate, CLIP)?;
         Ok(errors)
@@ -83,12 +83,13 @@ impl Trainer {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn evaluate(&self, images: &Tensor, targets: &[Tensor]) -> Result<Vec<f32>> {
-        self.optimiser.with_average(|| Ok(self.loss(images, targets)?.1))
+    pub fn evaluate(&mut self, images: &Tensor, targets: &[Tensor]) -> Result<Vec<f32>> {
+        let Self { network, optimiser } = self;
+        optimiser.with_average(|| Ok(Self::loss(network, images, targets)?.1))
     }
 
-    fn loss(&self, images: &Tensor, targets: &[Tensor]) -> Result<(Tensor, Vec<f32>)> {
-        let maps = self.network.forward(&images.permute((0, 2, 3, 1))?.contiguous()?)?;
+    fn loss(network: &Network, images: &Tensor, targets: &[Tensor]) -> Result<(Tensor, Vec<f32>)> {
+        let maps = network.forward(&images.permute((0, 2, 3, 1))?.contiguous()?)?;
         if maps.len() != targets.len() {
             return Err(BackboneError::argument("number of targets", targets.len(), format!("{}", maps.len())));
         }
@@ -116,7 +117,7 @@ impl Trainer {
         write(path, &tensors, Some(HashMap::from([("step".to_owned(), self.optimiser.step.to_string())])))
     }
 
-    /// Continues from a checkpoint; all of its tensors.
+    /// Continues from a checkpoint; all of its tensors. After an error the trainer is as it was.
     ///
     /// # Errors
     /// A file that cannot be read or is no checkpoint of this network.
@@ -138,17 +139,18 @@ impl Trainer {
     ///
     /// # Errors
     /// No batches, or what the file system says.
-    pub fn export(&self, path: &Path, batches: impl Iterator<Item = Result<Tensor>>) -> Result<()> {
-        let tensors = self.optimiser.with_average(|| {
+    pub fn export(&mut self, path: &Path, batches: impl Iterator<Item = Result<Tensor>>) -> Result<()> {
+        let Self { network, optimiser } = self;
+        let tensors = optimiser.with_average(|| {
             // The statistics are those of the rounded weights, so that rounding shifts no channel.
-            self.network.round_kernels()?;
+            network.round_kernels()?;
             // Mean, and mean of squares: (variance + mean^2) averaged over images.
             let mut total: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
             let mut count = 0.0;
             for images in batches {
                 let images = images?;
-                self.network.forward(&images.permute((0, 2, 3, 1))?.contiguous()?)?;
-                let statistics = self.network.statistics();
+                network.forward(&images.permute((0, 2, 3, 1))?.contiguous()?)?;
+                let statistics = network.statistics();
                 let weight = images.dim(0)? as f64;
                 count += weight;
                 total.resize_with(statistics.len(), Default::default);
@@ -170,7 +172,7 @@ impl Trainer {
                     *square = (*square / count - *mean * *mean).max(0.0);
                 }
             }
-            self.network.tensors(&total)
+            network.tensors(&total)
         })?;
         write(path, &tensors, None)
     }

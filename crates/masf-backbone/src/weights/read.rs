@@ -2,7 +2,6 @@
 //! under its reader.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -32,9 +31,7 @@ impl Weights {
         if metadata.len() > Self::MAX_BYTES {
             return Err(too_large(metadata.len()));
         }
-        let mut bytes = Vec::with_capacity(metadata.len() as usize);
-        // The file may grow while it is read, and pipes have no length: the limit holds for what arrives.
-        file.take(Self::MAX_BYTES + 1).read_to_end(&mut bytes).map_err(refused)?;
+        let bytes = masf_core::read_within(file, metadata.len(), Self::MAX_BYTES).map_err(refused)?;
         if bytes.len() as u64 > Self::MAX_BYTES {
             return Err(too_large(bytes.len() as u64));
         }

@@ -180,6 +180,13 @@ fn weights_may_be_referred_to_by_hash() -> Result<()> {
     let again = read(&saved.path, Some(&file))?;
     assert_eq!(bits(&again.extract(&images)?), bits(&backbone.extract(&images)?));
 
+    // Other weights of a network than the embedded ones.
+    let other_nano = Backbone::builder("masf-nano")?.strides(&[8]).build(common::weights("masf-nano"))?;
+    let path = folder.path().join("nano.masf");
+    save(&other_nano, &path, SaveOptions { reference_weights: true })?;
+    let error = read(&path, None).err().unwrap().to_string();
+    assert!(error.contains("give their file"), "{error}");
+
     let hash = backbone.weights_sha256().to_owned();
     for (weights, part) in [(None, "give their file"), (Some(other.as_path()), "but the model was fitted with")] {
         let error = read(&saved.path, weights).err().unwrap();
@@ -291,17 +298,19 @@ fn choices_that_cannot_be_are_refused_with_the_possible_ones() -> Result<()> {
     let resnet = || Backbone::builder("resnet50-v2").unwrap();
     let nan = Normalisation { mean: [f32::NAN; 3], std: [1.0; 3] };
     let zero = Normalisation { mean: [0.0; 3], std: [1.0, 0.0, 1.0] };
-    for (builder, part) in [
-        (resnet().strides(&[]), "at least one"),
-        (resnet().strides(&[8, 32]), "one of [4, 8, 16]"),
-        (resnet().strides(&[8, 8]), "`layer2.out` twice"),
-        (resnet().layers(&["layer2.3", "layer2.out", "layer2.3"]), "`layer2.3` twice"),
-        (resnet().layers(&["layer5"]), "layer3.out"),
-        (resnet().normalisation(nan), "finite"),
-        (resnet().normalisation(zero), "positive"),
+    for (builder, what, part) in [
+        (resnet().strides(&[]), "strides", "at least one"),
+        (resnet().layers(&[]), "layers", "at least one"),
+        (resnet().strides(&[8, 32]), "stride", "one of [4, 8, 16]"),
+        (resnet().strides(&[8, 8]), "strides", "`layer2.out` twice"),
+        (resnet().layers(&["layer2.3", "layer2.out", "layer2.3"]), "layers", "`layer2.3` twice"),
+        (resnet().layers(&["layer5"]), "layer", "layer3.out"),
+        (resnet().normalisation(nan), "normalisation", "finite"),
+        (resnet().normalisation(zero), "normalisation", "positive"),
     ] {
         // The choices are looked at before the file is.
         let error = builder.load(Path::new("missing")).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{what} is ")), "{error}");
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(error.fault(), Fault::Argument);
     }

@@ -5,6 +5,7 @@ use masf_core::{Fit, Progress, PyramidSource};
 use super::model::{Adtr, Tokens};
 use super::network::Network;
 use super::params::AdtrParams;
+use crate::training::transformer::check_attentions;
 use crate::training::{self, AdamW, Parameters, Plan, Schedule};
 
 /// Learns an [`Adtr`]; made by [`AdtrParams::check`].
@@ -31,6 +32,9 @@ impl Fit for AdtrFit {
         let params = &self.params;
         let levels = training::levels_of(source, &params.levels)?;
         training::check_levels(&levels)?;
+        let (height, width) = training::grid(levels.last());
+        let positions = height * width;
+        check_attentions(positions, 3 * params.depth * positions * positions, params.heads, params.batch_size)?;
         let deviations = training::deviations(&levels, source, progress)?;
         let tokens = Tokens::new(levels, deviations);
         let mut parameters = Parameters::random(params.seed, "adtr");

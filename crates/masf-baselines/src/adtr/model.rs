@@ -92,7 +92,7 @@ impl Adtr {
 
 impl Scorer for Adtr {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
-        training::image_by_image(Self::MAP, pyramid, |image| self.map(image))
+        training::image_by_image(Self::MAP, self.tokens.grid(), pyramid, |image| self.map(image))
     }
 }
 

@@ -13,8 +13,6 @@ use super::params::CfaParams;
 use crate::BaselineError;
 use crate::training::{self, AdamW, FrozenLinear, Parameters, Plan, Schedule, Start, values};
 
-/// Images that are read at once while means are taken.
-const IMAGES_PER_BATCH: usize = 4;
 /// Rounds of k-means.
 const ROUNDS: usize = 20;
 /// Deviation of the features of a level after scaling: about that of a torchvision network's.
@@ -42,17 +40,27 @@ impl CfaFit {
         let (count, dimensions) = descriptors.dims2()?;
         let points = values(&descriptors)?;
         let wanted = (count / self.params.centre_divisor).max(1);
-        let needed = self.params.nearest + self.params.negatives;
-        if wanted < needed {
-            let expected = format!("a bank of {needed} centres or more; {count} positions give {wanted}");
-            return Err(BaselineError::parameter("centre_divisor", self.params.centre_divisor, expected).into());
-        }
         let centres = match wanted == count {
             true => points,
             false => centres_of(&points, dimensions, wanted, self.params.seed)?,
         };
         Ok((centres, dimensions))
     }
+}
+
+/// Whether a grid has patches for as many centres as every patch is compared with.
+fn check_centres(params: &CfaParams, positions: usize) -> Result<(), BaselineError> {
+    let needed = params.nearest + params.negatives;
+    if positions < needed {
+        let expected = format!("at most the {positions} positions of the grid");
+        return Err(BaselineError::parameter("nearest + negatives", needed, expected));
+    }
+    let wanted = positions / params.centre_divisor;
+    if wanted < needed {
+        let expected = format!("a bank of {needed} centres or more; {positions} positions give {wanted}");
+        return Err(BaselineError::parameter("centre_divisor", params.centre_divisor, expected));
+    }
+    Ok(())
 }
 
 /// The patches, and their means over all images `[positions, dimensions of a patch]`.
@@ -63,17 +71,15 @@ fn learn_means(
 ) -> masf_core::Result<(Patches, Tensor)> {
     let levels = training::levels_of(source, &params.levels)?;
     let grid = training::grid(levels.first());
+    check_centres(params, grid.0 * grid.1)?;
     let embedding = PatchEmbedding::new(levels.iter().map(|level| level.0).collect(), params.neighbourhood)?;
     let scales = vec![1.0; embedding.levels().len()];
     let mut patches = Patches { embedding, grid, scales };
     let (positions, dimensions) = (patches.positions(), patches.dimensions());
     let mut sums = vec![0f64; positions * dimensions];
     let mut squares = vec![0f64; dimensions];
-    progress.start("mean patches", source.len() as u64);
-    let indices: Vec<usize> = (0..source.len()).collect();
-    let taken = indices.chunks(IMAGES_PER_BATCH).try_for_each(|batch| {
-        progress.check()?;
-        for image in patches.rows(&source.batch(batch)?)?.chunks_exact(positions * dimensions) {
+    training::each_batch(source, "mean patches", progress, |pyramid| {
+        for image in patches.rows(pyramid)?.chunks_exact(positions * dimensions) {
             for (sums, row) in sums.chunks_exact_mut(dimensions).zip(image.chunks_exact(dimensions)) {
                 for ((sum, square), value) in sums.iter_mut().zip(&mut squares).zip(row) {
                     *sum += f64::from(*value);
@@ -81,11 +87,8 @@ fn learn_means(
                 }
             }
         }
-        progress.step(batch.len() as u64);
-        Ok::<(), masf_core::Error>(())
-    });
-    progress.finish();
-    taken?;
+        Ok(())
+    })?;
     let mut channel = 0;
     for (level, scale) in patches.embedding.levels().iter().zip(&mut patches.scales) {
         let count = (source.len() * positions) as f64;

@@ -124,7 +124,7 @@ fn softmin_score(distances: &[f32]) -> f32 {
 impl Scorer for Cfa {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
         let (height, width) = self.patches.grid;
-        image_by_image(Self::MAP, pyramid, |image| {
+        image_by_image(Self::MAP, (height, width), pyramid, |image| {
             Ok(Tensor::from_vec(self.distances(image)?, (1, height, width), &Device::Cpu)?)
         })
     }
@@ -162,10 +162,11 @@ impl Artifact for Cfa {
             params.checked()?;
             let sides = (1..=1 << 14).contains(&grid.0) && (1..=1 << 14).contains(&grid.1);
             let scaled = scales.len() == levels.len() && scales.iter().all(|scale| *scale > 0.0 && scale.is_finite());
-            if !sides || !scaled {
+            let channels = levels.iter().all(|level| level.channels <= 1 << 24);
+            if !sides || !scaled || !channels {
                 return Err(BaselineError::parameter(
-                    "grid or scales",
-                    format!("{grid:?}, {scales:?}"),
+                    "grid, scales or levels",
+                    format!("{grid:?}, {scales:?}, {levels:?}"),
                     "those of a model",
                 ));
             }

@@ -13,6 +13,7 @@ use super::params::IsstadParams;
 use super::patches::Patches;
 use crate::BaselineError;
 use crate::training::tokens::cell_means;
+use crate::training::transformer::check_attentions;
 use crate::training::{self, AdamW, Parameters, Plan, Schedule, features};
 
 /// Side of the windows of SSIM, in tokens.
@@ -42,13 +43,18 @@ impl Fit for IsstadFit {
         let params = &self.params;
         let levels = training::levels_of(source, &params.levels)?;
         training::check_levels(&levels)?;
-        let deviations = training::deviations(&levels, source, progress)?;
-        let patches = Patches::new(levels, deviations)?;
-        let (height, width) = patches.grid();
+        let (height, width) = training::grid(levels.last());
         let positions = height * width;
         if positions < 2 {
             return Err(BaselineError::OneToken.into());
         }
+        let visible = params.visible(positions);
+        // In the first stage the encoder sees few tokens; in the second it is done before the decoder begins.
+        let (whole, part) = (positions * positions, visible * visible);
+        let pairs = (params.depth * whole).max(params.depth * part + params.decoder_depth * whole);
+        check_attentions(positions, pairs, params.heads, params.batch_size)?;
+        let deviations = training::deviations(&levels, source, progress)?;
+        let patches = Patches::new(levels, deviations)?;
         let mut parameters = Parameters::random(params.seed, "isstad");
         let shape = (patches.channels(), patches.cell());
         let network = Network::new(params, patches.grid(), shape, &mut parameters)?;
@@ -69,7 +75,6 @@ impl Fit for IsstadFit {
             clip: Some(1.0),
         };
 
-        let visible = params.visible(positions);
         let hidden = plan("isstad 1/2");
         training::train(&hidden, source, &parameters, &adam, progress, |_, pyramid, random| {
             let tokens = patches.join(&features(patches.levels(), pyramid)?)?;

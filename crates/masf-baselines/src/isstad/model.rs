@@ -61,7 +61,7 @@ impl Isstad {
 
 impl Scorer for Isstad {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
-        training::image_by_image(Self::MAP, pyramid, |image| self.map(image))
+        training::image_by_image(Self::MAP, self.patches.finest(), pyramid, |image| self.map(image))
     }
 }
 

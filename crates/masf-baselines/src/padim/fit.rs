@@ -6,11 +6,9 @@ use rayon::prelude::*;
 
 use super::cholesky::{factorise, packed_len};
 use super::embedding::Embedding;
-use crate::training::{check, levels_of};
+use crate::training::{check, each_batch, levels_of};
 use crate::{BaselineError, Padim, Result};
 
-/// Images that are read at once.
-const IMAGES_PER_BATCH: usize = 4;
 /// Most dimensions of a Gaussian.
 pub(super) const MOST_DIMENSIONS: usize = 1024;
 
@@ -118,7 +116,8 @@ impl Fit for PadimFit {
         let images = source.len();
 
         let mut means = vec![0f64; positions * dimensions];
-        for_each_batch(source, &embedding, progress, "means", |rows| {
+        each_batch(source, "means", progress, |pyramid| {
+            let rows = embedding.rows(pyramid)?;
             means.par_chunks_mut(dimensions).enumerate().for_each(|(position, mean)| {
                 for image in rows.chunks_exact(positions * dimensions) {
                     for (sum, value) in mean.iter_mut().zip(&image[position * dimensions..]) {
@@ -126,12 +125,14 @@ impl Fit for PadimFit {
                     }
                 }
             });
+            Ok(())
         })?;
         means.iter_mut().for_each(|sum| *sum /= images as f64);
 
         let packed = packed_len(dimensions);
         let mut covariances = vec![0f64; positions * packed];
-        for_each_batch(source, &embedding, progress, "covariances", |rows| {
+        each_batch(source, "covariances", progress, |pyramid| {
+            let rows = embedding.rows(pyramid)?;
             covariances.par_chunks_mut(packed).enumerate().for_each(|(position, covariance)| {
                 let mean = &means[position * dimensions..][..dimensions];
                 let mut centred = vec![0f64; dimensions];
@@ -142,6 +143,7 @@ impl Fit for PadimFit {
                     add_outer(covariance, &centred);
                 }
             });
+            Ok(())
         })?;
 
         let divisor = images.saturating_sub(1).max(1) as f64;
@@ -173,24 +175,4 @@ fn add_outer(packed: &mut [f64], vector: &[f64]) {
         }
         rest = tail;
     }
-}
-
-/// Calls `action` with the rows of every batch of images.
-fn for_each_batch(
-    source: &dyn PyramidSource,
-    embedding: &Embedding,
-    progress: &dyn Progress,
-    what: &str,
-    mut action: impl FnMut(&[f32]),
-) -> masf_core::Result<()> {
-    progress.start(what, source.len() as u64);
-    let indices: Vec<usize> = (0..source.len()).collect();
-    let read = indices.chunks(IMAGES_PER_BATCH).try_for_each(|batch| {
-        progress.check()?;
-        action(&embedding.rows(&source.batch(batch)?)?);
-        progress.step(batch.len() as u64);
-        Ok::<(), masf_core::Error>(())
-    });
-    progress.finish();
-    read
 }

@@ -13,7 +13,7 @@ const ROUNDS: usize = 30;
 /// The cosine above which abnormal features are pushed away.
 const MARGIN: f64 = 0.5;
 /// Most positions of an image that are transported.
-const POSITIONS: usize = 64;
+pub(super) const POSITIONS: usize = 64;
 
 /// What one level adds.
 pub(super) struct Projected<'a> {
@@ -25,10 +25,15 @@ pub(super) struct Projected<'a> {
     pub(super) projection: &'a Tensor,
 }
 
-/// The loss of the projections of one level, where image `i` is transported to image `partners[i]`; `partners` is a permutation of the
-/// images.
-pub(super) fn projection_loss(level: &Projected<'_>, partners: &[u32], params: &RdppParams) -> Result<Tensor> {
-    let transport = transport_loss(level.projection, partners)?;
+/// The loss of the projections of one level, where the descriptors at `places` of image `i` are transported to those of image
+/// `partners[i]`; `partners` is a permutation of the images.
+pub(super) fn projection_loss(
+    level: &Projected<'_>,
+    partners: &[u32],
+    places: &[u32],
+    params: &RdppParams,
+) -> Result<Tensor> {
+    let transport = transport_loss(level.projection, partners, places)?;
     let reconstruction = reconstruction_loss(level.noised_projection, level.projection)?;
     let contrast = contrast_loss(level.noised, level.projection)?;
     (transport + (reconstruction * params.reconstruction)?)? + (contrast * params.contrast)?
@@ -44,15 +49,13 @@ fn contrast_loss(noised: &Tensor, normal: &Tensor) -> Result<Tensor> {
     (flat_cosine(noised, normal)? - MARGIN)?.relu()?.mean_all()
 }
 
-/// The mean over the images of the Sinkhorn divergence of an image's descriptors and its partner's: the transport between them less half
-/// of either's with itself. `partners` is a permutation, so every image is once the first and once the second of a pair, and its two
-/// halves make one whole.
-fn transport_loss(projection: &Tensor, partners: &[u32]) -> Result<Tensor> {
-    let (images, positions, _) = projection.dims3()?;
+/// The mean over the images of the Sinkhorn divergence of an image's descriptors at `places` and its partner's: the transport between
+/// them less half of either's with itself. `partners` is a permutation, so every image is once the first and once the second of a pair,
+/// and its two halves make one whole.
+fn transport_loss(projection: &Tensor, partners: &[u32], places: &[u32]) -> Result<Tensor> {
+    let images = projection.dim(0)?;
     debug_assert!(is_permutation(partners, images), "every image is one image's partner: {partners:?}");
-    let step = positions.div_ceil(POSITIONS);
-    let chosen: Vec<u32> = (0..positions).step_by(step).map(|position| position as u32).collect();
-    let chosen = Tensor::new(chosen, projection.device())?;
+    let chosen = Tensor::new(places, projection.device())?;
     let points = projection.index_select(&chosen, 1)?;
     let norm = (points.sqr()?.sum_keepdim(D::Minus1)? + 1e-12)?.sqrt()?;
     let points = points.broadcast_div(&norm)?;
@@ -130,19 +133,19 @@ mod tests {
         let tensor = |values: &[f32]| Tensor::from_slice(values, reference.shape, &Device::Cpu);
         let (noised, noised_projection) = (tensor(&reference.noised)?, tensor(&reference.noised_projection)?);
         let projection = Var::from_tensor(&tensor(&reference.projection)?)?;
-        let partners = [1, 2, 0];
+        let (partners, places) = ([1, 2, 0], [0, 1, 2, 3, 4, 5]);
         let close = |found: Tensor, expected: f32| -> Result<()> {
             let found = found.to_scalar::<f32>()?;
             assert!((found - expected).abs() <= 2e-4 * expected.abs().max(0.1), "{found} {expected}");
             Ok(())
         };
-        close(transport_loss(&projection, &partners)?, reference.transport)?;
+        close(transport_loss(&projection, &partners, &places)?, reference.transport)?;
         close(reconstruction_loss(&noised_projection, &projection)?, reference.reconstruction)?;
         close(contrast_loss(&noised, &projection)?, reference.contrast)?;
         close(cosine_distance(&noised, &projection)?, reference.distillation)?;
         let level =
             Projected { noised: &noised, noised_projection: &noised_projection, projection: projection.as_tensor() };
-        let loss = projection_loss(&level, &partners, &RdppParams::default())?;
+        let loss = projection_loss(&level, &partners, &places, &RdppParams::default())?;
         let found = values(loss.backward()?.get(&projection).expect("projections take part"))?;
         let scale = reference.gradient.iter().fold(0f32, |most, value| most.max(value.abs()));
         for (found, expected) in found.iter().zip(&reference.gradient) {
@@ -154,9 +157,10 @@ mod tests {
     #[test]
     fn a_cloud_is_at_no_distance_from_itself() -> Result<()> {
         let x = Tensor::randn(0f32, 1f32, (1, 20, 5), &Device::Cpu)?;
-        assert!(transport_loss(&x, &[0])?.to_scalar::<f32>()?.abs() < 1e-5);
+        let places: Vec<u32> = (0..20).collect();
+        assert!(transport_loss(&x, &[0], &places)?.to_scalar::<f32>()?.abs() < 1e-5);
         let both = Tensor::cat(&[&x, &x.neg()?], 0)?;
-        assert!(transport_loss(&both, &[1, 0])?.to_scalar::<f32>()? > 0.05);
+        assert!(transport_loss(&both, &[1, 0], &places)?.to_scalar::<f32>()? > 0.05);
         Ok(())
     }
 

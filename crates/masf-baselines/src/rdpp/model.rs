@@ -64,7 +64,7 @@ impl Rdpp {
 
 impl Scorer for Rdpp {
     fn score(&self, pyramid: &FeaturePyramid) -> masf_core::Result<Scores> {
-        training::image_by_image(Self::MAP, pyramid, |image| self.map(image))
+        training::image_by_image(Self::MAP, training::grid(self.levels.first()), pyramid, |image| self.map(image))
     }
 }
 

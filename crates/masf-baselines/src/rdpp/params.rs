@@ -34,7 +34,7 @@ pub struct RdppParams {
     pub epochs: Option<usize>,
     /// Images that are learned from in all, counting repetitions, where `epochs` is left out. Default 2000.
     pub passes: usize,
-    /// Images of a step, 2 to 1024. Default 4; the paper has 16.
+    /// Images of a step, 2 to 1024; all images where there are fewer. Default 4; the paper has 16.
     pub batch_size: usize,
     /// The largest learning rate. Default 0.002; the paper has 0.005 for the decoder and 0.001 for the projections.
     pub learning_rate: f64,

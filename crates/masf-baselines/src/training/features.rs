@@ -18,7 +18,7 @@ pub(crate) fn grid(level: Option<&Level>) -> Grid {
     level.map_or((1, 1), |(_, height, width)| (*height, *width))
 }
 
-/// Images that are read at once while deviations are taken.
+/// Images that are read at once in a pass over a source.
 const IMAGES_PER_BATCH: usize = 4;
 
 /// All levels of some strides as the images of a source have them.
@@ -65,6 +65,25 @@ pub(crate) fn features(levels: &[Level], pyramid: &FeaturePyramid) -> Result<Vec
     Ok(all)
 }
 
+/// Calls `action` with all images of a source, some at a time. That is a stage of the progress, and errors name images as the source does.
+pub(crate) fn each_batch(
+    source: &dyn PyramidSource,
+    stage: &str,
+    progress: &dyn Progress,
+    mut action: impl FnMut(&FeaturePyramid) -> masf_core::Result<()>,
+) -> masf_core::Result<()> {
+    progress.start(stage, source.len() as u64);
+    let indices: Vec<usize> = (0..source.len()).collect();
+    let read = indices.chunks(IMAGES_PER_BATCH).try_for_each(|batch| {
+        progress.check()?;
+        action(&source.batch(batch)?).map_err(|error| BaselineError::of(error, batch))?;
+        progress.step(batch.len() as u64);
+        Ok::<(), masf_core::Error>(())
+    });
+    progress.finish();
+    read
+}
+
 /// The deviation of the features of every level over all images, around the means of their channels; 1 where there is none.
 pub(crate) fn deviations(
     levels: &[Level],
@@ -72,11 +91,8 @@ pub(crate) fn deviations(
     progress: &dyn Progress,
 ) -> masf_core::Result<Vec<f32>> {
     let mut sums: Vec<(Vec<f64>, f64)> = levels.iter().map(|(spec, ..)| (vec![0f64; spec.channels], 0.0)).collect();
-    progress.start("feature statistics", source.len() as u64);
-    let indices: Vec<usize> = (0..source.len()).collect();
-    let taken = indices.chunks(IMAGES_PER_BATCH).try_for_each(|batch| {
-        progress.check()?;
-        for (features, (sums, squares)) in features(levels, &source.batch(batch)?)?.iter().zip(&mut sums) {
+    each_batch(source, "feature statistics", progress, |pyramid| {
+        for (features, (sums, squares)) in features(levels, pyramid)?.iter().zip(&mut sums) {
             with_values(features, |values| {
                 for token in values.chunks_exact(sums.len()) {
                     for (sum, value) in sums.iter_mut().zip(token) {
@@ -86,11 +102,8 @@ pub(crate) fn deviations(
                 }
             })?;
         }
-        progress.step(batch.len() as u64);
-        Ok::<(), masf_core::Error>(())
-    });
-    progress.finish();
-    taken?;
+        Ok(())
+    })?;
     let deviation = |((sums, squares), (spec, height, width)): (&(Vec<f64>, f64), &Level)| {
         let count = (source.len() * height * width) as f64;
         let means: f64 = sums.iter().map(|sum| (sum / count).powi(2)).sum();
@@ -115,14 +128,23 @@ pub(crate) fn read_deviations(reader: &ArtifactReader<'_>, levels: usize) -> mas
 }
 
 /// The scores of a batch as one map, `[B, h, w]`, from the map `[1, h, w]` of each image by itself: the rounding of a matrix product may
-/// depend on how many rows it has.
+/// depend on how many rows it has. Scores that are not finite are an error.
 pub(crate) fn image_by_image(
     name: &str,
+    (height, width): Grid,
     pyramid: &FeaturePyramid,
     map: impl Fn(&FeaturePyramid) -> masf_core::Result<Tensor>,
 ) -> masf_core::Result<Scores> {
-    let maps =
-        (0..pyramid.batch_size()).map(|index| map(&pyramid.image(index)?)).collect::<masf_core::Result<Vec<_>>>()?;
-    let values = Tensor::cat(&maps, 0)?;
+    let mut scores = Vec::with_capacity(pyramid.batch_size() * height * width);
+    for image in 0..pyramid.batch_size() {
+        let own = map(&pyramid.image(image)?).map_err(|error| BaselineError::of(error, &[image]))?;
+        let own = values(&own)?;
+        if let Some(position) = own.iter().position(|value| !value.is_finite()) {
+            let (row, column, value) = (position / width, position % width, own[position]);
+            return Err(BaselineError::NonFinite { image, row, column, value }.into());
+        }
+        scores.extend(own);
+    }
+    let values = Tensor::from_vec(scores, (pyramid.batch_size(), height, width), &Device::Cpu)?;
     Ok(Scores { maps: vec![ScoreMap { name: name.to_owned(), values }], image: None })
 }

@@ -15,7 +15,7 @@ use masf_core::{Error, FeaturePyramid, Progress, PyramidSource, Result, random_s
 use rand_chacha::ChaCha8Rng;
 
 pub(crate) use features::{
-    Level, deviations, features, grid, image_by_image, levels_of, read_deviations, write_deviations,
+    Level, deviations, each_batch, features, grid, image_by_image, levels_of, read_deviations, write_deviations,
 };
 pub(crate) use masf_core::training::steps;
 pub(crate) use ops::{FrozenLinear, values};
@@ -94,8 +94,9 @@ pub(crate) fn train(
     let trained = (0..plan.steps).try_for_each(|step| {
         progress.check()?;
         let mut random = random_stream(plan.seed, &format!("{}.step.{step}", plan.method));
-        let batch = source.batch(&order.batch(step))?;
-        let loss = loss(step, &batch, &mut random)?;
+        let images = order.batch(step);
+        let loss = loss(step, &source.batch(&images)?, &mut random);
+        let loss = loss.map_err(|error| BaselineError::of(error, &images))?;
         let gradients = loss.backward()?;
         let value = loss.to_scalar::<f32>()?;
         let norm = gradient_norm(&gradients, parameters.variables())?;

@@ -5,6 +5,31 @@ use masf_core::Result;
 
 use super::tokens::linear;
 use super::{Parameters, Start};
+use crate::BaselineError;
+
+/// Most bytes that the attentions of a step may hold.
+const MOST_BYTES: u64 = 8 << 30;
+
+/// Refuses a training whose attentions would hold too much: `pairs` counts the pairs of positions of all that are held at once, each of
+/// which leaves five values to the gradient for every head and image.
+pub(crate) fn check_attentions(
+    positions: usize,
+    pairs: usize,
+    heads: usize,
+    batch_size: usize,
+) -> Result<(), BaselineError> {
+    let factors = [5, size_of::<f32>(), heads, batch_size];
+    let bytes = factors.iter().fold(pairs as u64, |all, factor| all.saturating_mul(*factor as u64));
+    if bytes <= MOST_BYTES {
+        return Ok(());
+    }
+    let expected = format!(
+        "attentions of at most {} MiB a step instead of {} (a coarser level, smaller images or a smaller batch_size)",
+        MOST_BYTES >> 20,
+        bytes >> 20
+    );
+    Err(BaselineError::parameter("levels", format!("{positions} positions at the coarsest"), expected))
+}
 
 /// Multi-head attention: projections of queries, keys and values, and of the result.
 pub(crate) struct Attention {

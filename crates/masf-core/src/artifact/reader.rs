@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::writer::join;
 use super::{Checksum, FORMAT_VERSION, METADATA_KEY, ModelFileError, Section, canonical_json};
-use crate::{DeviceChoice, Error, Result};
+use crate::{DeviceChoice, Error, Result, read_within};
 
 /// What the reader accepts, and where it finds what the model file does not hold.
 #[derive(Debug, Clone)]
@@ -55,7 +55,6 @@ impl ModelFile {
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`ModelFileError`] for anything wrong with its content.
     pub fn open(path: &Path, options: ReadOptions) -> Result<Self> {
-        use std::io::Read;
         let refused = |source| Error::io(path, source);
         let file = std::fs::File::open(path).map_err(refused)?;
         let metadata = file.metadata().map_err(refused)?;
@@ -66,9 +65,7 @@ impl ModelFile {
         if bytes > options.max_bytes {
             return Err(ModelFileError::TooLarge { bytes, limit: options.max_bytes }.into());
         }
-        let mut content = Vec::with_capacity(bytes as usize);
-        // The file may grow while it is read, and pipes have no length: the limit holds for what arrives.
-        file.take(options.max_bytes.saturating_add(1)).read_to_end(&mut content).map_err(refused)?;
+        let content = read_within(file, bytes, options.max_bytes).map_err(refused)?;
         Self::from_bytes(&content, options)
     }
 

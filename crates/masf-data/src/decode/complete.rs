@@ -81,29 +81,36 @@ fn be32(bytes: &[u8], at: usize) -> Option<u32> {
 /// # Errors
 /// JPEG inside TIFF, which the decoder would read leniently, and tables that contradict each other.
 pub(super) fn tiff(bytes: &[u8]) -> Result<bool, ImageProblem> {
-    Ok(tiff_table(bytes)?.is_some_and(|table| {
-        table
-            .offsets
-            .iter()
-            .zip(&table.lengths)
-            .all(|(offset, length)| offset.checked_add(*length).is_some_and(|end| end <= bytes.len() as u64))
+    let file = Tiff {
+        bytes,
+        little_endian: bytes.first() == Some(&b'I'),
+        big: bytes.get(2..4).is_some_and(|v| v.contains(&43)),
+    };
+    Ok(tiff_table(&file)?.is_some_and(|TiffTable { offsets, lengths }| {
+        (0..offsets.count).all(|index| {
+            let part = file.at(offsets, index).zip(file.at(lengths, index));
+            part.and_then(|(offset, length)| offset.checked_add(length)).is_some_and(|end| end <= bytes.len() as u64)
+        })
     }))
 }
 
 /// Where the first picture of a TIFF file has its data.
 #[derive(Default)]
 struct TiffTable {
-    offsets: Vec<u64>,
-    lengths: Vec<u64>,
+    offsets: Values,
+    lengths: Values,
+}
+
+/// Where the values of an entry stand, all inside the file: as numbers they may take many times its size.
+#[derive(Clone, Copy, Default)]
+struct Values {
+    start: u64,
+    length: u64,
+    count: u64,
 }
 
 /// `None` where the file ends before its tables do.
-fn tiff_table(bytes: &[u8]) -> Result<Option<TiffTable>, ImageProblem> {
-    let file = Tiff {
-        bytes,
-        little_endian: bytes.first() == Some(&b'I'),
-        big: bytes.get(2..4).is_some_and(|v| v.contains(&43)),
-    };
+fn tiff_table(file: &Tiff<'_>) -> Result<Option<TiffTable>, ImageProblem> {
     let mut table = TiffTable::default();
     let (Some(directory), pointer, count_bytes) = (
         if file.big { file.unsigned(8, 8) } else { file.unsigned(4, 4) },
@@ -125,8 +132,8 @@ fn tiff_table(bytes: &[u8]) -> Result<Option<TiffTable>, ImageProblem> {
         let value = at.saturating_add(4 + pointer);
         match tag {
             // Compression: both kinds of JPEG, in any type of integer; the decoder reads it only where there is one.
-            259 => match file.values(kind, 1, value, pointer).as_deref() {
-                Some([6 | 7]) => {
+            259 => match file.values(kind, 1, value, pointer).and_then(|values| file.at(values, 0)) {
+                Some(6 | 7) => {
                     return Err(ImageProblem::Unsupported {
                         what: "a TIFF file with JPEG compression, which cannot be checked for completeness; save it uncompressed or with LZW or Deflate".into(),
                     });
@@ -137,8 +144,8 @@ fn tiff_table(bytes: &[u8]) -> Result<Option<TiffTable>, ImageProblem> {
             // Strip and tile offsets, strip and tile byte counts.
             273 | 324 | 279 | 325 => {
                 let table = if matches!(tag, 273 | 324) { &mut table.offsets } else { &mut table.lengths };
-                // Each is there once; reading thousands of them would take the square of the file's size.
-                if !table.is_empty() {
+                // Each is there once: the decoder might follow another than the one that is checked.
+                if table.count > 0 {
                     return Err(corrupt("TIFF", "it has two tables of strips or tiles"));
                 }
                 let Some(values) = file.values(kind, count, value, pointer) else { return Ok(None) };
@@ -147,7 +154,7 @@ fn tiff_table(bytes: &[u8]) -> Result<Option<TiffTable>, ImageProblem> {
             _ => {}
         }
     }
-    if table.offsets.is_empty() || table.offsets.len() != table.lengths.len() {
+    if table.offsets.count == 0 || table.offsets.count != table.lengths.count {
         return Err(corrupt("TIFF", "its table of strips or tiles is missing or incomplete"));
     }
     Ok(Some(table))
@@ -168,7 +175,7 @@ impl Tiff<'_> {
     }
 
     /// The values of an entry, which stand in the entry itself where they fit.
-    fn values(&self, kind: u64, count: u64, value: u64, pointer: u64) -> Option<Vec<u64>> {
+    fn values(&self, kind: u64, count: u64, value: u64, pointer: u64) -> Option<Values> {
         let length = match kind {
             1 | 7 => 1,
             3 => 2,
@@ -177,11 +184,13 @@ impl Tiff<'_> {
             _ => return None,
         };
         let total = count.checked_mul(length)?;
-        // Bounds the allocation by the file's own size.
-        if total > self.bytes.len() as u64 {
-            return None;
-        }
         let start = if total <= pointer { value } else { self.unsigned(value, pointer)? };
-        (0..count).map(|index| self.unsigned(start.checked_add(index * length)?, length)).collect()
+        let inside = start.checked_add(total)? <= self.bytes.len() as u64;
+        inside.then_some(Values { start, length, count })
+    }
+
+    /// One of the values.
+    fn at(&self, values: Values, index: u64) -> Option<u64> {
+        self.unsigned(values.start.checked_add(index.checked_mul(values.length)?)?, values.length)
     }
 }

@@ -15,7 +15,7 @@ mod colour;
 mod complete;
 mod jpeg;
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -108,10 +108,8 @@ fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     if metadata.len() > limits.max_file_bytes {
         return Err(over(metadata.len()));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
     let file = std::fs::File::open(path).map_err(io)?;
-    // The file may have grown since.
-    file.take(limits.max_file_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
+    let bytes = masf_core::read_within(file, metadata.len(), limits.max_file_bytes).map_err(io)?;
     if bytes.len() as u64 > limits.max_file_bytes { Err(over(bytes.len() as u64)) } else { Ok(bytes) }
 }
 

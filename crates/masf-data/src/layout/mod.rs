@@ -62,7 +62,7 @@ impl Label {
 pub struct Sample {
     /// Where it is.
     pub path: PathBuf,
-    /// The name of its folder: `good` or a kind of defect. Bytes that are not UTF-8 are replaced.
+    /// The name of its folder: `good` in small letters, or a kind of defect. Bytes that are not UTF-8 are replaced.
     pub kind: String,
     /// Good or defective.
     pub label: Label,
@@ -167,9 +167,15 @@ impl Dataset {
             }
         }
         if all_masks.is_dir() {
-            for mask_folder in walk::subfolders(&all_masks)? {
-                if mask_folder.file_name().is_some_and(|name| !kinds.iter().any(|kind| kind == name)) {
-                    set.stray_masks.extend(inside(&mask_folder, walk::list(&mask_folder)?.images));
+            for (name, path) in walk::children(&all_masks)? {
+                if walk::is_folder(&path)? {
+                    if !kinds.contains(&name) {
+                        set.stray_masks.extend(inside(&path, walk::list(&path)?.images));
+                    }
+                } else if walk::has_image_extension(&path) {
+                    set.stray_masks.push(path);
+                } else {
+                    set.ignored.push(path);
                 }
             }
         }
@@ -181,8 +187,13 @@ impl Dataset {
 
     /// Adds the images of one kind.
     fn add_kind(&mut self, folder: &Path, mask_folder: &Path) -> Result<()> {
-        let kind = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let label = if kind == GOOD { Label::Good } else { Label::Defective };
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        // File systems that do not tell capitals apart take `Good` for the folder of good images.
+        let (kind, label) = if name.eq_ignore_ascii_case(GOOD) {
+            (GOOD.to_owned(), Label::Good)
+        } else {
+            (name.into_owned(), Label::Defective)
+        };
         let listing = walk::list(folder)?;
         self.ignored.extend(inside(folder, listing.others));
         masks::refuse_equal_stems(folder, &listing.images)?;

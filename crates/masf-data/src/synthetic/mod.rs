@@ -16,13 +16,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use image::codecs::png::PngEncoder;
-use image::{GrayImage, RgbImage};
+use image::{DynamicImage, GrayImage, RgbImage};
 use masf_core::random_stream;
 use rayon::prelude::*;
 
 use crate::error::{DataError, Result};
 use crate::layout::{GOOD, collect_images};
-use crate::{Mask, Size};
+use crate::{Limits, Mask, Size, read_image};
 use defect::Defect;
 pub use defect::DefectKind;
 use noise::Draw;
@@ -136,6 +136,16 @@ impl SyntheticSet {
         let mask = defect.and_then(|_| Mask::new(self.config.size, pixels).ok());
         SyntheticImage { split: slot.split, defect: slot.defect, number: slot.number, image, mask }
     }
+
+    /// What the files of a place hold, in the order of [`Slot::paths`].
+    fn pictures(&self, slot: Slot) -> impl Iterator<Item = DynamicImage> {
+        let SyntheticImage { image, mask, .. } = self.render(slot);
+        let mask = mask.and_then(|mask| {
+            let levels = mask.pixels().iter().map(|defective| if *defective { 255 } else { 0 }).collect();
+            GrayImage::from_raw(mask.size().width, mask.size().height, levels)
+        });
+        [Some(DynamicImage::ImageRgb8(image)), mask.map(DynamicImage::ImageLuma8)].into_iter().flatten()
+    }
 }
 
 impl Slot {
@@ -151,48 +161,66 @@ impl Slot {
     fn mask_path(self) -> Option<PathBuf> {
         self.defect.map(|kind| format!("ground_truth/{}/{:03}_mask.png", kind.name(), self.number).into())
     }
+
+    fn paths(self) -> impl Iterator<Item = PathBuf> {
+        [Some(self.path()), self.mask_path()].into_iter().flatten()
+    }
 }
 
 /// Writes the pictures of a configuration as PNG files in the layout of MVTec AD (`train/good`, `test/<kind>`,
 /// `ground_truth/<kind>`), on rayon's threads. Returns the number of pictures.
 ///
-/// Files of an earlier run are overwritten with the same content.
+/// Files of an earlier run stay.
 ///
 /// # Errors
-/// [`DataError::Argument`] as [`SyntheticSet::new`]; [`DataError::Layout`] if `folder` holds other images already, which would mix with
-/// these; [`DataError::Io`] if a file cannot be written.
+/// [`DataError::Argument`] as [`SyntheticSet::new`]; [`DataError::Layout`], before anything is written, if `folder` holds other images,
+/// be it under the names of these, as those of another seed are; [`DataError::Io`] if a file cannot be read or written.
 pub fn write_dataset(folder: impl AsRef<Path>, config: &SyntheticConfig) -> Result<usize> {
     let folder = folder.as_ref();
     let set = SyntheticSet::new(*config)?;
     let slots = set.slots();
-    let planned: HashSet<PathBuf> =
-        slots.iter().flat_map(|slot| [Some(slot.path()), slot.mask_path()]).flatten().collect();
+    let planned: HashSet<PathBuf> = slots.iter().flat_map(|slot| slot.paths()).collect();
     if folder.exists()
         && let Ok(found) = collect_images(&[folder])
         && let Some(other) = found.images.iter().find(|image| !planned.contains(&image.relative))
     {
-        return Err(DataError::layout(&other.path, "is not part of this data set; write it to an empty folder"));
+        return Err(foreign(&other.path));
     }
-    slots.par_iter().try_for_each(|slot| {
-        let picture = set.render(*slot);
-        save(&folder.join(slot.path()), |encoder| picture.image.write_with_encoder(encoder))?;
-        if let (Some(path), Some(mask)) = (slot.mask_path(), picture.mask) {
-            let levels = mask.pixels().iter().map(|defective| if *defective { 255 } else { 0 }).collect();
-            if let Some(levels) = GrayImage::from_raw(mask.size().width, mask.size().height, levels) {
-                save(&folder.join(path), |encoder| levels.write_with_encoder(encoder))?;
-            }
-        }
-        Ok::<(), DataError>(())
+    let is_there = |path: PathBuf| folder.join(path).exists();
+    slots.par_iter().filter(|slot| slot.paths().any(is_there)).try_for_each(|slot| {
+        slot.paths().zip(set.pictures(*slot)).try_for_each(|(path, picture)| check(&folder.join(path), &picture))
+    })?;
+    slots.par_iter().filter(|slot| !slot.paths().all(is_there)).try_for_each(|slot| {
+        slot.paths().zip(set.pictures(*slot)).try_for_each(|(path, picture)| save(&folder.join(path), &picture))
     })?;
     Ok(slots.len())
 }
 
-fn save(path: &Path, encode: impl FnOnce(PngEncoder<&mut Vec<u8>>) -> image::ImageResult<()>) -> Result<()> {
+fn foreign(path: &Path) -> DataError {
+    DataError::layout(path, "is not part of this data set; write it to an empty folder")
+}
+
+/// Refuses a file that holds anything but the picture.
+fn check(path: &Path, picture: &DynamicImage) -> Result<()> {
+    match read_image(path, &Limits::default()) {
+        Ok(found) if Size::of(&found) == Size::of(picture) && found.as_bytes() == picture.as_bytes() => Ok(()),
+        Err(DataError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error @ DataError::Io { .. }) => Err(error),
+        _ => Err(foreign(path)),
+    }
+}
+
+/// Writes the picture, where there is no file.
+fn save(path: &Path, picture: &DynamicImage) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|source| DataError::io(parent, source))?;
     }
     let mut bytes = Vec::new();
-    encode(PngEncoder::new(&mut bytes))
+    picture
+        .write_with_encoder(PngEncoder::new(&mut bytes))
         .map_err(std::io::Error::other)
         .and_then(|()| std::fs::write(path, &bytes))
         .map_err(|source| DataError::io(path, source))

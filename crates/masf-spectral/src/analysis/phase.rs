@@ -2,7 +2,7 @@
 //!
 //! Phase carries where things are, amplitude how strong each frequency is (A. V. Oppenheim, J. S. Lim, "The importance of phase in signals", 1981).
 
-use crate::complex::{AMPLITUDE_EPS, ComplexTensor};
+use crate::complex::{AMPLITUDE_EPS, ComplexTensor, widened};
 use crate::error::{Error, Result};
 use crate::frequency::{constant, map_size, polar_grid, signed};
 use crate::norm::Norm;
@@ -52,13 +52,16 @@ pub fn mix_amplitude(content: &Tensor, style: &Tensor, weight: f64, radius: f64)
     let (height, width) = map_size("mix_amplitude", content)?;
     let (radii, _) = polar_grid(height, width);
     let weights = radii.into_iter().map(|r| if r <= radius { weight } else { 0.0 }).collect();
-    let weights = constant(weights, (height, width / 2 + 1), content)?;
-    let (content, style) = (rfft2(content, Norm::Ortho)?, rfft2(style, Norm::Ortho)?);
+    let dtype = content.dtype();
+    // In half precision the factor of a vanishing amplitude would be infinite.
+    let (content, style) = (widened(content)?, widened(style)?);
+    let weights = constant(weights, (height, width / 2 + 1), &content)?;
+    let (content, style) = (rfft2(&content, Norm::Ortho)?, rfft2(&style, Norm::Ortho)?);
     let own = content.magnitude(EPS)?;
     // own + w (other - own), as a factor on the values.
     let change = style.magnitude(EPS)?.sub(&own)?.broadcast_mul(&weights)?;
     let factor = change.div(&own)?.affine(1.0, 1.0)?;
-    irfft2(&content.scale(&factor)?, None)
+    Ok(irfft2(&content.scale(&factor)?, None)?.to_dtype(dtype)?)
 }
 
 /// Shifts maps `[..., H, W]` circularly by `down` rows and `right` columns, by a phase ramp.

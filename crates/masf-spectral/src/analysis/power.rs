@@ -41,8 +41,9 @@ pub fn log_power_image(maps: &Tensor, window: Option<Window>) -> Result<Tensor> 
 /// If the spectrum is not a half spectrum over two axes, if `bins` is zero, or on failure of the backend.
 pub fn radial_profile(spectrum: &Spectrum, bins: usize) -> Result<Tensor> {
     profile("radial_profile", spectrum, bins, |radius, _| {
-        // The rim belongs to the last ring.
-        if radius <= 1.0 { Some(((radius * bins as f64) as usize).min(bins - 1)) } else { None }
+        // Rounding puts no frequency on a boundary into the ring below; the rim belongs to the last ring.
+        let ring = radius * bins as f64 * (1.0 + 4.0 * f64::EPSILON);
+        if radius <= 1.0 { Some((ring as usize).min(bins - 1)) } else { None }
     })
 }
 

@@ -1,6 +1,6 @@
 //! Spectral residual saliency: what a map's log spectrum has beyond its own smooth trend.
 
-use crate::complex::ComplexTensor;
+use crate::complex::{ComplexTensor, widened};
 use crate::error::{Error, Result};
 use crate::frequency::{constant, map_size, rotate, signed};
 use crate::norm::Norm;
@@ -43,7 +43,8 @@ pub fn spectral_residual(maps: &Tensor, parameters: SpectralResidual) -> Result<
     if !(sigma.is_finite() && sigma >= 0.0) {
         return Err(Error::argument("sigma", sigma, "use a width that is not negative"));
     }
-    let spectrum = fft2(&ComplexTensor::from_real(maps)?, Norm::Ortho)?;
+    // In half precision the residual of a single frequency can be infinite.
+    let spectrum = fft2(&ComplexTensor::from_real(&widened(maps)?)?, Norm::Ortho)?;
     let log_amplitude = spectrum.magnitude(EPS)?.log()?;
     let mut trend = log_amplitude.clone();
     for (axis, length) in [(maps.rank() - 2, height), (maps.rank() - 1, width)] {
@@ -56,7 +57,8 @@ pub fn spectral_residual(maps: &Tensor, parameters: SpectralResidual) -> Result<
     let residual = log_amplitude.sub(&trend)?.exp()?;
     let salient: Spectrum = spectrum.phasor(EPS)?.scale(&residual)?;
     let saliency = ifft2(&salient)?.power()?;
-    if sigma == 0.0 { Ok(saliency) } else { gaussian(&saliency, sigma, height, width) }
+    let smooth = if sigma == 0.0 { saliency } else { gaussian(&saliency, sigma, height, width)? };
+    Ok(smooth.to_dtype(maps.dtype())?)
 }
 
 /// Circular Gaussian smoothing.

@@ -45,7 +45,8 @@ pub struct Config {
     /// Seed of everything random.
     pub seed: u64,
     /// Bytes that fitting may use for features: three quarters for the memory bank's candidates, a sixteenth for the cache
-    /// of extracted features, which continues in a temporary file.
+    /// of extracted features, which continues in a temporary file. Beside it stand 4 bytes for each score of every good image
+    /// (positions x maps x views x angles) and for each of its mean features.
     pub memory_budget: ByteSize,
     /// What is learned: masf itself, or one of the baselines.
     pub method: Method,
@@ -145,7 +146,7 @@ pub struct InputConfig {
     /// The backbone sees tiles of this size instead of the whole `size`; whole images by default.
     #[serde(with = "size_text::optional", skip_serializing_if = "Option::is_none")]
     pub tile: Option<Size>,
-    /// Least overlap of neighbouring tiles in pixels, below both sides of a tile.
+    /// Least overlap of neighbouring tiles in pixels, at most the shorter side of a tile less the largest stride.
     pub tile_overlap: u32,
 }
 
@@ -172,8 +173,10 @@ impl InputConfig {
         if tile.height > self.size.height || tile.width > self.size.width {
             return Err(Error::argument("input.tile", tile, format!("at most the input's size, {}", self.size)));
         }
-        if self.tile_overlap >= tile.height.min(tile.width) {
-            let expected = format!("below both sides of a tile, {tile}");
+        // Tiles are at least a stride apart.
+        let most = (tile.height.min(tile.width) as usize).saturating_sub(largest_stride);
+        if self.tile_overlap as usize > most {
+            let expected = format!("at most {most}, the shorter side of a tile less the largest stride");
             return Err(Error::argument("input.tile_overlap", self.tile_overlap, expected));
         }
         Ok(())
@@ -397,7 +400,7 @@ impl Config {
     /// Checks every range.
     ///
     /// # Errors
-    /// [`Error::Argument`] or a component's own error names the setting.
+    /// [`Error::Argument`] or, with its section, a component's own error names the setting.
     pub fn check(&self) -> Result<()> {
         if i64::try_from(self.seed).is_err() {
             return Err(Error::argument("seed", self.seed, "0 to 9223372036854775807"));
@@ -416,23 +419,25 @@ impl Config {
         if !(level > 0.0 && level <= 0.5) {
             return Err(Error::argument("threshold.drift_level", level, "above 0 and at most 0.5"));
         }
-        if self.backbone.strides.is_empty() {
-            return Err(Error::argument("backbone.strides", "empty", "at least one stride, such as [8, 16]"));
+        let strides = &self.backbone.strides;
+        if strides.first().is_none_or(|first| *first == 0) || !strides.windows(2).all(|pair| pair[0] < pair[1]) {
+            let expected = "at least one stride, positive and in ascending order, such as [8, 16]";
+            return Err(Error::argument("backbone.strides", format!("{strides:?}"), expected));
         }
         let repeated = (1..self.branches.len()).any(|index| self.branches[..index].contains(&self.branches[index]));
         if self.branches.is_empty() || repeated {
             let value = format!("{:?}", self.branches);
             return Err(Error::argument("branches", value, "at least one of memory and distill, each once"));
         }
-        self.student_params().check()?;
+        of("distill", self.student_params().check())?;
         self.check_orientations()?;
         self.preprocess(Normalisation::IMAGENET)?;
         self.input.check_tiles(self.backbone.strides.iter().copied().max().unwrap_or(1).max(1))?;
         for params in self.memory_banks() {
-            params.check()?;
+            of("memory", params.check())?;
         }
         self.views.check()?;
-        self.patchcore()?;
+        of("patchcore", self.patchcore())?;
         if self.method == Method::PatchCore
             && self.patchcore.reweight_neighbours > 0
             && self.views.noise + self.views.shifts > 0
@@ -440,11 +445,11 @@ impl Config {
             let expected = "0 with views: an image score of its own has no mean over them";
             return Err(Error::argument("patchcore.reweight_neighbours", self.patchcore.reweight_neighbours, expected));
         }
-        self.padim()?;
-        self.cfa()?;
-        self.rdpp()?;
-        self.adtr()?;
-        self.isstad()?;
+        of("padim", self.padim())?;
+        of("cfa", self.cfa())?;
+        of("rdpp", self.rdpp())?;
+        of("adtr", self.adtr())?;
+        of("isstad", self.isstad())?;
         if self.memory.turns > MOST_TURNS {
             return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
         }
@@ -471,6 +476,14 @@ impl Config {
         self.preprocess(Normalisation::IMAGENET)?.doubled()?;
         Ok(())
     }
+}
+
+/// What is said of a setting, with its section.
+fn of<T>(section: &str, found: Result<T, impl Into<Error>>) -> Result<T> {
+    found.map_err(|error| {
+        let error: Error = error.into();
+        Error::Component { part: "masf", fault: error.fault(), source: format!("[{section}] {error}").into() }
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! What a fitted detector keeps, on small pictures and with the backbone that needs no weights.
 
+use std::sync::{Arc, Mutex};
+
 use masf_backbone::ScatteringBackbone;
-use masf_core::{Error, FeatureExtractor, Result, Silent};
+use masf_core::{Error, FeatureExtractor, Progress, Result, Silent};
 use masf_data::synthetic::{SyntheticConfig, SyntheticSet, write_dataset};
 use masf_data::{Dataset, ImageInput, Limits, Size};
 
@@ -82,6 +84,56 @@ fn both_maps_end_where_the_disc_does() -> Result<()> {
             assert_eq!(map[corner], 0.0, "{corner:?}");
         }
         assert!(map.iter().any(|value| *value != 0.0));
+    }
+    Ok(())
+}
+
+#[test]
+fn fewer_images_go_together_where_each_has_views() -> Result<()> {
+    let mut detector = Detector::builder().config(config()).fit(images(0, 4))?;
+    for (noise, shifts, expected) in [(0, 0, 8), (1, 0, 4), (64, 8, 1)] {
+        (detector.config.views.noise, detector.config.views.shifts) = (noise, shifts);
+        assert_eq!(detector.batch(), expected);
+    }
+    Ok(())
+}
+
+/// The stages, each with the steps that it announced and those that it took.
+#[derive(Default)]
+struct Stages(Mutex<Vec<(String, u64, u64)>>);
+
+impl Progress for Stages {
+    fn start(&self, stage: &str, total: u64) {
+        self.0.lock().unwrap().push((stage.to_owned(), total, 0));
+    }
+
+    fn step(&self, count: u64) {
+        if let Some((_, _, taken)) = self.0.lock().unwrap().last_mut() {
+            *taken += count;
+        }
+    }
+
+    fn finish(&self) {}
+}
+
+#[test]
+fn stages_take_the_steps_that_they_announce() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let size = Size::square(64);
+    let set = SyntheticConfig { size, train: 2, test_good: 2, test_per_kind: 2, ..SyntheticConfig::default() };
+    write_dataset(folder.path(), &set)?;
+    let mut good = images(0, 9);
+    good.push(ImageInput::encoded("broken", vec![0u8; 4]));
+    let stages = Arc::new(Stages::default());
+    let detector = Detector::builder().config(config()).progress(stages.clone()).skip_bad(true).fit(good)?;
+    detector.evaluate(&Dataset::test(folder.path())?.samples, &*stages)?;
+    let found = stages.0.lock().unwrap();
+    for (stage, total, taken) in found.iter() {
+        // A coreset tells of every sixteenth prototype.
+        assert!(taken == total || (stage == "choosing prototypes" && taken < total), "{stage}: {taken} of {total}");
+    }
+    for expected in ["features", "evaluating"] {
+        assert!(found.iter().any(|(stage, total, _)| stage == expected && *total == 10), "{found:?}");
     }
     Ok(())
 }

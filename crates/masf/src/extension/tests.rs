@@ -1,3 +1,5 @@
+use masf_memory::MemoryBankParams;
+
 use super::*;
 use crate::ByteSize;
 use crate::detector::tests::{config, images};
@@ -62,5 +64,23 @@ fn budgets_that_are_too_small_are_told_as_a_whole() -> Result<()> {
     let held = ExtendOptions { calibration: images(3, 2), ..ExtendOptions::default() };
     refused(own.extend(images(2, 3), &held));
     refused(own.merge(&other, &held));
+    Ok(())
+}
+
+#[test]
+fn banks_that_were_given_keep_their_prototypes() -> Result<()> {
+    let fit = |seed, prototypes| -> Result<Detector> {
+        let bank = MemoryBankParams { prototypes, ..MemoryBankParams::default() }.check()?;
+        Detector::builder().config(config()).branch(bank).fit(images(seed, 4))
+    };
+    let (mut own, other) = (fit(0, 80)?, fit(1, 100)?);
+    let count = |detector: &Detector| Ok::<_, Error>(detector.banks()?[0].search().count());
+    assert!(config().memory.prototypes < 80);
+    assert_eq!((count(&own)?, count(&other)?), (80, 100));
+    let held = ExtendOptions { calibration: images(3, 4), ..ExtendOptions::default() };
+    own.extend(images(2, 3), &held)?;
+    assert_eq!(count(&own)?, 80);
+    own.merge(&other, &held)?;
+    assert_eq!(count(&own)?, 100);
     Ok(())
 }

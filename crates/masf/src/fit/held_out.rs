@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 use image::{DynamicImage, RgbImage};
-use masf_core::{Error, FeatureExtractor, Result, Scorer};
-use masf_data::anomaly::{Anomalies, AnomalyParams};
+use masf_core::{Error, Fault, FeatureExtractor, Result, Scorer};
+use masf_data::anomaly::{Anomalies, AnomalyKind, AnomalyParams};
 use masf_data::{ImageInput, Limits, Preprocess};
 
 use crate::orientations;
@@ -21,12 +21,18 @@ pub(crate) struct HeldOut<'a> {
     pub(crate) seed: u64,
     /// The least number of scored images that the fusion can be learned from.
     pub(crate) least: usize,
+    /// Goes on without images that can no longer be read.
+    pub(crate) skip_bad: bool,
 }
+
+/// Most draws of a synthetic defect; of nearly all something is seen.
+const TRIES: usize = 16;
 
 /// Scores of an image with a synthetic defect.
 pub(crate) struct DefectScores {
     pub(crate) scores: ViewScores,
-    pub(crate) mask: Vec<bool>,
+    /// The indices of the defective pixels, ascending.
+    pub(crate) inside: Vec<u32>,
 }
 
 impl HeldOut<'_> {
@@ -39,20 +45,29 @@ impl HeldOut<'_> {
         Err(Error::argument("fusion.position_aware", found, format!("at least {} of them, or auto", self.least)))
     }
 
-    /// Scores a held-out image, whose own pyramid is given, and what else is to be looked at.
+    /// Whether what is wrong with an image is no reason to stop.
+    pub(crate) fn may_skip(&self, error: &Error) -> bool {
+        self.skip_bad && matches!(error.fault(), Fault::Io | Fault::Data)
+    }
+
+    /// Scores a held-out image, whose own pyramid is given, and what else is to be looked at. The inner error is of an image
+    /// that is [skipped](Self::may_skip).
     pub(crate) fn score(
         &self,
         branches: &[Box<dyn Scorer>],
         index: usize,
         pyramid: &masf_core::FeaturePyramid,
-    ) -> Result<ViewScores> {
+    ) -> Result<Result<ViewScores>> {
         if self.looks.are_plain() {
             let first = pipeline::score(branches, pyramid)?;
-            return Ok(ViewScores { first, others: Vec::new(), turned: Vec::new() });
+            return Ok(Ok(ViewScores { first, others: Vec::new(), turned: Vec::new() }));
         }
-        let image = self.wanted(index)?;
+        let image = match self.wanted(index) {
+            Err(error) if self.may_skip(&error) => return Ok(Err(error)),
+            image => image?,
+        };
         let upright = self.looks.upright(&image)?;
-        pipeline::score_looks(self.backbone, branches, self.looks, (&image, &upright), pyramid)
+        pipeline::score_looks(self.backbone, branches, self.looks, (&image, &upright), pyramid).map(Ok)
     }
 
     /// Scores the synthetic defects that fall to a held-out image, which is number `place` of `total` that are scored;
@@ -67,29 +82,55 @@ impl HeldOut<'_> {
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
-        let normal = self.view(index)?;
+        let normal = match self.view(index) {
+            Err(error) if self.may_skip(&error) => {
+                tracing::warn!("bears no synthetic defects: {error}");
+                return Ok(Vec::new());
+            }
+            normal => normal?,
+        };
         let anomalies = Anomalies::new(AnomalyParams::default(), self.seed)?;
         let mut scored = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let source = self.view((index + 1 + number) % self.images.len())?;
-            let made = anomalies.make(number, &normal, &source)?;
-            let mut image = self.preprocess.tensor_of_view(&made.image)?.unsqueeze(0)?;
-            let mut mask = made.mask.into_pixels();
+            let source = match self.view((index + 1 + number) % self.images.len()) {
+                Err(error) if self.may_skip(&error) => normal.clone(),
+                source => source?,
+            };
+            let Some((image, inside)) = self.defect(&anomalies, number, &normal, &source)? else { continue };
+            let mut image = self.preprocess.tensor_of_view(&image)?.unsqueeze(0)?;
             if self.looks.are_doubled() {
-                // What the branches have learned from, at their own size; a defect that is not seen teaches nothing.
+                // What the branches have learned from, at their own size.
                 image = masf_data::disc(&image)?;
-                for (pixel, defective) in mask.iter_mut().enumerate() {
-                    *defective &= orientations::is_seen(pixel, self.size());
-                }
-                if !mask.contains(&true) {
-                    continue;
-                }
             }
             let pyramid = self.backbone.extract(&image.to_device(&self.backbone.device())?)?;
             let scores = pipeline::score_views(self.backbone, branches, self.looks.views, &image, &pyramid)?;
-            scored.push(DefectScores { scores, mask });
+            scored.push(DefectScores { scores, inside });
         }
         Ok(scored)
+    }
+
+    /// An image with the defect of a number, and the indices of its pixels that are seen. A defect of which none is seen teaches
+    /// nothing: another one of its kind takes its place.
+    fn defect(
+        &self,
+        anomalies: &Anomalies,
+        number: usize,
+        normal: &RgbImage,
+        source: &RgbImage,
+    ) -> Result<Option<(RgbImage, Vec<u32>)>> {
+        let seen = |pixel: usize| !self.looks.are_doubled() || orientations::is_seen(pixel, self.size());
+        for attempt in 0..TRIES {
+            // Numbers that no other defect has.
+            let number = number + attempt * AnomalyKind::ALL.len() * self.defects;
+            let made = anomalies.make(number, normal, source)?;
+            let pixels = made.mask.into_pixels().into_iter().enumerate();
+            let inside: Vec<u32> =
+                pixels.filter(|(pixel, bad)| *bad && seen(*pixel)).map(|(pixel, _)| pixel as u32).collect();
+            if !inside.is_empty() {
+                return Ok(Some((made.image, inside)));
+            }
+        }
+        Ok(None)
     }
 
     /// The luminance of an image as the network sees it, `[1, H, W]`.
@@ -110,7 +151,7 @@ impl HeldOut<'_> {
 
     /// An image as it is wanted to be looked at, `[1, 3, H, W]` or twice as large.
     fn wanted(&self, index: usize) -> Result<Tensor> {
-        Ok(self.looks.preprocess(self.preprocess)?.tensor(&self.read(index)?)?.unsqueeze(0)?)
+        Ok(self.looks.tensor(&self.preprocess, &self.read(index)?)?.unsqueeze(0)?)
     }
 
     fn read(&self, index: usize) -> Result<DynamicImage> {

@@ -16,6 +16,8 @@ mod held_out;
 mod student;
 mod turned;
 
+use std::cell::Cell;
+
 use candle_core::Tensor;
 use masf_core::{
     CrossFit, Error, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
@@ -224,6 +226,8 @@ pub(crate) struct CrossFitted {
     pub(crate) normals: Vec<ViewScores>,
     /// Those of synthetic defects; none where a single map has nothing to be weighed against.
     pub(crate) defects: Vec<DefectScores>,
+    /// Why others were not scored.
+    pub(crate) skipped: Vec<Error>,
 }
 
 /// Parts of the images that each is scored by branches of the others, where these come cheaply.
@@ -334,7 +338,7 @@ fn cross_fit<'a>(
         learners.push(prepared.unwrap_or_else(|| Box::new(Anew { branch: branch.as_ref(), source, fold_of })));
     }
     let mut normals: Vec<Option<ViewScores>> = vec![None; count];
-    let mut defects = Vec::new();
+    let (mut defects, mut skipped) = (Vec::new(), Vec::new());
     let mut done = 0;
     for fold in 0..folds {
         let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == fold).collect();
@@ -343,13 +347,14 @@ fn cross_fit<'a>(
         let scores = score(&fitted, extracted, held, &held_out, (done, count), &stage, progress)?;
         done += held_out.len();
         defects.extend(scores.defects);
-        for (image, found) in held_out.into_iter().zip(scores.normals) {
+        skipped.extend(scores.skipped);
+        for (image, found) in scores.images.into_iter().zip(scores.normals) {
             normals[image] = Some(found);
         }
     }
     let (images, normals) = normals.into_iter().enumerate().filter_map(|(image, found)| Some((image, found?))).unzip();
     let fitted = learners.into_iter().map(|learner| learner.whole(progress)).collect::<Result<Vec<_>>>()?;
-    Ok((fitted, CrossFitted { images, normals, defects }))
+    Ok((fitted, CrossFitted { images, normals, defects, skipped }))
 }
 
 /// As [`cross_fit`], of images that none of the branches learned from.
@@ -379,19 +384,26 @@ fn score(
     progress.start(stage, images.len() as u64);
     for (place, &image) in images.iter().enumerate() {
         progress.check()?;
-        let found = held.score(branches, image, &extracted.cache.batch(&[image])?)?;
-        if found.first.maps.len() > 1 {
-            scores.defects.extend(held.score_defects(branches, image, (done + place, total))?);
+        match held.score(branches, image, &extracted.cache.batch(&[image])?)? {
+            Ok(found) => {
+                if found.first.maps.len() > 1 {
+                    scores.defects.extend(held.score_defects(branches, image, (done + place, total))?);
+                }
+                scores.images.push(image);
+                scores.normals.push(found);
+            }
+            Err(error) => {
+                tracing::warn!("sets no threshold: {error}");
+                scores.skipped.push(error);
+            }
         }
-        scores.images.push(image);
-        scores.normals.push(found);
         progress.step(1);
     }
     progress.finish();
     Ok(scores)
 }
 
-/// Learns calibration, weights and gate. The scores of the defects, whose masks are as large as the input, are gone afterwards.
+/// Learns calibration, weights and gate. The scores of the defects are gone afterwards.
 pub(crate) fn fit_fusion(
     params: &FusionValidParams,
     scores: &mut CrossFitted,
@@ -407,7 +419,7 @@ pub(crate) fn fit_fusion(
         scores.normals.iter().map(|normal| pipeline::calibrate(&fusion, normal)).collect::<Result<Vec<_>>>()?;
     let defects = defects
         .into_iter()
-        .map(|DefectScores { scores, mask }| Ok(DefectMaps { maps: pipeline::calibrate(&fusion, &scores)?, mask }))
+        .map(|DefectScores { scores, inside }| Ok(DefectMaps { maps: pipeline::calibrate(&fusion, &scores)?, inside }))
         .collect::<Result<Vec<_>>>()?;
     fusion.learn(&normals, &defects, size)
 }
@@ -417,14 +429,16 @@ pub(crate) struct Thresholds {
     pub(crate) image: Threshold,
     pub(crate) pixel: Threshold,
     pub(crate) image_scores: Vec<f32>,
+    /// Why images that were scored are left out.
+    pub(crate) skipped: Vec<Error>,
 }
 
-/// The same conformal quantile of image scores and of map maxima.
+/// Conformal quantiles: of image scores at one rate, of map maxima at another.
 pub(crate) fn thresholds(
     fusion: &dyn Fusion,
     scores: &CrossFitted,
     held: &HeldOut<'_>,
-    false_alarm_rate: f64,
+    (image_rate, pixel_rate): (f64, f64),
     progress: &dyn Progress,
 ) -> Result<Thresholds> {
     progress.start("thresholds", scores.normals.len() as u64);
@@ -432,21 +446,41 @@ pub(crate) fn thresholds(
         .images
         .par_iter()
         .zip(&scores.normals)
-        .map(|(image, scores)| {
+        .map(|(image, scores)| -> Result<Result<(Vec<f32>, f32)>> {
             progress.check()?;
-            let fused = pipeline::fuse(fusion, scores, held.size(), &|| held.luminance(*image))?;
+            let unread = Cell::new(false);
+            let luminance = || held.luminance(*image).inspect_err(|_| unread.set(true));
+            let fused = match pipeline::fuse(fusion, scores, held.size(), &luminance) {
+                Err(error) if unread.get() && held.may_skip(&error) => {
+                    progress.step(1);
+                    return Ok(Err(error));
+                }
+                fused => fused?,
+            };
             let summit = fused.map.flatten_all()?.max(0)?.to_scalar::<f32>()?;
             progress.step(1);
-            Ok((fused.image_score.to_vec1::<f32>()?, summit))
+            Ok(Ok((fused.image_score.to_vec1::<f32>()?, summit)))
         })
         .collect::<Result<Vec<_>>>()?;
     progress.finish();
-    let (images, maxima): (Vec<Vec<f32>>, Vec<f32>) = summits.into_iter().unzip();
-    let mut images = images.concat();
+    let (mut images, mut maxima, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+    for found in summits {
+        match found {
+            Ok((image_scores, summit)) => {
+                images.extend(image_scores);
+                maxima.push(summit);
+            }
+            Err(error) => {
+                tracing::warn!("sets no threshold: {error}");
+                skipped.push(error);
+            }
+        }
+    }
     images.sort_unstable_by(f32::total_cmp);
     Ok(Thresholds {
-        image: conformal_threshold(&images, false_alarm_rate)?,
-        pixel: conformal_threshold(&maxima, false_alarm_rate)?,
+        image: conformal_threshold(&images, image_rate)?,
+        pixel: conformal_threshold(&maxima, pixel_rate)?,
         image_scores: images,
+        skipped,
     })
 }

@@ -9,7 +9,7 @@ use image::imageops::FilterType;
 use image::{DynamicImage, ExtendedColorType, GrayImage, ImageEncoder, Luma, RgbImage};
 use jpeg_encoder::{ColorType, Encoder};
 use masf_core::{Error, Result};
-use masf_data::{Limits, Mask, read_image};
+use masf_data::{Geometry, Limits, Mask, read_image};
 
 use crate::evaluation::Evaluated;
 use crate::{Region, heatmap};
@@ -89,7 +89,7 @@ impl Gallery {
             size,
             image: jpeg(&heatmap::shown(&image, inspection))?,
             heat: jpeg(&heatmap::overlaid(&image, inspection))?,
-            mask: found.mask.map(|mask| mask_png(mask, size)).transpose()?,
+            mask: found.mask.map(|mask| mask_png(mask, size, &inspection.geometry)).transpose()?,
         });
         Ok(())
     }
@@ -135,13 +135,20 @@ fn jpeg(picture: &RgbImage) -> Result<String> {
     Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)))
 }
 
-/// A mask at the size of the picture.
-fn mask_png(mask: &Mask, (width, height): (u32, u32)) -> Result<String> {
-    let size = mask.size();
-    let source = |place: u32, from: u32, to: u32| (u64::from(place) * u64::from(from) / u64::from(to.max(1))) as usize;
+/// A mask of what the model sees, at its place in a picture of the whole image.
+fn mask_png(mask: &Mask, (width, height): (u32, u32), geometry: &Geometry) -> Result<String> {
+    let Geometry { resized, top, left, output, .. } = *geometry;
+    // Where the centre of a pixel of the picture lies in what the model sees.
+    let seen = |pixel: u32, of: u32, from: u32, start: u32, length: u32| {
+        let place = (2 * u64::from(pixel) + 1) * u64::from(from) / (2 * u64::from(of.max(1)));
+        place.checked_sub(u64::from(start)).filter(|place| *place < u64::from(length))
+    };
     let picture = GrayImage::from_fn(width, height, |x, y| {
-        let index = source(y, size.height, height) * size.width as usize + source(x, size.width, width);
-        Luma([if mask.pixels().get(index).copied().unwrap_or(false) { 255 } else { 0 }])
+        let row = seen(y, height, resized.height, top, output.height);
+        let place = row.zip(seen(x, width, resized.width, left, output.width));
+        let index = place.map(|(row, column)| (row * u64::from(output.width) + column) as usize);
+        let defective = index.and_then(|index| mask.pixels().get(index)).copied().unwrap_or(false);
+        Luma([if defective { 255 } else { 0 }])
     });
     let mut bytes = Cursor::new(Vec::new());
     PngEncoder::new(&mut bytes)
@@ -152,9 +159,19 @@ fn mask_png(mask: &Mask, (width, height): (u32, u32)) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use masf_data::Size;
+    use masf_core::Normalisation;
+    use masf_data::{Preprocess, Resize, Size};
 
     use super::*;
+
+    /// What is shown of a mask where the model sees the middle of images of a size.
+    fn shown(mask: &Mask, size: (u32, u32), whole: Size) -> GrayImage {
+        let preprocess = Preprocess::new(mask.size(), Normalisation::IMAGENET).unwrap();
+        let preprocess = preprocess.with_crop_from(Resize::Exact(whole)).unwrap();
+        let url = mask_png(mask, size, &preprocess.geometry(whole).unwrap()).unwrap();
+        let bytes = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
+        image::load_from_memory(&bytes).unwrap().to_luma8()
+    }
 
     #[test]
     fn names_have_their_folder() {
@@ -168,13 +185,21 @@ mod tests {
         pixels[99 * 400 + 399] = true;
         let mask = Mask::new(Size::new(100, 400), pixels).unwrap();
         for size in [(224, 56), (1, 1), (400, 100)] {
-            let url = mask_png(&mask, size).unwrap();
-            let bytes = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
-            let picture = image::load_from_memory(&bytes).unwrap().to_luma8();
+            let picture = shown(&mask, size, mask.size());
             assert_eq!(picture.dimensions(), size);
             assert_eq!(picture.get_pixel(0, 0).0, [0]);
         }
-        let whole = STANDARD.decode(&mask_png(&mask, (400, 100)).unwrap()["data:image/png;base64,".len()..]).unwrap();
-        assert_eq!(image::load_from_memory(&whole).unwrap().to_luma8().get_pixel(399, 99).0, [255]);
+        assert_eq!(shown(&mask, (400, 100), mask.size()).get_pixel(399, 99).0, [255]);
+    }
+
+    #[test]
+    fn masks_of_a_crop_cover_the_crop() {
+        let mask = Mask::new(Size::square(64), vec![true; 64 * 64]).unwrap();
+        for (side, inside) in [(128, 32..96), (64, 16..48)] {
+            for (x, y, pixel) in shown(&mask, (side, side), Size::square(128)).enumerate_pixels() {
+                let expected = if inside.contains(&x) && inside.contains(&y) { 255 } else { 0 };
+                assert_eq!(pixel.0, [expected], "({x}, {y}) of {side}");
+            }
+        }
     }
 }
