@@ -62,7 +62,7 @@ pub struct Loaded {
     pub index: usize,
     /// The normalised image `[3, H, W]`, `f32`, on the CPU.
     pub tensor: Tensor,
-    /// The mask at the size of the preprocessing, where the item named one. No defect is too small for it.
+    /// The mask at the size of the preprocessing, where the item named one, by nearest neighbour; defects that this passes over altogether keep their pixels.
     pub mask: Option<Mask>,
     /// The size of the upright image before preprocessing.
     pub size: Size,

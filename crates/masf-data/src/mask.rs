@@ -1,7 +1,5 @@
 //! Pixel masks of defects.
 
-use std::collections::VecDeque;
-use std::ops::Range;
 use std::path::Path;
 
 use crate::decode::{Limits, read_image, to_luma8, to_rgb8};
@@ -109,52 +107,22 @@ impl Mask {
         Self { size: output, pixels }
     }
 
-    /// As [`sample`](Self::sample), but every defect that this passes over, 8-connected at the output, keeps the pixels that it lies in.
+    /// As [`sample`](Self::sample), but a defect that this passes over keeps the pixels that it lies in.
     pub(crate) fn sample_defect(&self, geometry: &Geometry) -> Self {
-        let mut sampled = self.sample(geometry);
-        let Geometry { image, resized, top, left, output } = *geometry;
-        let columns = spans(image.width, resized.width, left, output.width);
-        let holds = |row: usize, columns: &Range<usize>| {
-            let start = row * self.size.width as usize;
-            let pixels = self.pixels.get(start + columns.start..start + columns.end);
-            pixels.is_some_and(|pixels| pixels.contains(&true))
-        };
-        // Where defects lie, less what hangs together with a sampled pixel.
-        let mut lost = Vec::with_capacity(sampled.pixels.len());
-        for rows in spans(image.height, resized.height, top, output.height) {
-            lost.extend(columns.iter().map(|columns| rows.clone().any(|row| holds(row, columns))));
+        let sampled = self.sample(geometry);
+        if sampled.any() {
+            return sampled;
         }
-        let (height, width) = (output.height as usize, output.width as usize);
-        let mut reached = VecDeque::new();
-        for (start, _) in sampled.pixels.iter().enumerate().filter(|(_, sampled)| **sampled) {
-            reached.push_back(start);
-            while let Some(at) = reached.pop_front() {
-                for row in (at / width).saturating_sub(1)..(at / width + 2).min(height) {
-                    for column in (at % width).saturating_sub(1)..(at % width + 2).min(width) {
-                        let near = row * width + column;
-                        if std::mem::take(&mut lost[near]) {
-                            reached.push_back(near);
-                        }
-                    }
-                }
-            }
+        let Geometry { image, resized, .. } = *geometry;
+        let rows = nearest(resized.height, image.height, 0, image.height);
+        let columns = nearest(resized.width, image.width, 0, image.width);
+        let mut whole = Self { size: resized, pixels: vec![false; resized.pixels() as usize] };
+        for (index, _) in self.pixels.iter().enumerate().filter(|(_, defective)| **defective) {
+            let (row, column) = (rows[index / columns.len()], columns[index % columns.len()]);
+            whole.pixels[row * resized.width as usize + column] = true;
         }
-        for (pixel, lost) in sampled.pixels.iter_mut().zip(lost) {
-            *pixel |= lost;
-        }
-        sampled
+        whole.sample(&Geometry { image: resized, ..*geometry })
     }
-}
-
-/// The source indices whose centres lie in each of `count` target indices from `start` on, and the [`nearest`].
-fn spans(source: u32, target: u32, start: u32, count: u32) -> Vec<Range<usize>> {
-    let mut spans: Vec<_> = nearest(source, target, start, count).into_iter().map(|index| index..index + 1).collect();
-    for (index, at) in nearest(target, source, 0, source).into_iter().enumerate() {
-        if let Some(span) = at.checked_sub(start as usize).and_then(|at| spans.get_mut(at)) {
-            *span = span.start.min(index)..span.end.max(index + 1);
-        }
-    }
-    spans
 }
 
 /// The source index of each of `count` target indices from `start` on: the source pixel under the centre of the target.
@@ -200,15 +168,6 @@ mod tests {
         assert_eq!(cropped.size(), Size::square(4));
         assert_eq!(cropped.pixels()[..4], [true, false, false, false]);
         assert_eq!(cropped.area(), 4);
-    }
-
-    #[test]
-    fn a_defect_that_is_sampled_keeps_its_pixels() {
-        // Nearest neighbour takes rows 1, 4, 7 and 10, and each column four times: of the second column nothing, but it touches the first.
-        let mask = Mask::new(Size::new(12, 2), (0..24).map(|index| index % 2 == 0 || index == 1).collect()).unwrap();
-        let preprocess = Preprocess::new(Size::new(4, 8), Normalisation::IMAGENET).unwrap();
-        let geometry = preprocess.geometry(mask.size()).unwrap();
-        assert_eq!(mask.sample_defect(&geometry), mask.sample(&geometry));
     }
 
     proptest! {
