@@ -68,7 +68,7 @@ pub struct StudentParams {
     /// Over which share of the training, up to its end, masks fade to none, in `[0, 1]`: 0 keeps them to the last step, 1 lets them fade from the
     /// first.
     pub mask_fade: f64,
-    /// The share of values that the bottleneck drops in training, in `[0, 1)`; 0 by default, as noise there costs accuracy.
+    /// The share of values that the bottleneck drops in training, in `[0, 1)`.
     pub dropout: f64,
     /// The weight of the cosine of whole maps beside that of positions, 0 or more.
     pub map_loss: f64,
@@ -114,7 +114,7 @@ impl Default for StudentParams {
             token_mask: 0.4,
             frequency_mask: 0.0,
             mask_fade: 1.0,
-            dropout: 0.0,
+            dropout: 0.2,
             map_loss: 1.0,
             band_loss: 0.05,
             easy_weight: 0.1,

@@ -68,7 +68,6 @@ fn small() -> StudentParams {
         heads: 2,
         bottleneck: 16,
         frequency_mask: 0.5,
-        dropout: 0.2,
         passes: 48,
         batch_size: 4,
         ..StudentParams::default()
