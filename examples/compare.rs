@@ -13,10 +13,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use masf::data::{Dataset, Sample};
+use masf::data::Sample;
 use masf::report::{Compared, Gallery, comparison, comparison_table};
 use masf::{Config, Detector, Error, Evaluation, Method, Preset, ReadOptions, Size, default_registry};
-use masf_examples::{Common, describe, memory, note, out, prepare_output, progress, run, write_atomically};
+use masf_examples::{
+    Common, describe, memory, note, out, prepare_output, progress, run, training_and_test, write_atomically,
+};
 
 /// Compare methods on one category.
 #[derive(Parser)]
@@ -93,7 +95,7 @@ fn main() -> ExitCode {
         args.common.apply()?;
         let progress = progress()?;
         prepare_output(&args.html)?;
-        let (good, test) = (Dataset::training(&args.data)?.samples, Dataset::test(&args.data)?.samples);
+        let (good, test) = training_and_test(&args.data)?;
         let methods = if args.methods.is_empty() { Method::ALL.to_vec() } else { args.methods.clone() };
         // What is wrong with the options is told before anything is measured.
         let configs = methods.iter().map(|method| args.config(*method)).collect::<masf::Result<Vec<_>>>()?;

@@ -5,19 +5,20 @@
 //! ```
 //!
 //! Tensors, one row per patch, images in order: `descriptors [N, D]` and the spectral `anchors [N, A]`, both f32. With `--maps` it writes
-//! the feature maps themselves instead, for every stride: `maps8 [images, C, h, w]` and so on, f16.
+//! the feature maps themselves instead, for every stride: `maps8 [images, C, h, w]` and so on, f16; the
+//! channels of levels of one stride lie side by side.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use candle_core::{DType, Device, Tensor, safetensors};
+use candle_core::{Device, Tensor, safetensors};
 use clap::Parser;
 use masf::core::FeaturePyramid;
 use masf::data::{Dataset, LoadOptions, Loader};
 use masf::{BackboneConfig, Config, Size};
-use masf_examples::{Common, outln, prepare_output, progress, run};
+use masf_examples::{Common, add_maps, outln, prepare_output, progress, run};
 use masf_memory::{LinearMap, PatchEmbedding, SpectralAnchors};
 
 /// Write patch descriptors.
@@ -99,10 +100,7 @@ fn main() -> ExitCode {
             let Some(tensor) = batch.tensor else { continue };
             let pyramid = backbone.extract(&tensor)?;
             if args.maps {
-                for level in pyramid.levels() {
-                    let name = format!("maps{}", level.spec.stride);
-                    maps.entry(name).or_default().push(level.map.to_dtype(DType::F16)?);
-                }
+                add_maps(&mut maps, &pyramid)?;
                 count += pyramid.batch_size();
                 continue;
             }

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use masf::data::{Dataset, Layout};
+use masf::data::Dataset;
 use masf::report::Gallery;
 use masf_examples::{
-    Common, ModelArgs, note, note_ignored, out, outln, prepare_output, progress, run, save_options, write_atomically,
+    Common, ModelArgs, note, note_flattered, note_ignored, out, outln, prepare_model, prepare_output, progress, run,
+    save_options, write_atomically,
 };
 
 /// Measure a saved model on labelled images.
@@ -41,14 +42,15 @@ fn main() -> ExitCode {
         args.common.apply()?;
         let progress = progress()?;
         let report = args.report.as_ref().map(|folder| folder.join("report.html"));
-        for output in [&report, &args.json, &args.adopt_f1_threshold].into_iter().flatten() {
+        for output in [&report, &args.json].into_iter().flatten() {
             prepare_output(output)?;
+        }
+        if let Some(path) = &args.adopt_f1_threshold {
+            prepare_model(path)?;
         }
         let detector = args.model.load()?;
         let dataset = Dataset::test(&args.data)?;
-        if dataset.layout == Layout::GoodAndBad {
-            note!("note: if the model learned from this folder's `good`, these figures flatter it");
-        }
+        note_flattered(&dataset);
         note_ignored(&dataset.ignored);
         for mask in &dataset.stray_masks {
             note!("warning: {} is the mask of no image", mask.display());

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use masf::data::Dataset;
 use masf::{ExtendOptions, ImageInput};
-use masf_examples::{Common, ModelArgs, outln, prepare_output, progress, run, save_options};
+use masf_examples::{Common, ModelArgs, outln, prepare_model, progress, run, save_options};
 
 /// Extend a model with good images, or merge two models.
 #[derive(Parser)]
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     run(|| {
         args.common.apply()?;
-        prepare_output(&args.out)?;
+        prepare_model(&args.out)?;
         let mut detector = args.model.load()?;
         let saved_as = save_options(&args.model.model)?;
         let calibration = args.calibration.as_ref().map(images).transpose()?.unwrap_or_default();

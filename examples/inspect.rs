@@ -6,7 +6,7 @@
 //!
 //! Exit code 0: every image was inspected; 1: some could not be (the others were), or the model could not be loaded;
 //! 2: wrong usage; 130: Ctrl-C. The file of `--json` is written after failures too, where an image has its `error` instead of a verdict,
-//! and after Ctrl-C, where `complete` is false.
+//! or an `output_error` beside it where a heat map or raw map could not be written; and after Ctrl-C, where `complete` is false.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -78,11 +78,13 @@ fn main() -> ExitCode {
                 match inspection {
                     Ok(inspection) => {
                         scores.push(inspection.image_score);
-                        rows.push(as_json_of(&file.path, &inspection));
+                        let mut row = as_json_of(&file.path, &inspection);
                         if let Err(error) = report(&args, file, &inspection) {
                             failures += 1;
                             note!("error: {}", describe(&error));
+                            row["output_error"] = describe(&error).into();
                         }
+                        rows.push(row);
                     }
                     Err(error) => {
                         failures += 1;

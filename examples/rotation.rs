@@ -14,9 +14,9 @@ use std::process::ExitCode;
 use candle_core::{Device, Tensor};
 use clap::Parser;
 use image::RgbImage;
-use masf::data::{Dataset, ImageInput, Limits, Sample, read_image, turn};
-use masf::{Config, Detector, Preset, Progress};
-use masf_examples::{Common, outln, progress, run};
+use masf::data::{ImageInput, Limits, Sample, read_image, turn};
+use masf::{Branch, Config, Detector, Method, Preset, Progress};
+use masf_examples::{Common, outln, progress, run, training_and_test};
 use masf_metrics::Ranking;
 use rand::Rng;
 
@@ -55,6 +55,11 @@ fn main() -> ExitCode {
         let progress = progress()?;
         let mut config = Config::choose(args.config.as_deref(), Preset::Fast, args.backbone.as_deref())?;
         config.seed = args.seed.unwrap_or(config.seed);
+        let learns = config.method == Method::Masf && config.branches.contains(&Branch::Memory);
+        anyhow::ensure!(
+            learns || args.turns.iter().all(|turns| *turns < 2),
+            "--turns is for the memory bank of masf, which does not learn here; give --turns 0"
+        );
         let columns: Vec<Config> = args
             .turns
             .iter()
@@ -64,8 +69,7 @@ fn main() -> ExitCode {
                 config.check().map(|()| config)
             })
             .collect::<masf::Result<_>>()?;
-        let training = Dataset::training(&args.data)?.samples;
-        let test = Dataset::test(&args.data)?.samples;
+        let (training, test) = training_and_test(&args.data)?;
 
         let mut random = masf::core::random_stream(config.seed, "rotation example");
         let mut views: Vec<Vec<ImageInput>> = vec![Vec::new(); VIEWS.len()];

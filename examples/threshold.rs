@@ -14,7 +14,7 @@ use clap::Parser;
 use masf::data::Dataset;
 use masf::{Evaluation, Threshold, ThresholdSource};
 use masf_examples::demo::{self, OptionalModel};
-use masf_examples::{Common, outln, prepare_output, progress, run, save_options};
+use masf_examples::{Common, note_flattered, outln, prepare_model, progress, run, save_options};
 
 /// Compare thresholds, and save the model with one.
 #[derive(Parser)]
@@ -46,12 +46,14 @@ fn main() -> ExitCode {
         common.apply()?;
         let progress = progress()?;
         if let Some(path) = &out {
-            prepare_output(path)?;
+            prepare_model(path)?;
         }
         let detector = model.load()?;
         let by_rate = rate.map_or_else(|| Ok(*detector.threshold()), |rate| detector.threshold_for(rate))?;
         let data = data.map_or_else(demo::dataset, Ok)?;
-        let evaluation = detector.evaluate(&Dataset::test(&data)?.samples, progress.as_ref())?;
+        let dataset = Dataset::test(&data)?;
+        note_flattered(&dataset);
+        let evaluation = detector.evaluate(&dataset.samples, progress.as_ref())?;
 
         outln!(
             "{} good images set the threshold, {} labelled ones try it",

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use masf::data::Dataset;
 use masf::{Branch, ByteSize, Checkpoints, Config, Detector, DeviceChoice, Method, Preset, SaveOptions, Size};
-use masf_examples::{Common, note, note_ignored, outln, prepare_output, progress, run};
+use masf_examples::{Common, note, note_ignored, outln, prepare_model, progress, run};
 
 /// Learn from defect-free images and save a model.
 #[derive(Parser)]
@@ -171,7 +171,7 @@ fn main() -> ExitCode {
             args.epochs.is_none() || is_trained,
             "--epochs is for what is trained (the student, cfa, rdpp, adtr, isstad), which is nothing here; leave it out"
         );
-        prepare_output(&args.out)?;
+        prepare_model(&args.out)?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         let images = Dataset::training(&args.data)?;
         note_ignored(&images.ignored);

@@ -1,8 +1,13 @@
 //! The main road on synthetic images: fit, inspect, evaluate, save, load.
 
+use std::io::Write;
+
 use candle_core::DType;
 use masf::data::Dataset;
-use masf::{ByteSize, Config, Detector, Error, Inspection, Method, Result, SaveOptions, Silent, Size, ThresholdSource};
+use masf::{
+    ByteSize, Config, Detector, DeviceChoice, Error, Inspection, Method, Result, SaveOptions, Silent, Size,
+    ThresholdSource,
+};
 use masf_tests::{Cancelled, dataset, fitted, quick_config, training_images};
 
 fn test_images() -> Result<Vec<std::path::PathBuf>> {
@@ -260,6 +265,19 @@ fn an_own_backbone_and_an_own_scorer_fit_save_and_load() -> Result<()> {
     for image in test_images()? {
         assert_eq!(bits(&detector.inspect(&image)?), bits(&reloaded.inspect(&image)?));
     }
+    Ok(())
+}
+
+#[test]
+fn an_own_scorer_gets_its_maps_on_the_cpu_wherever_the_backbone_computes() -> Result<()> {
+    let mut config = quick_config();
+    (config.backbone.name, config.backbone.device) = ("scattering".to_owned(), DeviceChoice::Cuda(0));
+    if config.backbone.device.open().is_err() {
+        let _ = writeln!(std::io::stderr(), "skipped: no GPU, or a build without the feature `cuda`");
+        return Ok(());
+    }
+    let detector = Detector::builder().config(config).branch(own::DistanceToMean).fit(training_images()?)?;
+    detector.inspect(&test_images()?[0])?;
     Ok(())
 }
 

@@ -54,7 +54,8 @@ fn a_file_that_vanishes_after_listing_is_named() -> Result<()> {
     fs::remove_dir_all(images.path()).expect("a folder to remove");
     let results = detector.inspect_batch(&listed);
     assert_eq!(results.iter().filter(|result| result.is_err()).count(), 5);
-    assert!(fit(true).is_err());
+    let stopped = fit(true).expect_err("all images are missing").to_string();
+    assert!(stopped.contains("0 can be used") && stopped.contains("5 images: No such file"), "{stopped}");
     Ok(())
 }
 

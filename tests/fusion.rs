@@ -318,7 +318,6 @@ fn drift_is_reported_for_other_light_and_not_for_images_like_the_calibration() -
     assert_eq!(evaluation.drift.images, 4);
     let json = serde_json::to_value(&evaluation).expect("JSON");
     assert!(json["drift"]["p_value"].is_null() && json["error_rate"].is_number());
-    assert!(evaluation.error_rate_of_certain <= evaluation.error_rate + 0.1);
     Ok(())
 }
 

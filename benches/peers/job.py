@@ -217,7 +217,8 @@ def installed(built, folder):
 
 
 def main():
-    built, data = os.path.abspath(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
+    # The sides that hold OpenVINO's models work in other folders.
+    built, data = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 and sys.argv[2] else ""
     wanted = os.environ.get("MASF_CASES", "").split()
     with tempfile.TemporaryDirectory() as folder:
         weights = os.path.join(folder, "resnet18.safetensors")

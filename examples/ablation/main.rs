@@ -153,9 +153,10 @@ impl Args {
     /// Where the student of a configuration is kept, which goes on from what is there.
     fn student(&self, category: &str, config: &Config) -> Checkpoints {
         let mut hasher = DefaultHasher::new();
-        let Config { backbone, input, distill, threshold, .. } = config;
-        let mut learned_from =
-            vec![json!(backbone), json!(input), json!(distill), json!(threshold), json!(self.sources())];
+        let Config { branches, backbone, input, distill, threshold, .. } = config;
+        // What else there is decides how much the student drops.
+        let mut learned_from = vec![json!(branches), json!(backbone), json!(input), json!(distill)];
+        learned_from.extend([json!(threshold), json!(self.sources())]);
         if config.orientations > 1 {
             learned_from.push(json!("discs"));
         }

@@ -34,7 +34,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "student-only",
-        what: "without the memory bank (SAMB)",
+        what: "without the memory bank (SAMB); the student then drops no values",
         trains_again: false,
         change: |config| config.branches = vec![Branch::Distill],
     },
@@ -75,7 +75,7 @@ pub(crate) const ROWS: &[Row] = &[
         name: "no-dropout",
         what: "the student's bottleneck drops no values in training",
         trains_again: true,
-        change: |config| config.distill.dropout = 0.0,
+        change: |config| config.distill.dropout = Some(0.0),
     },
     Row {
         name: "random-start",

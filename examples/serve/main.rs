@@ -105,11 +105,16 @@ fn main() -> ExitCode {
     let args = Args::parse();
     run(|| {
         args.common.apply()?;
-        anyhow::ensure!(args.concurrency > 0 && args.queue > 0, "--concurrency and --queue are at least 1");
+        let permits = 1..=Semaphore::MAX_PERMITS;
+        anyhow::ensure!(
+            permits.contains(&args.concurrency) && permits.contains(&args.queue),
+            "--concurrency and --queue are from 1 to {}",
+            permits.end()
+        );
         let app = Arc::new(App {
             detector: args.model.load()?,
             limits: Limits { max_pixels: args.max_pixels.saturating_mul(1_000_000), ..Limits::default() },
-            max_body: args.max_body << 20,
+            max_body: args.max_body.saturating_mul(1 << 20),
             upload_time: Duration::from_secs(args.upload_seconds),
             under_way: Arc::new(Semaphore::new(args.queue)),
             workers: Arc::new(Semaphore::new(args.concurrency)),
@@ -165,11 +170,23 @@ async fn asked_to_stop() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
+/// Counts a request when it ends, or when its future is dropped since the client has hung up.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    started: Instant,
+    outcome: &'static str,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.count(self.outcome, self.started.elapsed());
+    }
+}
+
 async fn inspect(State(app): State<Arc<App>>, request: Request) -> Response {
-    let started = Instant::now();
+    let mut counted = Counted { metrics: &app.metrics, started: Instant::now(), outcome: "gone" };
     let answer = app.clone().answer(request).await;
-    let outcome = answer.as_ref().map_or_else(|refusal| refusal.outcome, |_| "inspected");
-    app.metrics.count(outcome, started.elapsed());
+    counted.outcome = answer.as_ref().map_or_else(|refusal| refusal.outcome, |_| "inspected");
     answer.unwrap_or_else(|refusal| {
         let body = as_text(&json!({ "error": refusal.reason }));
         match refusal.status {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use masf::Detector;
 
-/// Every way in which a request can end.
-const OUTCOMES: [&str; 6] = ["inspected", "refused", "too_large", "slow", "busy", "failed"];
+/// Every way in which a request can end; `gone` is a client that hangs up before its answer.
+const OUTCOMES: [&str; 7] = ["inspected", "refused", "too_large", "slow", "busy", "failed", "gone"];
 /// Upper ends of the classes of times, in seconds.
 const TIMES: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 

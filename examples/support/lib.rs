@@ -4,6 +4,7 @@
 pub mod demo;
 pub mod memory;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,8 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use candle_core::{DType, Tensor};
 use masf::Progress;
-use masf::data::DataError;
+use masf::core::FeaturePyramid;
+use masf::data::{DataError, Dataset, Layout, Sample};
 use masf::progress::TerminalProgress;
 
 /// Large tensors come and go on every image; a pooling allocator spares the page faults.
@@ -152,6 +155,42 @@ pub fn note_ignored(ignored: &[PathBuf]) {
     }
 }
 
+/// Says that the good images of a folder that has no others may have been learned.
+pub fn note_flattered(test: &Dataset) {
+    if test.layout == Layout::GoodAndBad {
+        note!("note: if the model learned from this folder's `good`, these figures flatter it");
+    }
+}
+
+/// The good images to learn from, and labelled images of which none is among them.
+///
+/// # Errors
+/// Those of [`Dataset::training`] and [`Dataset::test`], and a folder whose good images would be learned and measured.
+pub fn training_and_test(folder: &Path) -> anyhow::Result<(Vec<Sample>, Vec<Sample>)> {
+    let (training, test) = (Dataset::training(folder)?, Dataset::test(folder)?);
+    anyhow::ensure!(
+        test.layout == Layout::Mvtec,
+        "{}: the good images that are learned would be measured, too; lay the images out as train/good and test",
+        folder.display()
+    );
+    Ok((training.samples, test.samples))
+}
+
+/// Adds the maps of a batch, f16, under `maps` and their stride; the channels of levels of one stride lie side by side.
+///
+/// # Errors
+/// Levels of one stride and different sizes.
+pub fn add_maps(maps: &mut BTreeMap<String, Vec<Tensor>>, pyramid: &FeaturePyramid) -> anyhow::Result<()> {
+    let mut of_stride: BTreeMap<usize, Vec<Tensor>> = BTreeMap::new();
+    for level in pyramid.levels() {
+        of_stride.entry(level.spec.stride).or_default().push(level.map.to_dtype(DType::F16)?);
+    }
+    for (stride, levels) in of_stride {
+        maps.entry(format!("maps{stride}")).or_default().push(Tensor::cat(&levels, 1)?);
+    }
+    Ok(())
+}
+
 /// The value that so large a share of sorted values does not exceed.
 pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
@@ -181,9 +220,14 @@ fn is_special(path: &Path) -> bool {
 /// # Errors
 /// The file system's, with the path.
 pub fn prepare_output(path: &Path) -> anyhow::Result<()> {
-    if is_special(path) {
-        return Ok(());
-    }
+    if is_special(path) { Ok(()) } else { prepare_model(path) }
+}
+
+/// As [`prepare_output`] for a model or weights, which no device and no pipe can hold.
+///
+/// # Errors
+/// The file system's, with the path.
+pub fn prepare_model(path: &Path) -> anyhow::Result<()> {
     masf::core::check_replaceable(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -271,7 +315,28 @@ pub fn png(picture: &image::RgbImage) -> anyhow::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, IndexOp};
+    use masf::core::{FeatureLevel, LevelSpec};
+
     use super::*;
+
+    #[test]
+    fn levels_of_one_stride_lie_side_by_side() -> anyhow::Result<()> {
+        let level = |value: f64| -> anyhow::Result<FeatureLevel> {
+            let map = (Tensor::ones((2, 3, 4, 5), DType::F32, &Device::Cpu)? * value)?;
+            Ok(FeatureLevel { spec: LevelSpec { stride: 14, channels: 3 }, map })
+        };
+        let pyramid = FeaturePyramid::new(vec![level(1.0)?, level(2.0)?], (56, 70))?;
+        let mut maps = BTreeMap::new();
+        add_maps(&mut maps, &pyramid)?;
+        add_maps(&mut maps, &pyramid)?;
+        let all = Tensor::cat(&maps["maps14"], 0)?.to_dtype(DType::F32)?;
+        assert_eq!(all.dims(), [4, 6, 4, 5]);
+        for image in 0..all.dim(0)? {
+            assert_eq!(all.i((image, .., 0, 0))?.to_vec1::<f32>()?, [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+        }
+        Ok(())
+    }
 
     #[test]
     fn cancelled_work_has_its_exit_code() {

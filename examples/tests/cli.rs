@@ -165,6 +165,11 @@ fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
     assert_eq!(text(&inspected.stdout).lines().count(), 2);
     let found: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
     let images = found["images"].as_array().expect("a list");
+    for image in images {
+        let blocked = image["path"].as_str().is_some_and(|path| path.ends_with("000.png"));
+        let error = image["output_error"].as_str();
+        assert_eq!(error.is_some_and(|error| error.contains("000.png.png")), blocked, "{image}");
+    }
     let failed = images.iter().filter(|image| image["error"].is_string()).count();
     let inspected = images.iter().filter(|image| image["is_anomalous"].is_boolean()).count();
     assert_eq!((failed, inspected), (2, 2), "{found}");
@@ -307,6 +312,17 @@ fn a_device_is_written_to_and_not_replaced() {
     let full = run("inspect", &["--model", path(&model), "--json", "/dev/full", path(&image)]);
     assert_eq!(full.status.code(), Some(1));
     assert!(text(&full.stderr).contains("cannot write /dev/full"), "{}", text(&full.stderr));
+    // Models replace what is there, which a device does not allow: neither data nor models are looked for.
+    for (name, more) in [
+        ("train", ["--data", "none", "--out", "/dev/null"].as_slice()),
+        ("extend", &["--model", "none", "--data", "none", "--out", "/dev/null"]),
+        ("threshold", &["--model", "none", "--out", "/dev/null"]),
+        ("evaluate", &["--model", "none", "--data", "none", "--adopt-f1-threshold", "/dev/null"]),
+    ] {
+        let refused = run(name, more);
+        assert_eq!(refused.status.code(), Some(1), "{name}");
+        assert!(text(&refused.stderr).contains("cannot write /dev/null"), "{name}: {}", text(&refused.stderr));
+    }
     let into_full = example("inspect")
         .args(["--model", path(&model), path(&image)])
         .stdout(fs::OpenOptions::new().write(true).open("/dev/full").expect("a device"))
@@ -378,6 +394,28 @@ fn options_of_what_does_not_learn_are_refused() {
         let said = text(&refused.stderr);
         assert_eq!(refused.status.code(), Some(1), "{said}");
         assert!(said.contains(options[0]) && said.contains("leave it out"), "{said}");
+    }
+    let folder = TempDir::new().expect("a temporary folder");
+    let config = folder.path().join("patchcore.toml");
+    fs::write(&config, "method = 'patchcore'\n").expect("a file");
+    let refused = run("rotation", &["--data", "none", "--config", path(&config)]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("--turns 0"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn figures_of_learned_images_are_refused_or_said_to_flatter() {
+    let fixture = Fixture::new();
+    let good_and_bad = fixture.path("data/test");
+    let refused = run("rotation", &["--data", path(&good_and_bad)]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("train/good"), "{}", text(&refused.stderr));
+    assert!(fixture.train(&[]).status.success());
+    let model = fixture.path("model.masf");
+    for name in ["evaluate", "threshold"] {
+        let measured = run(name, &["--model", path(&model), "--data", path(&good_and_bad)]);
+        assert!(measured.status.success(), "{}", text(&measured.stderr));
+        assert!(text(&measured.stderr).contains("flatter"), "{name}: {}", text(&measured.stderr));
     }
 }
 
@@ -480,20 +518,27 @@ fn train_backbone_stops_resumes_and_writes_weights() {
         let places = ["--batch", "4", "--out", path(&out), "--checkpoint-dir", path(&run_folder)];
         run("train_backbone", &[&fixed[..], &places, more].concat())
     };
-    let first = train("32", &["--steps", "2"]);
+    let first = train("32", &["--steps", "45"]);
     assert!(first.status.success(), "{}", text(&first.stderr));
     let weights = fs::read(&out).expect("the weights");
-    let again = train("32", &["--steps", "4"]);
+    let again = train("32", &["--steps", "50"]);
     assert!(!again.status.success() && text(&again.stderr).contains("--resume"), "{}", text(&again.stderr));
-    let resumed = train("32", &["--steps", "4", "--resume"]);
+    let resumed = train("32", &["--steps", "50", "--resume"]);
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    // The mean of the five steps since; divided by fifty it would be a tenth of that.
+    let said = text(&resumed.stderr);
+    let line = said.lines().find(|line| line.starts_with("step 50,")).unwrap_or_else(|| panic!("no line: {said}"));
+    let (_, shares) = line.rsplit_once('[').expect("shares");
+    let shares: Vec<f32> =
+        shares.trim_end_matches(']').split(", ").map(|share| share.parse().expect("a number")).collect();
+    assert!(shares.len() == 3 && shares.iter().all(|share| *share > 0.15), "{line}");
     assert_ne!(fs::read(&out).expect("the weights"), weights);
     let student = masf::backbone::Backbone::builder("masf-nano").expect("a known name").load(&out);
     assert!(student.is_ok(), "{:?}", student.err());
     // Records of another size are in another file.
     let pool = || fs::read(run_folder.join("pool-32-0.bin")).expect("a pool");
     let kept = pool();
-    let larger = train("48", &["--steps", "5", "--resume"]);
+    let larger = train("48", &["--steps", "51", "--resume"]);
     assert!(larger.status.success(), "{}", text(&larger.stderr));
     assert!(pool() == kept);
     let odd = train("40", &["--steps", "4", "--resume"]);

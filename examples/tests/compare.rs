@@ -74,11 +74,15 @@ fn a_method_that_cannot_be_measured_does_not_stop_the_others() {
 
     // Where nothing is measured, the page of before stays.
     let (before, missing) = (std::fs::read(&page).expect("a page"), path("none.safetensors"));
-    let common = ["--data", &data, "--config", &small, "--html", &page];
-    for (more, told) in
-        [(["--weights", &missing], "none.safetensors"), (["--methods", "padim"], "no method could be measured")]
-    {
-        let found = compare(&[&common[..], &more].concat());
+    // Its good images would be learned and measured.
+    let good_and_bad = path("data/test");
+    let common = ["--config", &small, "--html", &page];
+    for (from, more, told) in [
+        (data.as_str(), ["--weights", missing.as_str()], "none.safetensors"),
+        (data.as_str(), ["--methods", "padim"], "no method could be measured"),
+        (good_and_bad.as_str(), ["--methods", "patchcore"], "train/good"),
+    ] {
+        let found = compare(&[&common[..], &["--data", from], &more].concat());
         assert_eq!(found.status.code(), Some(1));
         assert!(text(&found.stderr).contains(told) && found.stdout.is_empty(), "{}", text(&found.stderr));
         assert!(std::fs::read(&page).expect("a page") == before);

@@ -12,6 +12,13 @@ use masf::{Config, Detector, Size};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The example that was built with these tests.
+fn serve() -> Command {
+    let tests = std::env::current_exe().expect("the path of this program");
+    let built = tests.parent().and_then(Path::parent).expect("the build folder");
+    Command::new(built.join("examples/serve").with_extension(std::env::consts::EXE_EXTENSION))
+}
+
 /// A running server, and an image to send.
 struct Server {
     child: Child,
@@ -30,10 +37,7 @@ impl Server {
         let builder = Detector::builder().config(config).image_size(Size::square(64));
         let detector = builder.fit_folder(folder.path().join("data")).expect("a model");
         detector.save(folder.path().join("model.masf")).expect("a file");
-        let tests = std::env::current_exe().expect("the path of this program");
-        let built = tests.parent().and_then(Path::parent).expect("the build folder");
-        let program = built.join("examples/serve").with_extension(std::env::consts::EXE_EXTENSION);
-        let mut child = Command::new(program)
+        let mut child = serve()
             .current_dir(folder.path())
             .args([&["--model", "model.masf", "--address", "127.0.0.1:0"], more].concat())
             .stdout(Stdio::piped())
@@ -184,6 +188,39 @@ fn slow_and_many_uploads_are_turned_away() {
     }
     assert_eq!(server.post("/inspect", "", &server.image()).0, 200);
     assert_eq!(server.metric("masf_requests_total{outcome=\"busy\"}"), 1.0);
+}
+
+#[test]
+fn clients_that_hang_up_are_counted() {
+    // In bytes it is one more than a `usize` holds.
+    let largest = (1_usize << (usize::BITS - 20)).to_string();
+    let server = Server::start(&["--max-body", &largest]);
+    assert_eq!(server.post("/inspect", "", &server.image()).0, 200);
+    // The heat map of so large an image takes far longer than the news that nobody waits for it.
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::GrayImage::new(4000, 4000).write_to(&mut png, image::ImageFormat::Png).expect("a PNG");
+    let body = png.into_inner();
+    let mut stream = server.connect();
+    let head =
+        format!("POST /inspect HTTP/1.1\r\nHost: test\r\nAccept: image/png\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(&[head.as_bytes(), &body].concat()).expect("a request");
+    drop(stream);
+    while server.metric("masf_requests_total{outcome=\"gone\"}") == 0.0 {
+        for (outcome, count) in [("inspected", 1.0), ("refused", 0.0), ("failed", 0.0)] {
+            assert_eq!(server.metric(&format!("masf_requests_total{{outcome=\"{outcome}\"}}")), count);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn more_permits_than_there_can_be_are_refused() {
+    let most = usize::MAX.to_string();
+    for option in ["--queue", "--concurrency"] {
+        let refused = serve().args([option, &most, "--model", "none.masf"]).output().expect("it runs");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && said.contains(option), "{said}");
+    }
 }
 
 #[cfg(unix)]

@@ -25,7 +25,7 @@ use masf::data::procedural::ProceduralImages;
 use masf::{FeatureExtractor, Progress};
 use masf_backbone::train::{Schedule, Teacher, Trainer};
 use masf_backbone::{Backbone, BackboneError};
-use masf_examples::{Common, note, outln, prepare_output, progress, run};
+use masf_examples::{Common, note, outln, prepare_model, progress, run};
 use rand_chacha::rand_core::RngCore;
 use rayon::prelude::*;
 
@@ -113,7 +113,7 @@ fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
         args.batch > 0 && args.images >= args.batch as u64,
         "--images must be at least --batch, which must be positive"
     );
-    prepare_output(&args.out)?;
+    prepare_model(&args.out)?;
     std::fs::create_dir_all(&args.checkpoint_dir)
         .with_context(|| format!("cannot create {}", args.checkpoint_dir.display()))?;
     let images = ProceduralImages::new(Size::square(u32::try_from(args.side)?), args.seed)?;
@@ -142,7 +142,7 @@ fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
     let mut schedule = Schedule { rate: args.rate, warmup: 200, descent: descent(args, args.steps), end: args.steps };
     let constant = args.checkpoint_dir.join("constant.safetensors");
     let (started, first) = (Instant::now(), trainer.steps());
-    let (mut errors, mut order) = (vec![0.0; STRIDES.len()], Order::new(args));
+    let (mut errors, mut order) = (vec![0.0_f32; STRIDES.len()], Order::new(args));
     progress.start("training", schedule.end.saturating_sub(first));
     while trainer.steps() < schedule.end {
         let step = trainer.steps();
@@ -157,11 +157,14 @@ fn train(args: &Args, progress: &dyn Progress) -> anyhow::Result<()> {
         }
         let batch = pool.get(&order.batch(step), &teacher)?;
         let found = trainer.step(&batch.images, &batch.targets, schedule.at(step))?;
-        errors.iter_mut().zip(&found).for_each(|(mean, error)| *mean += error / REPORT as f32);
+        errors.iter_mut().zip(&found).for_each(|(sum, error)| *sum += *error);
         progress.step(1);
         let step = trainer.steps();
         if step % REPORT == 0 {
             let seconds = started.elapsed().as_secs_f64() / (step - first) as f64;
+            // The first line of a resumed run has fewer steps behind it.
+            let count = REPORT.min(step - first) as f32;
+            errors.iter_mut().for_each(|sum| *sum /= count);
             note!("step {step}, {seconds:.3} s a step, unexplained at strides {STRIDES:?}: {errors:.4?}");
             errors.fill(0.0);
             if let Some(hours) = args.hours.filter(|_| step < schedule.descent) {

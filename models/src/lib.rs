@@ -195,7 +195,8 @@ mod tests {
                 assert!(row.contains(hub.repository), "{row}");
             }
             if let Some(hash) = weights.sha256 {
-                assert!(readme.contains(hash), "README.md lacks the SHA-256 of {}", model.name);
+                let row = format!("| `{}` | `{hash}` |", model.name);
+                assert!(readme.lines().any(|line| line == row), "README.md lacks the SHA-256 of {}", model.name);
             }
         }
     }

@@ -69,7 +69,7 @@ fn pngs() -> Vec<Attack> {
         attack("png_width_zero.png", of_header(0, 8, 8, 0), "corrupt"),
         attack("png_height_zero.png", of_header(8, 0, 8, 0), "corrupt"),
         attack("png_width_of_2_to_31.png", of_header(1 << 31, 1, 8, 0), "PNG"),
-        attack("png_width_of_2_to_30.png", of_header(1 << 30, 1, 8, 0), "more than the limit"),
+        attack("png_width_of_2_to_30.png", of_header(1 << 30, 1, 8, 0), "the limit of 67108864 bytes beside"),
         attack("png_height_of_2_to_30.png", of_header(1, 1 << 30, 8, 0), "height, 1073741824, is above the limit"),
         attack("png_pixels.png", of_header(60_000, 60_000, 1, 0), "number of pixels, 3600000000, is above the limit"),
         attack("png_depth_3.png", of_header(8, 8, 3, 0), "corrupt"),

@@ -321,6 +321,13 @@ fn what_is_wrong_is_named() -> Result<()> {
     assert_says(&with(prototypes, &|t| *t = t.with_value(3, f32::MAX)), &["branch0", "prototype 0 has squared norm"]);
     assert_says(&with("calibration_scores", &|t| *t = t.with_value(0, f32::MAX)), &["calibration", "ascend"]);
 
+    // Attention over so many positions would take 80 GiB, while no tensor of this model grows with them.
+    let mut larger = Model::fitted(small("method = 'isstad'\nbackbone.strides = [16]\nisstad.heads = 16"), 4)?;
+    for place in ["/branch0/data/levels/0/1", "/branch0/data/levels/0/2"] {
+        *larger.sections.pointer_mut(place).unwrap_or_else(|| panic!("no {place}")) = json!(128);
+    }
+    assert_says(&refusal(&larger).expect("it is too large"), &["settings of `branch0`", "levels", "attentions"]);
+
     let mut nested = model.clone();
     nested.tensors.remove(prototypes);
     assert_says(&refusal(&nested).expect("it lacks a tensor"), &[prototypes, "missing"]);
@@ -333,6 +340,12 @@ fn what_is_wrong_is_named() -> Result<()> {
     text.extend(safetensors::serialize(&model.tensors, Some(metadata)).expect("a container"));
     let error = bounded("a deep document", 64 * MIB, || load(&text).expect_err("it is too deep"));
     assert_says(&error.to_string(), &["not a masf model", "recursion"]);
+    // As values, each of these takes 660 bytes.
+    let document = format!(r#"{{"format_version":1,"sections":[{}0],"sha256":""}}"#, r#"{"":0},"#.repeat(500_000));
+    let metadata = std::collections::HashMap::from([("masf".to_owned(), document)]);
+    let long = safetensors::serialize(&model.tensors, Some(metadata)).expect("a container");
+    let error = bounded("a long document", 32 * MIB, || load(&long).expect_err("it is too long"));
+    assert_says(&error.to_string(), &["not a valid model file", "header too large"]);
     Ok(())
 }
 

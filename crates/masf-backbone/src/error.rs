@@ -67,7 +67,7 @@ pub enum BackboneError {
         network: String,
         /// Every tensor that is missing, unknown or unfit.
         problems: Problems,
-        /// The network that the weights belong to, where it is known.
+        /// The network that the weights belong to, where it is known, and whether a download was not kept.
         hint: Option<String>,
     },
     /// A file whose SHA-256 is not the one that is expected.

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use masf_backbone::BackboneError;
 use masf_backbone::hub::{Hub, Trust};
+use masf_backbone::{Backbone, BackboneError};
 use masf_core::{Fault, Progress, Silent};
 use sha2::{Digest, Sha256};
 
@@ -140,6 +140,7 @@ fn downloads_once_and_records_the_hash() {
     let first = hub.fetch(model(), &Silent).unwrap();
     assert_eq!((first.trust, first.weights.sha256()), (Trust::FirstUse, hash(&file).as_str()));
     assert_eq!(std::fs::read(&first.path).unwrap(), file);
+    assert_eq!(first.weights.origin(), first.path.display().to_string());
     assert_eq!(files(cache.path()), KEPT);
     let again = hub.fetch(model(), &Silent).unwrap();
     assert_eq!((again.trust, again.path), (Trust::Recorded, first.path));
@@ -228,6 +229,33 @@ fn gives_up_on_a_server_that_sends_nothing_but_keeps_the_part() {
     assert!(error.to_string().contains("503") && error.to_string().contains("run again"), "{error}");
     assert_eq!(error.fault(), Fault::Io);
     assert_eq!(files(cache.path()), ["model.safetensors.etag", "model.safetensors.part"]);
+}
+
+#[test]
+fn downloads_that_cannot_be_continued_end_and_say_so() {
+    let cache = cache();
+    let server = Server::start(|number, _| {
+        let file = content(0);
+        let answer = response("200 OK", &[("Content-Length", file.len().to_string())], &file);
+        match [70_000, 50_000, 60_000, 40_000, 50_000, 30_000].get(number) {
+            Some(bytes) => cut(answer, &file, *bytes),
+            None => answer,
+        }
+    });
+    let error = server.hub(cache.path()).fetch(model(), &Silent).unwrap_err();
+    assert!(error.to_string().contains("starts over"), "{error}");
+    assert!(server.requests().len() <= 5, "{}", server.requests().len());
+}
+
+#[test]
+fn a_first_download_of_another_network_is_not_kept() {
+    let cache = cache();
+    let server = Server::start(|_, _| whole(&content(0)));
+    let builder = Backbone::builder("resnet18").unwrap();
+    let error = builder.download(&server.hub(cache.path()), &Silent).unwrap_err();
+    assert!(matches!(error, BackboneError::Weights { .. }), "{error}");
+    assert!(!error.to_string().contains(".part") && error.to_string().contains("not kept"), "{error}");
+    assert!(files(cache.path()).is_empty());
 }
 
 #[test]

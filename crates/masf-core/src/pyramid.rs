@@ -1,6 +1,6 @@
 //! Feature pyramids: what a backbone gives for a batch of images.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::{Error, Result};
 
@@ -108,11 +108,23 @@ impl FeaturePyramid {
         }
         Ok(Self { levels, input_size: self.input_size })
     }
+
+    /// The same pyramid on another device.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if the maps cannot be copied there.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let mut levels = self.levels.clone();
+        for level in &mut levels {
+            level.map = level.map.to_device(device)?;
+        }
+        Ok(Self { levels, input_size: self.input_size })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Files that are whole at any moment: written beside the old one, synced, and renamed over it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
@@ -51,15 +51,16 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
     }
     let temporary = builder.prefix(".masf-").tempfile_in(folder)?;
     let permissions = old.unwrap_or(temporary.as_file().metadata()?).permissions();
-    write(temporary.path())?;
-    // `write` may have put another file there, so the open one is not necessarily the one to sync.
-    let written = OpenOptions::new().write(true).open(temporary.path())?;
+    // Closed: `write` may put another file in its place, which Windows refuses where one is open.
+    let temporary = temporary.into_temp_path();
+    write(&temporary)?;
+    let written = OpenOptions::new().write(true).open(&temporary)?;
     written.set_permissions(permissions)?;
     written.sync_all()?;
     drop(written);
     temporary.persist(path).map_err(|error| error.error)?;
     #[cfg(unix)]
-    if let Ok(folder) = File::open(folder) {
+    if let Ok(folder) = fs::File::open(folder) {
         // The rename itself reaches the disk with the folder; not every file system can do this, so a refusal is no error.
         let _ = folder.sync_all();
     }
@@ -80,17 +81,42 @@ pub fn check_replaceable(path: &Path) -> Result<()> {
     if possible { Ok(()) } else { tried }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
+    #[cfg(unix)]
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
+    #[test]
+    fn another_file_may_take_the_place_of_the_temporary_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for text in ["1", "2"] {
+            let rename = |temporary: &Path| {
+                // Windows alone would refuse this where it is open.
+                #[cfg(target_os = "linux")]
+                for open in fs::read_dir("/proc/self/fd")? {
+                    let open = fs::read_link(open?.path()).unwrap_or_default();
+                    assert_ne!(open.file_name(), temporary.file_name());
+                }
+                let other = folder.path().join("other");
+                fs::write(&other, text)?;
+                fs::rename(&other, temporary)
+            };
+            replace_file(&path, rename).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file was left");
+    }
+
+    #[cfg(unix)]
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
     #[test]
+    #[cfg(unix)]
     fn new_files_have_the_permissions_of_any_file_and_old_ones_keep_theirs() {
         let folder = tempfile::tempdir().unwrap();
         let (ordinary, path) = (folder.path().join("ordinary"), folder.path().join("replaced"));
@@ -125,6 +151,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
     fn links_are_followed_and_what_is_no_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let (path, link) = (folder.path().join("file"), folder.path().join("link"));

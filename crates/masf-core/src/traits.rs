@@ -86,7 +86,7 @@ impl Normalisation {
 ///
 /// Scores of an image do not depend on the batch it came in or on the number of threads, bit for bit.
 pub trait Scorer: Artifact {
-    /// Scores a batch; larger is more anomalous.
+    /// Scores a batch, whose maps are on the CPU wherever the backbone computes; larger is more anomalous.
     ///
     /// # Errors
     /// A pyramid without the levels that the scorer was fitted on, or with values that are not finite.
@@ -111,7 +111,8 @@ pub trait Fit {
     }
 
     /// Learning from all items, and fold by fold from all items but those of a fold, where that is cheaper than [`fit`](Self::fit) for each;
-    /// `None`, the default, where it is not. `fold_of` has the fold of every item, counted from 0.
+    /// `None`, the default, where it is not. `fold_of` has the fold of every item, counted from 0. Fitting asks with no items first: `None` then
+    /// means that it never is, while an error means nothing.
     ///
     /// # Errors
     /// Those of [`fit`](Self::fit), and [`Error::Argument`] where `fold_of` has another length than the source, or a fold is no less than that.

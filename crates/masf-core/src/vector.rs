@@ -58,6 +58,14 @@ pub fn with_values<R>(tensor: &Tensor, action: impl FnOnce(&[f32]) -> R) -> cand
     Ok(action(values.ok_or_else(elsewhere)?))
 }
 
+/// A copy of the values of a tensor, as [`with_values`] gives them.
+///
+/// # Errors
+/// Those of the tensor library.
+pub fn values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+    with_values(tensor, <[f32]>::to_vec)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,7 +75,7 @@ mod tests {
         let tensor = Tensor::arange(0f32, 24f32, &Device::Cpu)?.reshape((2, 3, 4))?;
         for tensor in [tensor.clone(), tensor.permute((2, 0, 1))?, tensor.get(1)?, tensor.to_dtype(DType::F64)?] {
             let expected = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            assert_eq!(with_values(&tensor, <[f32]>::to_vec)?, expected);
+            assert_eq!(values(&tensor)?, expected);
         }
         Ok(())
     }

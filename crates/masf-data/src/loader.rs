@@ -205,7 +205,8 @@ impl Iterator for Loader<'_> {
     /// The next image. After cancellation one [`DataError::Cancelled`], then the end.
     fn next(&mut self) -> Option<Self::Item> {
         if self.remaining() > 0 && self.progress.is_cancelled() {
-            let index = self.window.front().map_or_else(|| 0, |(index, ..)| *index);
+            let waiting = self.window.front().map(|(index, ..)| *index);
+            let index = waiting.or_else(|| self.items.next().map(|(index, _)| index)).unwrap_or(0);
             self.task.abandoned.store(true, Ordering::Relaxed);
             self.items = Vec::new().into_iter().enumerate();
             self.window.clear();

@@ -235,6 +235,7 @@ impl Preprocess {
     }
 
     /// A mask of an image's size, brought to the output by nearest neighbour with the image's own geometry.
+    /// Defects may vanish; [`Loader`](crate::Loader) keeps them.
     ///
     /// # Errors
     /// As [`geometry`](Self::geometry).

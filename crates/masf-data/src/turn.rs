@@ -2,8 +2,8 @@
 
 use std::f64::consts::PI;
 
-use candle_core::{DType, Device, Tensor};
-use masf_core::vectorised;
+use candle_core::{Device, Tensor};
+use masf_core::{values, vectorised};
 use rayon::prelude::*;
 
 use crate::error::{DataError, Result};
@@ -73,7 +73,7 @@ fn row_by_row(
     make: impl Fn(&[f32], usize, &mut [f32]) + Sync,
 ) -> Result<Tensor> {
     let (batch, channels, height, width) = images.dims4()?;
-    let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let values = values(images)?;
     let mut made = vec![0f32; batch * channels * rows * columns];
     made.par_chunks_mut(columns.max(1)).enumerate().for_each(|(index, line)| {
         let plane = &values[index / rows * height * width..][..height * width];

@@ -85,6 +85,16 @@ fn the_eight_orientations_are_one_image() {
 }
 
 #[test]
+fn an_orientation_behind_the_pixels_counts() {
+    let bytes = std::fs::read(folder().join("exif_png_6.png")).unwrap();
+    let place = |kind: &[u8]| bytes.windows(4).position(|window| window == kind).unwrap() - 4;
+    let (exif, pixels, end) = (place(b"eXIf"), place(b"IDAT"), place(b"IEND"));
+    let moved = [&bytes[..exif], &bytes[pixels..end], &bytes[exif..pixels], &bytes[end..]].concat();
+    let upright = |bytes: &[u8]| rgb(&decode_image("exif", bytes, &Limits::default()).unwrap());
+    assert_eq!(upright(&moved), upright(&bytes));
+}
+
+#[test]
 fn refuses_kinds_without_a_rule() {
     for (name, word) in REFUSED.into_iter().filter(|(name, _)| *name != "not_an_image.png") {
         let error = read_image(folder().join(name), &Limits::default()).unwrap_err();

@@ -133,6 +133,8 @@ fn masks_come_along_and_must_fit() {
     dot.save(at("dot.png")).unwrap();
     let mask = load("dot.png").unwrap().mask.unwrap();
     assert!(mask.area() == 1 && mask.pixels()[0]);
+    let dot = masf_data::Mask::read(at("dot.png"), &Limits::default()).unwrap();
+    assert!(!preprocess().mask(&dot).unwrap().any());
     let large = preprocess().with_crop_from(Resize::ShorterSide(16_384)).unwrap();
     assert!(load_by(large, "mask.png").unwrap_err().error.to_string().contains("image.png"));
 }
@@ -152,10 +154,13 @@ impl Progress for Impatient {
 #[test]
 fn stops_when_told() {
     let (_folder, paths) = folder(10);
-    let impatient = Impatient(AtomicUsize::new(0));
-    let results: Vec<_> = Loader::new(&paths, preprocess(), LoadOptions::default(), &impatient).collect();
-    assert_eq!(results.len(), 4);
-    assert!(matches!(results[3], Err(Failed { index: 3, error: DataError::Cancelled })));
+    for in_flight in [1, 2, 16] {
+        let impatient = Impatient(AtomicUsize::new(0));
+        let options = LoadOptions { in_flight, ..LoadOptions::default() };
+        let results: Vec<_> = Loader::new(&paths, preprocess(), options, &impatient).collect();
+        assert_eq!(results.len(), 4);
+        assert!(matches!(results[3], Err(Failed { index: 3, error: DataError::Cancelled })), "{in_flight} in flight");
+    }
     let impatient = Impatient(AtomicUsize::new(0));
     let stopped = Loader::new(&paths, preprocess(), LoadOptions::default(), &impatient).next_batch(8);
     assert!(matches!(stopped, Err(DataError::Cancelled)));
@@ -180,8 +185,14 @@ fn the_synthetic_set_is_a_data_set() {
     // A smaller set would leave images of the larger one behind.
     let error = write_dataset(&folder, &SyntheticConfig { train: 2, ..config }).unwrap_err();
     assert!(error.to_string().contains("002.png"), "{error}");
-    // A picture of the user's under a name of the set, before a file that is missing.
     let (own, missing) = (folder.path().join("train/good/001.png"), folder.path().join("test/good/000.png"));
+    let whole = std::fs::read(&own).unwrap();
+    for length in [whole.len() / 2, 0] {
+        std::fs::write(&own, &whole[..length]).unwrap();
+        let error = write_dataset(&folder, &config).unwrap_err();
+        assert!(error.to_string().contains("001.png: is cut off"), "{error}");
+    }
+    // A picture of the user's under a name of the set, before a file that is missing.
     RgbImage::new(128, 96).save(&own).unwrap();
     std::fs::remove_file(&missing).unwrap();
     let before = std::fs::read(&own).unwrap();

@@ -1,11 +1,10 @@
 //! Checkpoints: the state of a training in one safetensors file, replaced atomically.
 //!
 //! A training that goes on from a checkpoint ends with the same bits as one that was never interrupted, on the same machine. The file
-//! says what it belongs to: the hyper-parameters, the sizes of the features, the number of images, and the statistics of their
-//! channels, which two sets of images hardly share.
+//! says what it belongs to: the rules of training, the hyper-parameters, the sizes of the features, the number of images, and the
+//! statistics of their channels, which two sets of images hardly share.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -21,6 +20,8 @@ use crate::{DistillError, Result, StudentParams};
 const KEY: &str = "masf-checkpoint";
 /// Largest file that is read.
 const MOST_BYTES: u64 = 8 << 30;
+/// Raised whenever the same settings make another start or other steps than before.
+const RULES: u32 = 1;
 
 /// Where checkpoints go, and whether training goes on from one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +84,8 @@ impl Checkpoints {
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
+    #[serde(default)]
+    rules: u32,
     params: StudentParams,
     seed: u64,
     grid: Grid,
@@ -94,6 +97,7 @@ struct Document {
 impl Document {
     fn of(trainer: &Trainer<'_>) -> Self {
         Self {
+            rules: RULES,
             params: trainer.params.clone(),
             seed: trainer.params.seed,
             grid: trainer.grid.clone(),
@@ -146,12 +150,23 @@ pub(crate) fn save(trainer: &Trainer<'_>, checkpoints: &Checkpoints) -> Result<(
     Ok(())
 }
 
-/// Brings a training to the state of the checkpoint.
-pub(crate) fn load(trainer: &mut Trainer<'_>, path: &Path) -> Result<()> {
-    let mut content = Vec::new();
+/// The bytes of a file of at most `most`.
+fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let refused = |source| Error::io(path, source);
     let file = std::fs::File::open(path).map_err(refused)?;
-    file.take(MOST_BYTES).read_to_end(&mut content).map_err(refused)?;
+    let claimed = file.metadata().map_err(refused)?.len();
+    if claimed <= most {
+        let content = masf_core::read_within(file, claimed, most).map_err(refused)?;
+        if content.len() as u64 <= most {
+            return Ok(content);
+        }
+    }
+    Err(unfit(path, format!("it is larger than {most} bytes")))
+}
+
+/// Brings a training to the state of the checkpoint.
+pub(crate) fn load(trainer: &mut Trainer<'_>, path: &Path) -> Result<()> {
+    let content = read(path, MOST_BYTES)?;
     let damaged = |error: safetensors::SafeTensorError| unfit(path, error.to_string());
     let (_, metadata) = SafeTensors::read_metadata(&content).map_err(damaged)?;
     let document = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY));
@@ -202,6 +217,9 @@ pub(crate) fn load(trainer: &mut Trainer<'_>, path: &Path) -> Result<()> {
 }
 
 fn difference(found: &Document, expected: &Document) -> String {
+    if found.rules != expected.rules {
+        return "another version of masf, which trains differently, began it; start anew".into();
+    }
     if found.images != expected.images {
         return format!("it was learned from {} images; now there are {}", found.images, expected.images);
     }
@@ -251,5 +269,14 @@ mod tests {
         let expected = StudentParams { width: 128, ..StudentParams::default() };
         assert_eq!(differing(&found, &expected), ["`epochs` is 5, now left out", "`width` is 256, now 128"]);
         assert!(differing(&found, &found).is_empty());
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_refused_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("student.checkpoint");
+        std::fs::write(&path, b"four").unwrap();
+        assert_eq!(read(&path, 4).unwrap(), b"four");
+        assert!(read(&path, 3).unwrap_err().to_string().contains("larger than 3 bytes"));
     }
 }

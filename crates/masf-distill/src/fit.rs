@@ -65,6 +65,7 @@ impl MaskedStudentFit {
         }
         let source = &Smoothed::new(source, self.params.neighbourhood);
         let grid = Grid::of(&source.batch(&[0])?);
+        grid.check().map_err(|problem| Error::data("the student's features", problem))?;
         let statistics: Vec<_> = ChannelStatistics::learn(source, &grid, progress)?.into_iter().map(Arc::new).collect();
         let mut trainer = Trainer::new(self.params.clone(), source, grid, statistics)?;
         match self.checkpoints.as_ref().and_then(Checkpoints::resumed) {

@@ -55,13 +55,14 @@ impl Grid {
         Self { height, width, levels: sizes.into_iter().map(level).collect() }
     }
 
-    /// Whether the parts, which may come from a file, fit together.
+    /// Whether the sizes are within the limits and the parts, which may come from a file, fit together.
     pub(crate) fn check(&self) -> Result<(), String> {
         const MOST: usize = 1 << 14;
+        const LEVELS: usize = 16;
         let sides =
             self.levels.iter().flat_map(|l| [l.height, l.width, l.spec.channels]).chain([self.height, self.width]);
-        if self.levels.is_empty() || self.levels.len() > 16 || sides.into_iter().any(|side| side == 0 || side > MOST) {
-            return Err("a grid without levels, or with sizes out of range".into());
+        if !(1..=LEVELS).contains(&self.levels.len()) || sides.into_iter().any(|side| side == 0 || side > MOST) {
+            return Err(format!("not 1 to {LEVELS} levels with sides and channels of 1 to {MOST}"));
         }
         let fits = |l: &LevelGrid| l.cell == (l.height.div_ceil(self.height), l.width.div_ceil(self.width));
         match self.levels.iter().all(fits) {

@@ -37,6 +37,7 @@ fn params() -> StudentParams {
         bottleneck: 4,
         positions: Positions::Learned,
         band_loss: 0.3,
+        dropout: Some(0.2),
         ..StudentParams::default()
     }
 }
@@ -161,6 +162,35 @@ fn fused_operations_have_the_values_and_gradients_of_plain_ones() -> Result<()> 
                 assert!((fused - plain).abs() < 2e-4 * scale, "{}[{index}]: {fused} {plain}", spec.name);
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn attention_of_more_queries_than_are_weighed_at_once_equals_the_plain_one() -> Result<()> {
+    let shape = ops::AttentionShape { queries: 1030, keys: 3, width: 4, heads: 2 };
+    let mut random = random_stream(3, "test.attention");
+    let mut values = |rows: usize, columns: usize| -> Result<Tensor> {
+        let values: Vec<f64> = (0..rows * columns).map(|_| random.random_range(-1.0..1.0)).collect();
+        Ok(Tensor::from_vec(values, (rows, columns), &Device::Cpu)?)
+    };
+    let (q, kv, counts) = (values(2 * 1030, 4)?, values(2 * 3, 8)?, values(2 * 1030, 4)?);
+    // The values, and the gradients of a sum in which every value counts differently.
+    let all = |dtype: DType| -> Result<Vec<Vec<f64>>> {
+        let (q, kv) = (Var::from_tensor(&q.to_dtype(dtype)?)?, Var::from_tensor(&kv.to_dtype(dtype)?)?);
+        let out = ops::attend(&q, &kv, shape)?;
+        let gradients = out.mul(&counts.to_dtype(dtype)?)?.sum_all()?.backward()?;
+        let mut all = Vec::new();
+        for tensor in [Some(&out), gradients.get(&q), gradients.get(&kv)] {
+            let tensor = tensor.expect("both take part").to_dtype(DType::F64)?;
+            all.push(tensor.flatten_all()?.to_vec1::<f64>()?);
+        }
+        Ok(all)
+    };
+    for (fused, plain) in all(DType::F32)?.iter().zip(&all(DType::F64)?) {
+        let scale = plain.iter().fold(1e-3f64, |most, value| most.max(value.abs()));
+        assert_eq!(fused.len(), plain.len());
+        assert!(fused.iter().zip(plain).all(|(fused, plain)| (fused - plain).abs() < 1e-4 * scale));
     }
     Ok(())
 }

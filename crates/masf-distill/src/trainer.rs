@@ -171,8 +171,9 @@ impl<'a> Trainer<'a> {
         let strength = mask_strength(self.state.step, self.steps, params.mask_fade);
         let masked = token_mask(images, tokens, strength * params.token_mask, random);
         let frequencies = frequency_mask(images, &self.grid, strength * params.frequency_mask, random).map(Arc::new);
-        let mut factors = |width: usize| Arc::new(dropout(images * tokens * width, params.dropout, random));
-        let dropout = (params.dropout > 0.0).then(|| [factors(params.width), factors(params.bottleneck)]);
+        let share = params.dropout.unwrap_or(0.0);
+        let mut factors = |width: usize| Arc::new(dropout(images * tokens * width, share, random));
+        let dropout = (share > 0.0).then(|| [factors(params.width), factors(params.bottleneck)]);
         Masks { tokens: masked, frequencies, dropout }
     }
 

@@ -68,6 +68,7 @@ fn small() -> StudentParams {
         heads: 2,
         bottleneck: 16,
         frequency_mask: 0.5,
+        dropout: Some(0.2),
         passes: 48,
         batch_size: 4,
         ..StudentParams::default()
@@ -102,7 +103,7 @@ fn one_image_is_learned_by_heart() -> Result<()> {
         targets: Targets::Raw,
         token_mask: 0.0,
         frequency_mask: 0.0,
-        dropout: 0.0,
+        dropout: Some(0.0),
         ..small()
     };
     let student = params.check()?.fit(&images, &Silent)?;
@@ -146,7 +147,7 @@ fn a_linear_start_restores_what_is_linear() -> Result<()> {
             depth: 0,
             token_mask: 0.0,
             frequency_mask: 0.0,
-            dropout: 0.0,
+            dropout: Some(0.0),
             linear_start,
             bottleneck,
             ..small()
@@ -217,7 +218,7 @@ fn every_part_can_be_turned_off() -> Result<()> {
         StudentParams { neighbourhood: 3, ..base.clone() },
         StudentParams { token_mask: 0.0, ..base.clone() },
         StudentParams { frequency_mask: 0.0, ..base.clone() },
-        StudentParams { token_mask: 0.0, frequency_mask: 0.0, dropout: 0.0, ..base.clone() },
+        StudentParams { token_mask: 0.0, frequency_mask: 0.0, dropout: Some(0.0), ..base.clone() },
         StudentParams { spectral_attention: false, ..base.clone() },
         StudentParams { global_filter: false, ..base.clone() },
         StudentParams { global_filter: false, spectral_attention: false, ..base.clone() },
@@ -249,7 +250,7 @@ fn levels_of_one_stride_are_told_apart() -> Result<()> {
     };
     let images = Images((0..3).map(twins).collect::<Result<_>>()?);
     let folder = tempfile::tempdir().unwrap();
-    let params = StudentParams { token_mask: 0.0, frequency_mask: 0.0, dropout: 0.0, passes: 120, ..small() };
+    let params = StudentParams { token_mask: 0.0, frequency_mask: 0.0, dropout: Some(0.0), passes: 120, ..small() };
     let fit = params
         .check()?
         .with_checkpoints(Checkpoints::new(folder.path()).resume_from(folder.path()).resume_if_present())?;
@@ -338,6 +339,12 @@ fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
     assert!(folder.path().join("other.checkpoint").is_file());
     let others = Images((60..65).map(|seed| image(seed, 6)).collect::<Result<_>>()?);
     assert!(resumed.fit(&others, &Silent).unwrap_err().to_string().contains("other images"));
+    let mut older = state("student.checkpoint");
+    let rules = older.windows(8).position(|part| part == b"rules\\\":").unwrap() + 8;
+    older[rules] -= 1;
+    std::fs::write(folder.path().join("student.checkpoint"), older).unwrap();
+    let error = resumed.fit(&images, &Silent).unwrap_err();
+    assert!(error.to_string().contains("another version") && error.fault() == Fault::Argument, "{error}");
     std::fs::write(folder.path().join("student.checkpoint"), b"nothing").unwrap();
     assert!(resumed.fit(&images, &Silent).unwrap_err().to_string().contains("does not fit"));
     Ok(())
@@ -452,6 +459,15 @@ fn bad_input_is_refused_with_a_reason() -> Result<()> {
         assert!(error.to_string().contains("stride 16") && error.fault() == Fault::Data, "{error}");
         assert!(fit.fit(&Images(vec![bad]), &Silent).is_err());
     }
+    // As many levels as a model file may have, and one more.
+    let levels = |count: u64| -> Result<Images> {
+        let levels = (0..count).map(|seed| Ok(image(seed, 6)?.levels()[0].clone()));
+        Ok(Images(vec![FeaturePyramid::new(levels.collect::<Result<_>>()?, (48, 64))?]))
+    };
+    let most = bytes(&fit.fit(&levels(16)?, &Silent)?);
+    MaskedStudent::read(&ModelFile::from_bytes(&most, ReadOptions::default())?.root()?)?;
+    let error = fit.fit(&levels(17)?, &Silent).unwrap_err();
+    assert!(error.to_string().contains("1 to 16 levels") && error.fault() == Fault::Data, "{error}");
     let wild = StudentParams { learning_rate: 1.0, clip_norm: 1e30, passes: 400, ..small() };
     match wild.check()?.fit(&good, &Silent) {
         Ok(student) => {

@@ -1,7 +1,7 @@
 //! A common scale for score maps of different origin.
 
-use candle_core::{DType, Tensor};
-use masf_core::{CalibratedMap, ScoreMap, all_finite};
+use candle_core::Tensor;
+use masf_core::{CalibratedMap, ScoreMap, all_finite, values};
 
 use crate::position::{LEAST_IMAGES, PositionScales, positions_matter};
 use crate::{FusionError, PositionAware};
@@ -34,7 +34,8 @@ pub struct Calibration {
 impl Calibration {
     /// Estimates median and upper quantile from the score maps of held-out normal images.
     ///
-    /// All `maps` carry the same name; every image counts alike. Where normal scores do not vary at all, the scale is 1.
+    /// All `maps` carry the same name; every image counts alike. Where normal scores do not vary, or by less than `f32` can scale, the scale is 1
+    /// (a millionth of a median above a million).
     ///
     /// # Errors
     /// No maps, or scores that are not finite.
@@ -51,7 +52,7 @@ impl Calibration {
         }
         values.sort_unstable_by(f32::total_cmp);
         let (median, upper) = (quantile(&values, 0.5), quantile(&values, upper_quantile));
-        let upper = if upper > median { upper } else { median + 1.0 };
+        let upper = if is_scale(median, upper) { upper } else { median + 1f64.max(1e-6 * median.abs()) };
         Ok(Self { name: first.name.clone(), median, upper, positional: false, positions: None })
     }
 
@@ -147,7 +148,7 @@ impl Calibration {
             let expected = "a finite centre and a factor of 0.5 to 2 at every position";
             return Err(FusionError::parameter("calibration by position", value, expected));
         }
-        if self.median.is_finite() && self.upper.is_finite() && self.upper > self.median {
+        if self.median.is_finite() && self.upper.is_finite() && is_scale(self.median, self.upper) {
             return Ok(());
         }
         let value = format!("{} to {}", self.median, self.upper);
@@ -155,8 +156,13 @@ impl Calibration {
     }
 }
 
+/// Whether quantiles lie so far apart that `f32` can bring them to a distance of 1.
+fn is_scale(median: f64, upper: f64) -> bool {
+    upper > median && ((1.0 / (upper - median)) as f32).is_finite()
+}
+
 fn finite_values(map: &ScoreMap) -> Result<Vec<f32>, FusionError> {
-    let values = map.values.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    let values = values(&map.values)?;
     if all_finite(&values) { Ok(values) } else { Err(FusionError::NotFinite(format!("score map `{}`", map.name))) }
 }
 
@@ -171,7 +177,7 @@ pub(crate) fn quantile(sorted: &[f32], q: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Tensor};
+    use candle_core::Device;
 
     use super::*;
 
@@ -206,6 +212,19 @@ mod tests {
         let calibration = Calibration::fit(&[&map(&[3.0, 3.0])], 0.995)?;
         let calibrated = calibration.apply(&map(&[5.0]))?.mean.flatten_all()?.to_vec1::<f32>()?;
         assert_eq!(calibrated, [2.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn scores_that_hardly_vary_stay_finite() -> Result<(), FusionError> {
+        let mut underflow = [0.0; 10];
+        underflow[9] = 1e-42;
+        for scores in [&underflow[..], &[1e20; 2], &[f32::MAX; 2]] {
+            let calibration = Calibration::fit(&[&map(scores)], 0.995)?;
+            calibration.check()?;
+            let calibrated = calibration.apply(&map(scores))?.mean.flatten_all()?.to_vec1::<f32>()?;
+            assert!(all_finite(&calibrated), "{calibration:?}: {calibrated:?}");
+        }
         Ok(())
     }
 

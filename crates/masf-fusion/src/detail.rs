@@ -11,11 +11,10 @@
 //! scores along the outlines of the part; the map itself plus the detail does not.
 
 use candle_core::Tensor;
-use masf_core::{Error, Result, vectorised, with_values};
+use masf_core::{Error, Result, values, vectorised, with_values};
 use rayon::prelude::*;
 
 use crate::FusionError;
-use crate::fusion::values;
 
 /// Windows whose luminance, in `[0, 1]`, varies less than this count as flat: a deviation of 14 of 255.
 const FLAT: f64 = 0.003;

@@ -36,7 +36,7 @@ pub struct KolmogorovSmirnov {
 pub fn kolmogorov_smirnov(first: &[f32], second: &[f32]) -> Result<KolmogorovSmirnov, FusionError> {
     for sample in [first, second] {
         if sample.is_empty() {
-            return Err(FusionError::TooFewImages { found: 0, needed: 1 });
+            return Err(FusionError::EmptySample);
         }
         if sample.iter().any(|score| !score.is_finite()) {
             return Err(FusionError::NotFinite("the sample of scores".into()));
@@ -159,7 +159,9 @@ mod tests {
 
     #[test]
     fn bad_samples_are_refused() {
-        assert!(kolmogorov_smirnov(&[], &[1.0]).is_err());
+        for result in [kolmogorov_smirnov(&[], &[1.0]), kolmogorov_smirnov(&[1.0], &[])] {
+            assert!(matches!(result, Err(FusionError::EmptySample)), "{result:?}");
+        }
         assert!(kolmogorov_smirnov(&[1.0], &[f32::NAN]).is_err());
     }
 

@@ -53,6 +53,9 @@ pub enum FusionError {
     /// A score that is NaN or infinite, and where it is.
     #[error("{0} holds values that are not finite")]
     NotFinite(String),
+    /// A sample without scores, which cannot be compared with another.
+    #[error("a sample of scores is empty; at least one score is needed")]
+    EmptySample,
     /// A scorer gave other maps than it gave for the normal images.
     #[error("score maps are {found:?}; the calibration knows {expected:?}")]
     Maps {

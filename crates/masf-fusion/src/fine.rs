@@ -9,10 +9,10 @@
 //! with `f` the mean of the fine maps (by their weights) and `G` a Gaussian as wide as a coarse cell.
 
 use candle_core::{Device, Tensor};
-use masf_core::{CalibratedMap, Result};
+use masf_core::{CalibratedMap, Result, values};
 
 use crate::FusionError;
-use crate::fusion::{branch, values};
+use crate::fusion::branch;
 
 /// How much an anomaly map follows the finest maps of branches that have several scales; a gain of 0 turns it off.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]

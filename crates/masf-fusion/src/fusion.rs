@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use masf_core::{
     AnomalyMap, Artifact, ArtifactReader, ArtifactWriter, CalibratedMap, Error, Fusion, Result, ScoreMap, Scores,
-    with_values,
+    values, with_values,
 };
 use rayon::prelude::*;
 
@@ -263,10 +263,6 @@ fn largest<T>(values: &mut [T], share: f64, descending: impl Fn(&T, &T) -> Order
     let top = &mut values[..count];
     top.sort_unstable_by(descending);
     top
-}
-
-pub(crate) fn values(map: &Tensor) -> Result<Vec<f32>> {
-    Ok(map.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?)
 }
 
 impl Fusion for CalibratedFusion {

@@ -1,12 +1,12 @@
 //! The fused map of an image: weights, gate and uncertainty, pixel by pixel.
 //!
-//! At every pixel the branches `b` with scores `z_b`, variances over the views `v_b` and weights `w_b` give the score
+//! At every pixel the score maps `b` with scores `z_b`, variances over the views `v_b` and weights `w_b` give the score
 //! `F = sum w_b g_b z_b / sum w_b g_b`. The gate `g_b = 1 / (1 + views (u_b / u0_b)^2 + disagreement (t_b / t0_b)^2)` has
 //! `u_b = sqrt(v_b) / (1 + max(z_b, 0))` and `t_b = |z_b - F0| / (1 + max(F0, 0))`, with `F0` the mean without gate. Relative
-//! to the height of the score, because a high score varies more in absolute terms, and a defect must not silence the branch that
+//! to the height of the score, because a high score varies more in absolute terms, and a defect must not silence the map that
 //! sees it.
 //!
-//! The variance of the score is that of the mixture of branches: `U = sum w_b g_b (v_b + (z_b - F)^2) / sum w_b g_b` (law of
+//! The variance of the score is that of the mixture of maps: `U = sum w_b g_b (v_b + (z_b - F)^2) / sum w_b g_b` (law of
 //! total variance).
 
 use rayon::prelude::*;
@@ -28,7 +28,7 @@ const PIXELS_PER_TASK: usize = 4096;
 pub(crate) struct GateUnits {
     /// The usual relative deviation over the views.
     pub(crate) views: f64,
-    /// The usual relative distance from the mean of the branches.
+    /// The usual relative distance from the mean of the maps.
     pub(crate) disagreement: f64,
 }
 
@@ -42,7 +42,7 @@ impl GateUnits {
     }
 }
 
-/// Scores and variances of one branch at the pixels of an image.
+/// Scores and variances of one score map at the pixels of an image.
 pub(crate) struct Layer {
     pub(crate) mean: Vec<f32>,
     /// `None` where there is one view only.
@@ -128,10 +128,9 @@ impl UnitCollector {
         Self { deviations: vec![Vec::new(); maps], distances: vec![Vec::new(); maps] }
     }
 
-    /// Adds every `step`-th pixel of a normal image.
-    pub(crate) fn add(&mut self, layers: &[Layer], weights: &[f64], step: usize) {
-        let pixels = layers.first().map_or(0, |layer| layer.mean.len());
-        for pixel in (0..pixels).step_by(step.max(1)) {
+    /// Adds pixels of a normal image.
+    pub(crate) fn add(&mut self, layers: &[Layer], weights: &[f64], pixels: &[usize]) {
+        for &pixel in pixels {
             let fused = weighted_mean(layers, weights, pixel);
             for ((layer, deviations), distances) in layers.iter().zip(&mut self.deviations).zip(&mut self.distances) {
                 let (mean, variance) = layer.at(pixel);
@@ -211,7 +210,8 @@ mod tests {
         // Relative deviations 0, 0.1, ..., 1 of the first map; the second never varies.
         let mean = vec![0.0; 11];
         let variance: Vec<f32> = (0..11).map(|i| (i as f32 / 10.0).powi(2)).collect();
-        collector.add(&[layer(&mean, &variance), layer(&mean, &[0.0; 11])], &[0.5, 0.5], 1);
+        let pixels: Vec<usize> = (0..11).collect();
+        collector.add(&[layer(&mean, &variance), layer(&mean, &[0.0; 11])], &[0.5, 0.5], &pixels);
         let units = collector.finish();
         assert!((units[0].views - 0.9).abs() < 1e-6);
         assert_eq!((units[1].views, units[0].disagreement), (LEAST_UNIT, LEAST_UNIT));

@@ -66,9 +66,9 @@ impl CalibratedFusion {
         }
         if self.params().gate.is_on() {
             let mut units = UnitCollector::new(self.maps());
-            let step = (size.0 * size.1 / PIXELS).max(1) | 1;
+            let pixels = spread(size);
             for maps in normals {
-                units.add(&self.layers(maps, size)?, &self.weights(), step);
+                units.add(&self.layers(maps, size)?, &self.weights(), &pixels);
             }
             self.set_units(units.finish());
         }
@@ -89,12 +89,11 @@ impl CalibratedFusion {
             return Err(FusionError::parameter("pixel of a synthetic defect", wrong, "an index in the input").into());
         }
         let mut evidence: Vec<Evidence> = (0..self.maps()).map(|_| Evidence::default()).collect();
-        // An odd step, so that it does not fall on the same column of every row.
-        let step = (pixels / PIXELS).max(1) | 1;
+        let pixels = spread(size);
         for maps in normals {
             for (layer, evidence) in self.layers(maps, size)?.iter().zip(&mut evidence) {
                 evidence.normal_images.push(self.read_image_score(&layer.mean));
-                evidence.normal_pixels.extend(layer.mean.iter().step_by(step));
+                evidence.normal_pixels.extend(pixels.iter().filter_map(|pixel| layer.mean.get(*pixel)));
             }
         }
         for defect in defects {
@@ -134,5 +133,30 @@ impl CalibratedFusion {
     fn layers(&self, maps: &[CalibratedMap], size: (usize, usize)) -> Result<Vec<Layer>> {
         self.check_maps(maps)?;
         self.layers_of_image(maps, 0, size)
+    }
+}
+
+/// At most [`PIXELS`] pixels, row after row, the columns by multiples of the golden ratio: even along both axes at any size.
+fn spread((height, width): (usize, usize)) -> Vec<usize> {
+    let count = PIXELS.min(height * width);
+    let column = |index: usize| ((index as f64 * 0.618_033_988_749_895).fract() * width as f64) as usize;
+    (0..count).map(|index| index * height / count * width + column(index).min(width - 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_are_taken_from_all_parts_of_an_image() {
+        for (height, width) in [(256, 256), (512, 512), (1024, 1024), (2048, 2048), (512, 1024), (640, 256)] {
+            let mut quadrants = [0; 4];
+            for pixel in spread((height, width)) {
+                let (row, column) = (pixel / width, pixel % width);
+                quadrants[2 * (2 * row / height) + 2 * column / width] += 1;
+            }
+            assert!(quadrants.iter().all(|count| (100..160).contains(count)), "{height}x{width}: {quadrants:?}");
+        }
+        assert_eq!((spread((1, 1)), spread((3, 1))), (vec![0], vec![0, 1, 2]));
     }
 }

@@ -5,7 +5,7 @@
 //! 2. [`CalibratedFusion`] averages the calibrated maps, resizes the mean to the image and smooths it; the image score is
 //!    read from the result ([`ImageScore`]). Branches have stated shares, or weigh alike, or [`CalibratedFusion::learn`] weighs them by their
 //!    precision in telling synthetic defects from normal images ([`Weights`], [`MapPrecision`]); it also learns the units of the
-//!    [`Gate`], which lowers the weight of a branch where it varies over test-time views or stands alone. Uncertainty maps come
+//!    [`Gate`], which lowers the weight of a map where it varies over test-time views or stands alone. Uncertainty maps come
 //!    from the same variance and disagreement.
 //!    [`FineScale`] and the [`Detail`] of the image then sharpen maps; image scores stay.
 //! 3. [`conformal_threshold`] turns the image scores of normal images into a [`Threshold`] for a stated false-alarm rate;

@@ -50,17 +50,17 @@ pub enum PositionAware {
     Always,
 }
 
-/// How strongly positions where a branch is unsure lower its weight there; 0 turns a term off.
+/// How strongly positions where a score map is unsure lower its weight there; 0 turns a term off.
 ///
-/// The weight of a branch is divided by `1 + views (u / u0)^2 + disagreement (t / t0)^2`: `u` is its standard deviation over the
-/// views, `t` its distance from the weighted mean of all branches, both relative to the height of the score, and `u0`, `t0` their
+/// The weight of a map is divided by `1 + views (u / u0)^2 + disagreement (t / t0)^2`: `u` is its standard deviation over the
+/// views, `t` its distance from the weighted mean of all maps, both relative to the height of the score, and `u0`, `t0` their
 /// 0.9-quantiles on normal images.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gate {
     /// Weight of the variance over the views, 0 to 100.
     pub views: f64,
-    /// Weight of the disagreement of branches, 0 to 100.
+    /// Weight of the disagreement of maps, 0 to 100.
     pub disagreement: f64,
 }
 
@@ -88,7 +88,7 @@ pub struct FusionParams {
     /// Synthetic defects that learned weights are trained on, 8 to 10,000; whoever fits makes them. More give finer weights
     /// and cost a pass through the backbone each. Used for learned weights of several maps only.
     pub synthetic_defects: usize,
-    /// Where branches lose weight for lack of agreement.
+    /// Where score maps lose weight for lack of agreement.
     pub gate: Gate,
     /// How strongly maps follow the finest scale of branches that have several; image scores do not depend on it.
     pub fine_scale: FineScale,

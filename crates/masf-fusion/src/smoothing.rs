@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use masf_core::resample::bilinear_matrix;
-use masf_core::{Result, vectorised};
-
-use crate::fusion::values;
+use masf_core::{Result, values, vectorised};
 
 /// The Gaussian convolution of the rows of a matrix `[length, columns]` along them; the matrix itself for `sigma = 0`.
 fn smoothed_rows(rows: &[f32], length: usize, sigma: f64) -> Vec<f32> {

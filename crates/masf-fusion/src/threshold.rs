@@ -82,8 +82,9 @@ impl Threshold {
 
     /// The logistic scale through threshold (0.5) and typical normal score (0.1).
     pub fn normalise(&self, score: f32) -> NormalisedScore {
-        let unit = (self.value - self.typical).max(f32::MIN_POSITIVE);
-        let distance = f64::from(score - self.value) / f64::from(unit);
+        // In f64, where differences of any scores are finite.
+        let unit = (f64::from(self.value) - f64::from(self.typical)).max(f64::from(f32::MIN_POSITIVE));
+        let distance = (f64::from(score) - f64::from(self.value)) / unit;
         NormalisedScore((1.0 / (1.0 + 9f64.powf(-distance))) as f32)
     }
 
@@ -96,7 +97,8 @@ impl Threshold {
         if !value.is_finite() {
             return Err(FusionError::parameter("threshold", value, "a finite number"));
         }
-        let typical = if self.typical < value { self.typical } else { value - (self.value - self.typical) };
+        let below = (value - (self.value - self.typical)).max(f32::MIN);
+        let typical = if self.typical < value { self.typical } else { below };
         Ok(Self { value, typical, source })
     }
 
@@ -144,7 +146,8 @@ pub fn conformal_threshold(scores: &[f32], false_alarm_rate: f64) -> Result<Thre
     let extrapolated = rank > n;
     let value = if extrapolated { exponential_tail(&sorted, false_alarm_rate) } else { sorted[rank - 1] };
     let median = sorted[(n - 1) / 2];
-    let typical = if median < value { median } else { value - (sorted[n - 1] - sorted[0]) / 2.0 };
+    let below = (value - (sorted[n - 1] / 2.0 - sorted[0] / 2.0)).max(f32::MIN);
+    let typical = if median < value { median } else { below };
     let source = ThresholdSource::Conformal { false_alarm_rate, images: n, extrapolated };
     Ok(Threshold { value, typical, source })
 }
@@ -159,7 +162,7 @@ fn exponential_tail(sorted: &[f32], rate: f64) -> f32 {
     let share = tail.len() as f64 / n as f64;
     let value = base + mean_excess * (share / rate).ln().max(0.0);
     // Never below what was seen of normal images: the rate asks for a threshold beyond the largest of them.
-    (value as f32).max(sorted[n - 1])
+    (value.min(f64::from(f32::MAX)) as f32).max(sorted[n - 1])
 }
 
 #[cfg(test)]
@@ -210,6 +213,10 @@ mod tests {
         for (score, expected) in [(3.0, 0.5), (1.0, 0.1), (5.0, 0.9), (-1e9, 0.0), (1e9, 1.0)] {
             assert!((threshold.normalise(score).0 - expected).abs() < 1e-6);
         }
+        let widest = Threshold { value: 3e38, typical: -3e38, source: ThresholdSource::Manual };
+        for (score, expected) in [(3e38, 0.5), (0.0, 0.25), (-3e38, 0.1)] {
+            assert!((widest.normalise(score).0 - expected).abs() < 1e-6);
+        }
         let equal = Threshold { value: 3.0, typical: 3.0, source: ThresholdSource::Manual };
         assert_eq!(equal.normalise(3.0).0, 0.5);
         assert_eq!(threshold.moved_to(1.5, ThresholdSource::Manual)?.typical, 1.0);
@@ -226,7 +233,7 @@ mod tests {
     proptest! {
         #[test]
         fn at_most_the_stated_share_of_the_scores_exceeds(
-            scores in proptest::collection::vec(-1e3f32..1e3, 2..300),
+            scores in proptest::collection::vec(prop_oneof![-1e3f32..1e3, Just(f32::MAX), Just(f32::MIN)], 2..300),
             rate in 0.001f64..0.999,
         ) {
             let threshold = conformal_threshold(&scores, rate).unwrap();

@@ -5,12 +5,11 @@
 //! kept ([`RingDescriptor`]). A turn of the surroundings by a right angle permutes the samples of a ring in a circle, which
 //! leaves the magnitudes.
 
-use candle_core::{DType, Device, Tensor};
-use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec};
+use candle_core::{Device, Tensor};
+use masf_core::{FeaturePyramid, LevelSpec};
 use masf_spectral::RingDescriptor;
 
-use crate::embedding::level_of;
-use crate::{LinearMap, MemoryError, PatchEmbedding, Result};
+use crate::{LinearMap, MemoryError, PatchEmbedding, PatchMaps, Result};
 
 /// Most channels that are projected to.
 const MOST_CHANNELS: usize = 64;
@@ -18,8 +17,7 @@ const MOST_CHANNELS: usize = 64;
 /// Computes spectral anchors.
 #[derive(Debug, Clone)]
 pub struct SpectralAnchors {
-    levels: Vec<LevelSpec>,
-    neighbourhood: usize,
+    embedding: PatchEmbedding,
     projections: Vec<LinearMap>,
     rings: RingDescriptor,
 }
@@ -43,12 +41,7 @@ impl SpectralAnchors {
 
     /// Anchors of given projections, one for each level of an embedding.
     pub(crate) fn new(embedding: &PatchEmbedding, projections: Vec<LinearMap>) -> Self {
-        Self {
-            levels: embedding.levels().to_vec(),
-            neighbourhood: embedding.neighbourhood(),
-            projections,
-            rings: RingDescriptor::default(),
-        }
+        Self { embedding: embedding.clone(), projections, rings: RingDescriptor::default() }
     }
 
     /// The projections `[channels of the level, channels]`.
@@ -58,7 +51,7 @@ impl SpectralAnchors {
 
     /// The length of an anchor.
     pub fn dimensions(&self) -> usize {
-        self.levels.len() * self.of_level()
+        self.projections.len() * self.of_level()
     }
 
     /// The entries of an anchor that come from one level; those of the finest level come first.
@@ -69,29 +62,23 @@ impl SpectralAnchors {
     /// The anchors of every position of an image of a batch, `[positions, dimensions]`, on the grid of the finest level.
     ///
     /// # Errors
-    /// [`MemoryError::Level`] if the pyramid lacks a level, [`MemoryError::NonFinite`] for features that are not finite.
+    /// [`MemoryError::Parameter`] for an image that the batch lacks, [`MemoryError::Level`] if the pyramid lacks a level,
+    /// [`MemoryError::NonFinite`] for features that are not finite.
     pub fn describe(&self, pyramid: &FeaturePyramid, image: usize) -> Result<Vec<f32>> {
-        let single = pyramid.image(image).map_err(|error| MemoryError::parameter("image", image, error.to_string()))?;
-        // Names the level or the feature that is wrong.
-        let embedding = PatchEmbedding::new(self.levels.clone(), self.neighbourhood)?;
-        embedding.open(&single).map_err(|error| error.of(&[image]))?;
-        let mut projected = Vec::with_capacity(self.levels.len());
-        for (index, (spec, projection)) in self.levels.iter().zip(&self.projections).enumerate() {
-            let Some(level) = level_of(&single, &self.levels, index) else { continue };
-            let map = level.map.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.permute((0, 2, 3, 1))?.contiguous()?;
-            let (_, height, width, _) = map.dims4()?;
-            let rows = projection.apply(&map.flatten_all()?.to_vec1::<f32>()?)?;
-            let channels = projection.output();
-            let map = Tensor::from_vec(rows, (1, height, width, channels), &Device::Cpu)?.permute((0, 3, 1, 2))?;
-            projected.push(FeatureLevel { spec: LevelSpec { stride: spec.stride, channels }, map });
+        let batch = pyramid.batch_size();
+        if image >= batch {
+            return Err(MemoryError::parameter("image", image, format!("less than the {batch} of the batch")));
         }
-        let specs = projected.iter().map(|level| level.spec).collect();
-        let projected = FeaturePyramid::new(projected, single.input_size())
-            .map_err(|error| MemoryError::parameter("pyramid", "refused", error.to_string()))?;
-        let maps = PatchEmbedding::new(specs, self.neighbourhood)?.open(&projected)?;
+        let single = pyramid.image(image).map_err(|error| MemoryError::parameter("image", image, error.to_string()))?;
+        self.of_maps(&self.embedding.open(&single).map_err(|error| error.of(&[image]))?, 0)
+    }
+
+    /// The same for an image of opened maps, which is there.
+    pub(crate) fn of_maps(&self, maps: &PatchMaps, image: usize) -> Result<Vec<f32>> {
+        let maps = maps.projected(&self.projections, image)?;
         let (height, width) = maps.grid();
         let positions: Vec<usize> = (0..height * width).collect();
-        let channels = self.levels.len() * self.projections.first().map_or(0, LinearMap::output);
+        let channels = self.projections.len() * self.projections.first().map_or(0, LinearMap::output);
         let mut rows = vec![0f32; positions.len() * channels];
         maps.describe(0, &positions, &mut rows)?;
         let map = Tensor::from_vec(rows, (1, height, width, channels), &Device::Cpu)?;
@@ -135,7 +122,7 @@ pub(crate) fn column_variances(rows: &[f32], dimensions: usize) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use masf_core::random_stream;
+    use masf_core::{FeatureLevel, random_stream};
     use rand::Rng;
 
     use super::*;
@@ -162,6 +149,8 @@ mod tests {
         let anchors = SpectralAnchors::random(&embedding, 4, 9)?;
         let k = anchors.dimensions();
         assert_eq!(k, 2 * 4 * 8);
+        let error = anchors.describe(&plain, 1).unwrap_err().to_string();
+        assert_eq!(error, "image is 1; expected less than the 1 of the batch");
         let (plain, turned) = (anchors.describe(&plain, 0)?, anchors.describe(&turned, 0)?);
         let largest = plain.iter().fold(0f32, |most, value| most.max(value.abs()));
         let mut apart = 0f32;

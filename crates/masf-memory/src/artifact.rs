@@ -4,7 +4,7 @@
 //! made again on loading, which gives the same search.
 
 use candle_core::{DType, Device, Tensor};
-use masf_core::{Artifact, ArtifactReader, ArtifactWriter, LevelSpec};
+use masf_core::{Artifact, ArtifactReader, ArtifactWriter, LevelSpec, Silent};
 
 use crate::coreset::MOST_SQUARED_NORM;
 use crate::params::{check_neighbours, check_weight};
@@ -138,10 +138,13 @@ impl Artifact for MemoryBank {
             Search::Cells { keys, .. } => Some(values("centres", &[None, Some(columns.key(keys).len())])?),
             _ => None,
         };
-        if centres.as_ref().is_some_and(|centres| centres.len() > prototypes.len().saturating_mul(4)) {
-            return Err(reader.invalid("there are far more cells than prototypes"));
+        // Each takes a panel; learning makes no more.
+        if let (Some(centres), Search::Cells { keys, .. }) = (&centres, settings.search)
+            && centres.len() / columns.key(keys).len() > prototypes.len() / columns.all()
+        {
+            return Err(reader.invalid("there are more cells than prototypes"));
         }
-        let search = Backend::build(prototypes, columns, settings.search, 0, centres).map_err(invalid)?;
+        let search = Backend::build(prototypes, columns, settings.search, 0, centres, &Silent).map_err(invalid)?;
         Ok(Self::new(space, search, settings.search, settings.reweight_neighbours)?)
     }
 }

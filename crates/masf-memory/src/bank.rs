@@ -1,7 +1,7 @@
 //! The memory bank: prototypes of normal patches, and the distance to the nearest as anomaly score.
 
 use candle_core::{Device, Tensor};
-use masf_core::{FeaturePyramid, ScoreMap, Scorer, Scores, in_pool};
+use masf_core::{FeaturePyramid, Progress, ScoreMap, Scorer, Scores, in_pool};
 use rayon::prelude::*;
 
 use crate::keys::KeyMaps;
@@ -20,7 +20,7 @@ const POSITIONS: usize = BLOCK * BLOCK;
 /// [`MemoryBankFit`](crate::MemoryBankFit).
 ///
 /// As a [`Scorer`] it gives one map named `memory` on the grid of the finest level: the Euclidean distance of each
-/// position's standardised descriptor to the nearest prototype; with an
+/// position's standardised descriptor to the nearest prototype (that its [`search`](Self::search) finds); with an
 /// [`anchor_weight`](crate::MemoryBankParams::anchor_weight) `w` the root of `d^2 + w a^2`, with `d` and `a` the distances
 /// of descriptors and of spectral anchors. Image scores of its own exist where
 /// [`reweight_neighbours`](crate::MemoryBankParams::reweight_neighbours) is not 0.
@@ -44,8 +44,13 @@ impl MemoryBank {
     pub const MAP: &'static str = "memory";
 
     /// The bank of some rows, searched and scored as the parameters say.
-    pub(crate) fn of_rows(space: Space, rows: Vec<f32>, params: &MemoryBankParams) -> Result<Self> {
-        let search = Backend::build(rows, space.columns(), params.search, params.seed, None)?;
+    pub(crate) fn of_rows(
+        space: Space,
+        rows: Vec<f32>,
+        params: &MemoryBankParams,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let search = Backend::build(rows, space.columns(), params.search, params.seed, None, progress)?;
         Self::new(space, search, params.search, params.reweight_neighbours)
     }
 
@@ -171,7 +176,7 @@ impl MemoryBank {
         let mut distances = Vec::with_capacity(batch * height * width);
         let mut scores = Vec::new();
         for image in 0..batch {
-            let anchors = self.space.describe_anchors(pyramid, image)?;
+            let anchors = self.space.describe_anchors(&maps, image)?;
             let nearest = self.nearest(&maps, &anchors, image)?;
             if self.reweight_neighbours > 0 {
                 scores.push(self.image_score(&maps, &anchors, image, &nearest)?);

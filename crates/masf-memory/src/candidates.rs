@@ -5,6 +5,8 @@ use masf_core::{Progress, PyramidSource, random_stream};
 use rand::seq::index::sample;
 use rayon::prelude::*;
 
+use crate::coreset::check_rows;
+use crate::panels::WIDTH;
 use crate::patches::Space;
 use crate::{MemoryBankParams, MemoryError, PatchEmbedding, PatchMaps, Result, Search, SpectralAnchors};
 
@@ -58,7 +60,8 @@ fn fixed(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
 pub(crate) fn searching(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> usize {
     let kept = params.reduction.output().unwrap_or(dimensions) + anchor;
     let prototype = if anchor > 0 { 4 * kept } else { 2 * kept } + 200 + of_kind(params.search, kept);
-    params.prototypes.saturating_mul(prototype).saturating_mul(size_of::<f32>())
+    let values = params.prototypes.saturating_mul(prototype).saturating_add(padding(params, kept));
+    values.saturating_mul(size_of::<f32>())
 }
 
 /// What a kind of search holds of a prototype beyond all others, in 4-byte values.
@@ -70,6 +73,13 @@ fn of_kind(search: Search, kept: usize) -> usize {
         // 16 lists of 24 bytes, and 40 bytes for an edge, of which the lowest layer has twice as many.
         Search::Hnsw { connections, .. } => 96 + 20 * connections,
     }
+}
+
+/// Places of panels that stay empty, as every cell begins a panel of its own, in 4-byte values: key, squared norm and number.
+fn padding(params: &MemoryBankParams, kept: usize) -> usize {
+    let Search::Cells { cells, .. } = params.search else { return 0 };
+    let cells = if cells == 0 { params.prototypes.isqrt() } else { cells.min(params.prototypes) };
+    cells.saturating_mul((WIDTH - 1) * (kept + 2))
 }
 
 /// What it takes to build the search when the pool is gone: what it holds, and the directions that short keys are made with.
@@ -98,20 +108,39 @@ pub(crate) fn projected(params: &MemoryBankParams, dimensions: usize) -> usize {
     if LEAST_SAVING.saturating_mul(params.projection) < kept { params.projection } else { 0 }
 }
 
+/// Refuses a budget that does not hold the `held` patches of banks, some `more`, and what is made of them.
+pub(crate) fn check_held(
+    params: &MemoryBankParams,
+    dimensions: usize,
+    anchor: usize,
+    held: usize,
+    more: usize,
+) -> Result<()> {
+    let needed = |params: &MemoryBankParams| memory(params, dimensions, anchor, held.saturating_add(more));
+    let MemoryBankParams { memory_budget: budget, prototypes, .. } = *params;
+    let least = needed(params);
+    if least <= budget {
+        return Ok(());
+    }
+    if needed(&MemoryBankParams { prototypes: 1, ..params.clone() }) > budget {
+        return Err(MemoryError::Held { budget, least, held, dimensions });
+    }
+    Err(MemoryError::Budget { budget, least, prototypes, dimensions })
+}
+
 /// How many candidates the parameters allow for descriptors of some length beside `held` patches of a bank. Without any they are the
 /// sample that a new bank is learned from, and the budget has to do for all that comes after it, too.
 fn allowed(params: &MemoryBankParams, dimensions: usize, anchor: usize, held: usize) -> Result<usize> {
-    let (most, least) = match held {
-        0 => {
-            let most = params.candidates.min(SAMPLE);
-            let sample = memory(params, dimensions, anchor, params.prototypes.min(most));
-            (most, sample.max(crate::pool::least(params, dimensions, anchor)))
+    let MemoryBankParams { memory_budget: budget, prototypes, candidates, .. } = *params;
+    let most = if held == 0 { candidates.min(SAMPLE) } else { candidates };
+    if held == 0 {
+        let sample = memory(params, dimensions, anchor, prototypes.min(most));
+        let least = sample.max(crate::pool::least(params, dimensions, anchor));
+        if least > budget {
+            return Err(MemoryError::Budget { budget, least, prototypes, dimensions });
         }
-        held => (params.candidates, memory(params, dimensions, anchor, held.saturating_add(1))),
-    };
-    let MemoryBankParams { memory_budget: budget, prototypes, .. } = *params;
-    if least > budget {
-        return Err(MemoryError::Budget { budget, least, prototypes, dimensions });
+    } else {
+        check_held(params, dimensions, anchor, held, 1)?;
     }
     let room = budget.saturating_sub(fixed(params, dimensions, anchor));
     Ok((room / each(params, dimensions, anchor).max(1)).saturating_sub(held).min(most))
@@ -167,9 +196,13 @@ pub(crate) fn collect(
         for (slot, &image) in batch.iter().enumerate() {
             let quota = share(image + 1, images, *most) - share(image, images, *most);
             let positions = choose(params.seed, image, maps.positions(), quota);
-            describe(&maps, slot, &positions, candidates.embedding.dimensions(), &mut candidates.rows)?;
+            let (dimensions, start) = (candidates.embedding.dimensions(), candidates.rows.len());
+            describe(&maps, slot, &positions, dimensions, &mut candidates.rows)?;
+            let own = &candidates.rows[start..];
+            check_rows("the descriptor at position", own, dimensions, positions.iter().copied())
+                .map_err(|error| error.in_image(image))?;
             if let Some(anchors) = &candidates.anchors {
-                let (all, length) = (anchors.describe(&pyramid, slot)?, anchors.dimensions());
+                let (all, length) = (anchors.of_maps(&maps, slot)?, anchors.dimensions());
                 for position in &positions {
                     candidates.anchor_rows.extend_from_slice(&all[position * length..][..length]);
                 }
@@ -227,8 +260,11 @@ mod tests {
         assert_eq!(shortlist(128), exact);
         assert_eq!(shortlist(500), exact + (2048 + 4 * 500 - 3000) * dimensions);
         assert_eq!(shortlist(768), exact, "descriptors of at most twice as many dimensions are searched exactly");
-        let cells = Search::Cells { cells: 0, visited: 16, keys: CellKeys::Descriptors };
-        assert_eq!(values(cells), exact + prototypes * 2 * dimensions);
+        // Every cell may leave nearly a panel of places empty; there are no more cells than prototypes.
+        for (cells, made) in [(0, 63), (9, 9), (prototypes, prototypes), (9 * prototypes, prototypes)] {
+            let search = Search::Cells { cells, visited: 16, keys: CellKeys::Descriptors };
+            assert_eq!(values(search), exact + prototypes * 2 * dimensions + made * 63 * (dimensions + 2));
+        }
         let graph = Search::Hnsw { connections: 32, construction: 200, search: 64 };
         assert_eq!(values(graph), exact + prototypes * (96 + 20 * 32));
     }

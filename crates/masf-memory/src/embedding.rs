@@ -109,11 +109,7 @@ impl PatchEmbedding {
 }
 
 /// The level of a pyramid that is number `index` of `levels`; of equal ones, the one that comes as late.
-pub(crate) fn level_of<'a>(
-    pyramid: &'a FeaturePyramid,
-    levels: &[LevelSpec],
-    index: usize,
-) -> Option<&'a FeatureLevel> {
+fn level_of<'a>(pyramid: &'a FeaturePyramid, levels: &[LevelSpec], index: usize) -> Option<&'a FeatureLevel> {
     let earlier = levels[..index].iter().filter(|level| **level == levels[index]).count();
     pyramid.levels().iter().filter(|level| level.spec == levels[index]).nth(earlier)
 }

@@ -1,6 +1,6 @@
 //! What can go wrong in the memory bank, classified by who is at fault.
 
-use masf_core::Fault;
+use masf_core::{Fault, Progress};
 
 /// The result of this crate's own functions; trait methods return [`masf_core::Result`].
 pub type Result<T, E = MemoryError> = std::result::Result<T, E>;
@@ -31,6 +31,21 @@ pub enum MemoryError {
         least: usize,
         /// The number of prototypes.
         prototypes: usize,
+        /// The dimensions of a descriptor.
+        dimensions: usize,
+    },
+    /// The byte budget cannot hold the patches that banks have already, which no setting makes fewer.
+    #[error(
+        "memory_budget is {budget} bytes; the {held} patches that are held already, of {dimensions} dimensions, need \
+         at least {least} (raise the budget)"
+    )]
+    Held {
+        /// The budget that was given, in bytes.
+        budget: usize,
+        /// The smallest budget that would do, in bytes.
+        least: usize,
+        /// The number of patches.
+        held: usize,
         /// The dimensions of a descriptor.
         dimensions: usize,
     },
@@ -95,6 +110,9 @@ pub enum MemoryError {
     /// Two banks do not fit together.
     #[error("the banks cannot be joined: {0}")]
     Unlike(String),
+    /// Cancellation was asked for; [`masf_core::Error::Cancelled`] where that is the error.
+    #[error("cancelled")]
+    Cancelled,
     /// The tensor library failed.
     #[error("tensor computation failed: {0}")]
     Backend(#[from] candle_core::Error),
@@ -114,11 +132,29 @@ impl MemoryError {
         self
     }
 
+    /// The same about an image of a source, which a descriptor alone does not tell.
+    pub(crate) fn in_image(self, image: usize) -> masf_core::Error {
+        match self {
+            Self::Magnitude { .. } => masf_core::Error::data(format!("image {image}"), self.to_string()),
+            _ => self.into(),
+        }
+    }
+
+    /// [`MemoryError::Cancelled`] once cancellation was asked for.
+    pub(crate) fn if_cancelled(progress: &dyn Progress) -> Result<()> {
+        if progress.is_cancelled() { Err(Self::Cancelled) } else { Ok(()) }
+    }
+
     /// Who is at fault.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Parameter { .. } | Self::Budget { .. } | Self::Dimensions { .. } | Self::Unlike(_) => Fault::Argument,
+            Self::Parameter { .. }
+            | Self::Budget { .. }
+            | Self::Held { .. }
+            | Self::Dimensions { .. }
+            | Self::Unlike(_) => Fault::Argument,
             Self::NoImages | Self::Level { .. } | Self::NonFinite { .. } | Self::Magnitude { .. } => Fault::Data,
+            Self::Cancelled => Fault::Cancelled,
             Self::MatrixProduct(_) | Self::Spectral(_) | Self::Backend(_) => Fault::Backend,
         }
     }
@@ -126,6 +162,9 @@ impl MemoryError {
 
 impl From<MemoryError> for masf_core::Error {
     fn from(error: MemoryError) -> Self {
+        if let MemoryError::Cancelled = error {
+            return Self::Cancelled;
+        }
         Self::Component { part: "masf-memory", fault: error.fault(), source: Box::new(error) }
     }
 }

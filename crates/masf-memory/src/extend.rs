@@ -5,7 +5,7 @@
 
 use masf_core::{Progress, PyramidSource};
 
-use crate::candidates::{collect, memory};
+use crate::candidates::{check_held, collect};
 use crate::patches::{Patches, Space};
 use crate::search::Backend;
 use crate::{LinearMap, MemoryBank, MemoryBankFit, MemoryError, Result, Standardisation};
@@ -19,7 +19,7 @@ impl MemoryBank {
     ///
     /// # Errors
     /// No images, images whose features differ from the bank's, [`MemoryError::Unlike`] for parameters that
-    /// describe patches otherwise than the bank does, [`MemoryError::Budget`], features that are not finite, or
+    /// describe patches otherwise than the bank does, [`MemoryError::Budget`] and [`MemoryError::Held`], features that are not finite, or
     /// cancellation.
     pub fn extend(
         &self,
@@ -48,15 +48,12 @@ impl MemoryBank {
     /// # Errors
     /// [`MemoryError::Unlike`] where the banks, or the parameters, describe patches differently. Banks with a reduction
     /// must share it, as those do that were extended from one: principal components of different images cannot be turned
-    /// into each other. [`MemoryError::Budget`], or cancellation.
+    /// into each other. [`MemoryError::Budget`] and [`MemoryError::Held`], or cancellation.
     pub fn merge(&self, other: &Self, fit: &MemoryBankFit, progress: &dyn Progress) -> masf_core::Result<Self> {
         self.check_params(fit)?;
         let total = self.search().count() + other.search().count();
-        let (budget, dimensions) = (fit.params().memory_budget, self.space.embedding.dimensions());
-        let least = memory(fit.params(), dimensions, self.space.columns().anchor, total);
-        if least > budget {
-            return Err(MemoryError::Budget { budget, least, prototypes: total, dimensions }.into());
-        }
+        let (dimensions, anchor) = (self.space.embedding.dimensions(), self.space.columns().anchor);
+        check_held(fit.params(), dimensions, anchor, total, 0)?;
         let mut patches = self.translate(other)?;
         patches.prepend(&self.patches(0));
         self.rebuilt(patches, fit, progress)
@@ -70,7 +67,7 @@ impl MemoryBank {
     fn rebuilt(&self, patches: Patches, fit: &MemoryBankFit, progress: &dyn Progress) -> masf_core::Result<Self> {
         let params = fit.params();
         let rows = patches.reduce(params, progress)?;
-        let search = Backend::build(rows, self.space.columns(), self.choice, params.seed, None)?;
+        let search = Backend::build(rows, self.space.columns(), self.choice, params.seed, None, progress)?;
         Ok(Self::new(self.space.clone(), search, self.choice, self.reweight_neighbours)?)
     }
 

@@ -37,7 +37,7 @@ impl Fit for MemoryBankFit {
         let Pool { places, points, .. } = pool;
         drop(points);
         let rows = places.rows(&chosen, progress)?;
-        Ok(MemoryBank::of_rows(space, rows, params)?)
+        Ok(MemoryBank::of_rows(space, rows, params, progress)?)
     }
 
     fn cross_fit<'a>(

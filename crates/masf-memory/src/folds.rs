@@ -70,7 +70,7 @@ impl<'a> FoldedBank<'a> {
         rows.shrink_to_fit();
         Ok(Some(Self {
             params,
-            whole: MemoryBank::of_rows(space, rows, params)?,
+            whole: MemoryBank::of_rows(space, rows, params, progress)?,
             fold_of: prototypes.iter().map(|place| of_points[*place] as usize).collect(),
             replacements,
             counts: replaced.iter().map(Vec::len).collect(),
@@ -79,7 +79,7 @@ impl<'a> FoldedBank<'a> {
 }
 
 impl CrossFit<MemoryBank> for FoldedBank<'_> {
-    fn without(&self, fold: usize, _: &dyn Progress) -> masf_core::Result<MemoryBank> {
+    fn without(&self, fold: usize, progress: &dyn Progress) -> masf_core::Result<MemoryBank> {
         let columns = self.whole.space.columns();
         let all = self.whole.search().prototypes().chunks_exact(columns.all());
         let left = all.zip(&self.fold_of).filter(|(_, own)| **own != fold).flat_map(|(row, _)| row);
@@ -90,7 +90,7 @@ impl CrossFit<MemoryBank> for FoldedBank<'_> {
         if rows.is_empty() {
             return Err(MemoryError::NoImages.into());
         }
-        Ok(MemoryBank::of_rows(self.whole.space.clone(), rows, self.params)?)
+        Ok(MemoryBank::of_rows(self.whole.space.clone(), rows, self.params, progress)?)
     }
 
     fn whole(self: Box<Self>, _: &dyn Progress) -> masf_core::Result<MemoryBank> {

@@ -1,6 +1,6 @@
 //! Patches in the space that a bank measures in: how they get there, and how some of them become its prototypes.
 
-use masf_core::{FeaturePyramid, Progress, PyramidSource};
+use masf_core::{Progress, PyramidSource};
 
 use crate::anchors::{column_variances, factors};
 use crate::candidates::{Candidates, collect, projected};
@@ -69,17 +69,16 @@ impl Space {
         progress.start("sampling patches", source.len() as u64);
         let candidates = collect(params, source, None, progress);
         progress.finish();
-        Ok(Self::learn(params, candidates?)?)
+        Ok(Self::learn(params, candidates?, progress)?)
     }
 
-    fn learn(params: &MemoryBankParams, candidates: Candidates) -> Result<Self> {
+    fn learn(params: &MemoryBankParams, candidates: Candidates, progress: &dyn Progress) -> Result<Self> {
         let Candidates { embedding, anchors: maps, rows, anchor_rows: anchors } = candidates;
         let dimensions = embedding.dimensions();
-        check_magnitude("descriptor", &rows, dimensions)?;
         let standardiser = Standardiser::learn(params.standardise, &rows, embedding.levels());
         let mut space = Self { embedding, standardiser, reduction: None, anchors: None };
         let rows = space.standardised(rows)?;
-        space.reduction = params.reduction.learn(&rows, dimensions, params.seed)?;
+        space.reduction = params.reduction.learn(&rows, dimensions, params.seed, progress)?;
         let rows = space.reduced(rows)?;
         if let Some(maps) = maps {
             check_magnitude("anchor", &anchors, maps.dimensions())?;
@@ -93,7 +92,6 @@ impl Space {
     /// Brings candidates, whose embedding and anchors are those of this space, into it.
     pub(crate) fn enter(&self, candidates: Candidates) -> Result<Patches> {
         let Candidates { rows, anchor_rows: mut anchors, .. } = candidates;
-        check_magnitude("descriptor", &rows, self.embedding.dimensions())?;
         let rows = self.standardised(rows)?;
         let rows = self.reduced(rows)?;
         if let Some(own) = &self.anchors {
@@ -145,9 +143,9 @@ impl Space {
     }
 
     /// The scaled anchors of all positions of an image; none where there are none.
-    pub(crate) fn describe_anchors(&self, pyramid: &FeaturePyramid, image: usize) -> Result<Vec<f32>> {
+    pub(crate) fn describe_anchors(&self, maps: &PatchMaps, image: usize) -> Result<Vec<f32>> {
         let Some(anchors) = &self.anchors else { return Ok(Vec::new()) };
-        let mut rows = anchors.maps.describe(pyramid, image)?;
+        let mut rows = anchors.maps.of_maps(maps, image)?;
         anchors.scale(&mut rows);
         Ok(rows)
     }

@@ -5,15 +5,16 @@
 //! Rayleigh-Ritz step then diagonalises the covariance within the block by Jacobi rotations. Where the block is as wide as
 //! the space this is exact; otherwise the last components are approximate when the spectrum decays slowly.
 
+use masf_core::Progress;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 use rten_tensor::NdTensorView;
 
-use crate::{LinearMap, Result};
+use crate::{LinearMap, MemoryError, Result};
 
 /// Rows of one block of the covariance.
 const ROWS: usize = 1024;
 /// Multiplications of the block by the covariance.
-const ITERATIONS: usize = 12;
+pub(crate) const ITERATIONS: usize = 12;
 /// Vectors beyond those wanted.
 const OVERSAMPLING: usize = 16;
 /// Least variance that whitening divides by, as a share of the largest: directions without variance are not blown up.
@@ -33,13 +34,14 @@ fn width(dimensions: usize, components: usize) -> usize {
 /// The first principal components of rows of length `dimensions`, largest variance first, as a map, with their variances.
 ///
 /// The map does not subtract the mean, which changes no distance. Signs are such that a component's largest entry is
-/// positive.
+/// positive. Every iteration is a step of the caller's stage.
 pub(crate) fn principal_components<'a>(
     rows: impl Iterator<Item = &'a [f32]> + Clone,
     dimensions: usize,
     components: usize,
     whiten: bool,
     seed: u64,
+    progress: &dyn Progress,
 ) -> Result<(LinearMap, Vec<f64>)> {
     let covariance = covariance(rows, dimensions)?;
     let block = width(dimensions, components);
@@ -48,9 +50,11 @@ pub(crate) fn principal_components<'a>(
     orthonormalise(&mut vectors, dimensions);
     let mut images = multiply(&vectors, &covariance, dimensions)?;
     for _ in 0..ITERATIONS {
+        MemoryError::if_cancelled(progress)?;
         vectors.copy_from_slice(&images);
         orthonormalise(&mut vectors, dimensions);
         images = multiply(&vectors, &covariance, dimensions)?;
+        progress.step(1);
     }
     let mut within = vec![0.0; block * block];
     for (row, image) in within.chunks_exact_mut(block).zip(images.chunks_exact(dimensions)) {
@@ -58,7 +62,7 @@ pub(crate) fn principal_components<'a>(
             *value = dot(image, vector);
         }
     }
-    let (variances, rotation) = symmetric_eigen(within, block);
+    let (variances, rotation) = symmetric_eigen(within, block, progress)?;
     let mut order: Vec<usize> = (0..block).collect();
     order.sort_by(|a, b| variances[*b].total_cmp(&variances[*a]).then(a.cmp(b)));
     order.truncate(components);
@@ -125,15 +129,17 @@ pub(crate) fn leading_directions(
         let row = &rows[part * total / kept * dimensions..][..dimensions];
         centred.extend(row.iter().zip(mean).map(|(value, mean)| scale * (value - mean)));
     }
-    let mut directions: Vec<f32> = LinearMap::random(count, dimensions, 0, "memory.directions")?.matrix().to_vec();
+    // A product with a single row takes another path, whose bits depend on the number of threads.
+    let tried = count.max(2);
+    let mut directions: Vec<f32> = LinearMap::random(tried, dimensions, 0, "memory.directions")?.matrix().to_vec();
     let rows = NdTensorView::from_data([kept, dimensions], centred.as_slice());
     let product = GemmExecutor::<f32>::new();
-    let mut shares = vec![0f32; count * kept];
+    let mut shares = vec![0f32; tried * kept];
     for _ in 0..DIRECTION_ITERATIONS {
-        let view = NdTensorView::from_data([count, dimensions], directions.as_slice());
+        let view = NdTensorView::from_data([tried, dimensions], directions.as_slice());
         let (a, b) = (GemmInputA::Unpacked(view), GemmInputB::Unpacked(rows.transposed()));
         product.gemm(&mut shares, a, b, GemmOptions::default())?;
-        let view = NdTensorView::from_data([count, kept], shares.as_slice());
+        let view = NdTensorView::from_data([tried, kept], shares.as_slice());
         product.gemm(
             &mut directions,
             GemmInputA::Unpacked(view),
@@ -226,7 +232,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Eigenvalues and eigenvectors (as columns) of a symmetric matrix by cyclic Jacobi rotations (Golub and Van Loan, 8.5).
-fn symmetric_eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
+fn symmetric_eigen(mut a: Vec<f64>, n: usize, progress: &dyn Progress) -> Result<(Vec<f64>, Vec<f64>)> {
     /// Far more sweeps than the quadratic convergence needs.
     const SWEEPS: usize = 40;
     let mut vectors = vec![0.0; n * n];
@@ -240,6 +246,7 @@ fn symmetric_eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
             break;
         }
         for p in 0..n {
+            MemoryError::if_cancelled(progress)?;
             for q in p + 1..n {
                 let (app, aqq, apq) = (a[p * n + p], a[q * n + q], 0.5 * (a[p * n + q] + a[q * n + p]));
                 if apq == 0.0 {
@@ -267,7 +274,7 @@ fn symmetric_eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
             }
         }
     }
-    ((0..n).map(|index| a[index * n + index]).collect(), vectors)
+    Ok(((0..n).map(|index| a[index * n + index]).collect(), vectors))
 }
 
 #[cfg(test)]

@@ -87,7 +87,8 @@ impl<'a> Pool<'a> {
                             None => points.copy_from_slice(rows),
                         }
                         Ok::<_, MemoryError>(())
-                    })?;
+                    })
+                    .map_err(|error| error.in_image(image))?;
                 self.places.starts.push(self.count());
             }
             progress.step(batch.len() as u64);
@@ -161,8 +162,9 @@ impl Places<'_> {
                     let changed = "it has another size than when it was read first";
                     return Err(masf_core::Error::data(format!("image {image}"), changed));
                 };
-                self.space.describe(&maps, 0, &positions, &mut descriptors)?;
-                let anchors = self.space.describe_anchors(&pyramid, 0)?;
+                let described = self.space.describe(&maps, 0, &positions, &mut descriptors);
+                described.map_err(|error| error.in_image(image))?;
+                let anchors = self.space.describe_anchors(&maps, 0)?;
                 for (((_, row), position), descriptor) in
                     own.iter().zip(positions).zip(descriptors.chunks_exact(columns.descriptor))
                 {

@@ -1,9 +1,9 @@
 //! Reduction of the descriptors' dimensions, which makes banks smaller and searches faster.
 
-use masf_core::random_stream;
+use masf_core::{Progress, random_stream};
 use rand::Rng;
 
-use crate::pca::{memory, principal_components};
+use crate::pca::{ITERATIONS, memory, principal_components};
 use crate::{LinearMap, MemoryError, Result};
 
 /// How the dimensions of standardised descriptors are reduced before the coreset is chosen.
@@ -76,7 +76,13 @@ impl Reduction {
     }
 
     /// Learns the map from standardised descriptors, row after row.
-    pub(crate) fn learn(self, rows: &[f32], dimensions: usize, seed: u64) -> Result<Option<LinearMap>> {
+    pub(crate) fn learn(
+        self,
+        rows: &[f32],
+        dimensions: usize,
+        seed: u64,
+        progress: &dyn Progress,
+    ) -> Result<Option<LinearMap>> {
         self.check_input(dimensions)?;
         Ok(match self {
             Self::None => None,
@@ -85,7 +91,10 @@ impl Reduction {
             }
             Self::Pca { components, whiten } => {
                 let rows = subset(rows.len() / dimensions, seed).map(|index| &rows[index * dimensions..][..dimensions]);
-                Some(principal_components(rows, dimensions, components, whiten, seed)?.0)
+                progress.start("principal components", ITERATIONS as u64);
+                let learned = principal_components(rows, dimensions, components, whiten, seed, progress);
+                progress.finish();
+                Some(learned?.0)
             }
         })
     }

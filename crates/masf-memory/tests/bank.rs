@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
 use common::{Cancelled, Images, batch, image, pyramid};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
 use masf_core::{
-    Artifact, Error, Fault, FeaturePyramid, Fit, PyramidSource, Result, Scorer, Scores, Silent, random_stream,
+    Artifact, Error, Fault, FeaturePyramid, Fit, Progress, PyramidSource, Result, Scorer, Scores, Silent, random_stream,
 };
 use masf_memory::{
     CellKeys, LinearMap, MemoryBank, MemoryBankParams, MemoryError, PatchEmbedding, Reduction, Search, Standardisation,
@@ -246,7 +246,9 @@ fn features_that_are_not_finite_are_named() -> Result<()> {
     let huge = [(8, Tensor::full(1e30f32, (1, 6, 8, 10), &Device::Cpu)?), (16, images.0[0].levels()[1].map.clone())];
     let error = bank.score(&pyramid(&huge)?).unwrap_err().to_string();
     assert!(error.contains("position 0"), "{error}");
-    assert!(fit(small(), &Images(vec![pyramid(&huge)?])).is_err());
+    let learned = fit(small(), &Images(images.0.iter().cloned().chain([pyramid(&huge)?]).collect()));
+    let error = learned.unwrap_err().to_string();
+    assert!(error.contains("image 2: the descriptor at position 0"), "{error}");
     Ok(())
 }
 
@@ -416,10 +418,11 @@ fn hostile_model_files_are_refused() -> Result<()> {
     let (projection, factors): (Entry, Entry) = (("anchor_projection", &[5, 1], 1.0), ("anchor_factor", &[2], 1.0));
     let centres: Entry = ("centres", &[2, 21], 1.0);
     assert_eq!(read(&celled, &[rows, mean, factor, projection, factors, centres])?.search().count(), 4);
-    let bad: [&[Entry]; 7] = [
+    let bad: [&[Entry]; 8] = [
         &[rows, mean, factor, projection, factors],
         &[rows, mean, factor, projection, factors, ("centres", &[2, 5], 1.0)],
         &[rows, mean, factor, projection, factors, ("centres", &[0, 21], 1.0)],
+        &[rows, mean, factor, projection, factors, ("centres", &[5, 21], 1.0)],
         &[rows, mean, factor, projection, factors, ("centres", &[99, 21], 1.0)],
         &[rows, mean, factor, projection, ("anchor_factor", &[2], 0.0), centres],
         &[rows, mean, factor, ("anchor_projection", &[4, 1], 1.0), factors, centres],
@@ -457,7 +460,29 @@ fn hostile_model_files_are_refused() -> Result<()> {
 
 #[test]
 fn cancellation_is_heard() -> Result<()> {
+    /// Cancelled as soon as a stage begins.
+    struct At(&'static str, AtomicBool);
+    impl Progress for At {
+        fn start(&self, stage: &str, _: u64) {
+            self.1.fetch_or(stage == self.0, Ordering::Relaxed);
+        }
+        fn step(&self, _: u64) {}
+        fn finish(&self) {}
+        fn is_cancelled(&self) -> bool {
+            self.1.load(Ordering::Relaxed)
+        }
+    }
     assert!(matches!(small().check()?.fit(&images(2)?, &Cancelled), Err(Error::Cancelled)));
+    let reduction = Reduction::Pca { components: 5, whiten: false };
+    let mut stages = vec![("principal components", MemoryBankParams { reduction, ..small() })];
+    if cfg!(feature = "hnsw") {
+        let search = Search::Hnsw { connections: 16, construction: 50, search: 20 };
+        stages.push(("building the graph", MemoryBankParams { search, ..small() }));
+    }
+    for (stage, params) in stages {
+        let found = params.check()?.fit(&images(2)?, &At(stage, AtomicBool::new(false)));
+        assert!(matches!(found, Err(Error::Cancelled)), "{stage}");
+    }
     Ok(())
 }
 

@@ -256,6 +256,7 @@ fn banks_that_do_not_fit_together_are_refused() -> Result<()> {
         bank.merge(&bank, &learner(&MemoryBankParams { prototypes: 1, memory_budget, ..small() })?, &Silent)
     };
     let text = with(1 << 20).unwrap_err().to_string();
+    assert!(text.contains("patches that are held already") && !text.contains("lower `prototypes`"), "{text}");
     let least: usize = text.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert_eq!(with(least)?.search().count(), 1);
     assert!(with(least - 1).is_err());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{batch, image};
 use masf_core::{FeaturePyramid, Fit, PyramidSource, Result, Silent};
-use masf_memory::{MemoryBankParams, Reduction};
+use masf_memory::{CellKeys, MemoryBankParams, Reduction, Search};
 
 /// Counts the bytes that are allocated.
 struct Counting;
@@ -101,5 +101,16 @@ fn the_peak_stays_within_the_budget() -> Result<()> {
         assert!(peak <= memory_budget + batches, "{reduction:?}: {peak} bytes with a budget of {memory_budget}");
         assert!(peak * 3 > memory_budget * 2, "{reduction:?}: {peak} bytes of {memory_budget}");
     }
+    // With as many cells as prototypes nearly all places of the panels are empty.
+    let search = Search::Cells { cells: 300, visited: 4, keys: CellKeys::Descriptors };
+    let params = MemoryBankParams { prototypes: 300, search, ..MemoryBankParams::default() };
+    let with = |memory_budget| MemoryBankParams { memory_budget, ..params.clone() }.check();
+    let text = with(1 << 20)?.fit(&source, &Silent).unwrap_err().to_string();
+    let least: usize = text.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let before = HELD.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    assert_eq!(with(least)?.fit(&source, &Silent)?.search().count(), 300);
+    let peak = PEAK.load(Ordering::Relaxed) - before;
+    assert!(peak <= least + batches, "cells: {peak} bytes with a budget of {least}");
     Ok(())
 }

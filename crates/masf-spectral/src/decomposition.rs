@@ -109,10 +109,12 @@ pub struct SpectralDecomposition {
     device: Device,
 }
 
+/// Learned edges: the logarithms of the first band widths, and the variable, an offset, as a VarBuilder knows no arbitrary initial values. The two are
+/// added at every use, since an optimiser changes a variable in place.
 #[derive(Debug, Clone)]
 enum Edges {
     Fixed(Vec<f64>),
-    Learned(Tensor),
+    Learned { initial: Tensor, offset: Tensor },
 }
 
 impl SpectralDecomposition {
@@ -127,7 +129,7 @@ impl SpectralDecomposition {
             let widths = std::iter::once(0.0).chain(fixed.iter().copied()).zip(fixed.iter().copied().chain([1.0]));
             let logits = widths.map(|(from, to)| (to - from).ln()).collect();
             let initial = constant_of(logits, bands, vb.dtype(), vb.device())?;
-            Edges::Learned(variable(&vb, "band_widths", &initial)?)
+            Edges::Learned { initial, offset: vb.get_with_hints(bands, "band_widths", Init::Const(0.0))? }
         } else {
             Edges::Fixed(fixed)
         };
@@ -191,9 +193,14 @@ impl SpectralDecomposition {
     /// If the maps have fewer than two axes, an empty one, no float dtype or another device, or on failure of the backend.
     pub fn decompose(&self, maps: &Tensor) -> Result<Vec<Tensor>> {
         let (height, width) = map_size("SpectralDecomposition", maps)?;
-        let spectrum = rfft2(maps, Norm::Ortho)?;
-        let responses = self.responses(height, width, maps.dtype())?;
-        (0..self.config.bands).map(|band| irfft2(&spectrum.scale(&responses.get(band)?)?, None)).collect()
+        // In half precision the zero frequency of bright maps would be infinite.
+        let wide = widened(maps)?;
+        let spectrum = rfft2(&wide, Norm::Ortho)?;
+        let responses = self.responses(height, width, wide.dtype())?;
+        let band = |index| -> Result<Tensor> {
+            Ok(irfft2(&spectrum.scale(&responses.get(index)?)?, None)?.to_dtype(maps.dtype())?)
+        };
+        (0..self.config.bands).map(band).collect()
     }
 
     /// Local energy of each band: the mean of the squared band map over a `window x window` square around the position, cut off
@@ -224,8 +231,8 @@ impl SpectralDecomposition {
     fn edge_tensor(&self, dtype: DType) -> Result<Tensor> {
         match &self.edges {
             Edges::Fixed(edges) => constant_of(edges.clone(), edges.len(), dtype, &self.device),
-            Edges::Learned(logits) => {
-                let widths = candle_nn::ops::softmax(&logits.to_dtype(dtype)?, D::Minus1)?;
+            Edges::Learned { initial, offset } => {
+                let widths = candle_nn::ops::softmax(&initial.add(offset)?.to_dtype(dtype)?, D::Minus1)?;
                 Ok(widths.cumsum(0)?.narrow(0, 0, self.config.bands - 1)?)
             }
         }
@@ -240,13 +247,6 @@ impl Module for SpectralDecomposition {
         }
         Tensor::cat(&self.decompose(maps)?, 1)
     }
-}
-
-/// An initial value plus a stored variable.
-fn variable(vb: &VarBuilder, name: &str, initial: &Tensor) -> Result<Tensor> {
-    // A VarBuilder knows no arbitrary initial values, so what is stored is an offset to them.
-    let offset = vb.get_with_hints(initial.dims(), name, Init::Const(0.0))?;
-    Ok(initial.add(&offset)?)
 }
 
 /// The matrix `[length, length]` of means over a window, cut off at the borders.

@@ -28,7 +28,7 @@ pub fn rfftfreq(length: usize, spacing: f64) -> Result<Vec<f64>> {
 /// # Errors
 /// If the tensor has too few axes, or on failure of the backend.
 pub fn fftshift(values: &Tensor, axes: Axes) -> Result<Tensor> {
-    shift(values, axes, |length| length.div_ceil(2))
+    shift("fftshift", values, axes, |length| length.div_ceil(2))
 }
 
 /// Undoes [`fftshift`]; the two differ for odd lengths.
@@ -36,7 +36,7 @@ pub fn fftshift(values: &Tensor, axes: Axes) -> Result<Tensor> {
 /// # Errors
 /// If the tensor has too few axes, or on failure of the backend.
 pub fn ifftshift(values: &Tensor, axes: Axes) -> Result<Tensor> {
-    shift(values, axes, |length| length / 2)
+    shift("ifftshift", values, axes, |length| length / 2)
 }
 
 /// Radius and angle of the bins of a half spectrum of `[height, width]` maps, both `[height, width / 2 + 1]`, row-major.
@@ -104,14 +104,14 @@ pub(crate) fn rotate(values: &Tensor, axis: usize, by: usize) -> Result<Tensor> 
     Ok(Tensor::cat(&[tail, head], axis)?)
 }
 
-fn shift(values: &Tensor, axes: Axes, by: impl Fn(usize) -> usize) -> Result<Tensor> {
+fn shift(operation: &'static str, values: &Tensor, axes: Axes, by: impl Fn(usize) -> usize) -> Result<Tensor> {
     let rank = values.rank();
     let count = match axes {
         Axes::One => 1,
         Axes::Two => 2,
     };
     if rank < count {
-        return Err(Error::shape("fftshift", values.dims(), "fewer axes than are to be shifted"));
+        return Err(Error::shape(operation, values.dims(), "fewer axes than are to be shifted"));
     }
     let mut shifted = values.clone();
     for axis in rank - count..rank {
@@ -154,7 +154,8 @@ mod tests {
         }
         let line = Tensor::new(&[0u32, 1, 2, 3, 4], &Device::Cpu)?;
         assert_eq!(fftshift(&line, Axes::One)?.to_vec1::<u32>()?, [3, 4, 0, 1, 2]);
-        assert!(fftshift(&line, Axes::Two).is_err());
+        let named = |shifted: Result<Tensor>, name: &str| shifted.unwrap_err().to_string().starts_with(name);
+        assert!(named(fftshift(&line, Axes::Two), "fftshift:") && named(ifftshift(&line, Axes::Two), "ifftshift:"));
         Ok(())
     }
 }

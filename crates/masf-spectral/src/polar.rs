@@ -4,7 +4,7 @@
 //! spectrum ignores translations; resampled log-polar and transformed once more, its magnitude ignores rotation and scale, too
 //! (Q. Chen, M. Defrise, F. Deconinck, "Symmetric phase-only matched filtering of Fourier-Mellin transforms", 1994).
 
-use crate::complex::{AMPLITUDE_EPS, ComplexTensor};
+use crate::complex::{AMPLITUDE_EPS, ComplexTensor, widened};
 use crate::error::{Error, Result};
 use crate::frequency::{constant, fftshift, map_size};
 use crate::norm::Norm;
@@ -55,14 +55,16 @@ impl LogPolar {
     /// As [`sample`](Self::sample).
     pub fn signature(&self, maps: &Tensor, window: Option<Window>) -> Result<Tensor> {
         let (height, width) = map_size("LogPolar::signature", maps)?;
+        // In half precision the zero frequency of bright maps would be infinite.
+        let wide = widened(maps)?;
         let windowed = match window {
-            Some(window) => window.apply(maps)?,
-            None => maps.clone(),
+            Some(window) => window.apply(&wide)?,
+            None => wide,
         };
         let spectrum = fft2(&ComplexTensor::from_real(&windowed)?, Norm::Ortho)?;
         let centred = fftshift(&spectrum.magnitude(AMPLITUDE_EPS)?, Axes::Two)?;
         let polar = self.sample_arc(&centred, ((height / 2) as f64, (width / 2) as f64), PI)?;
-        rfft2(&polar, Norm::Ortho)?.magnitude(AMPLITUDE_EPS)
+        Ok(rfft2(&polar, Norm::Ortho)?.magnitude(AMPLITUDE_EPS)?.to_dtype(maps.dtype())?)
     }
 
     fn sample_arc(&self, maps: &Tensor, centre: (f64, f64), arc: f64) -> Result<Tensor> {

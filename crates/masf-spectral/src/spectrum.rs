@@ -2,6 +2,7 @@
 
 use crate::complex::ComplexTensor;
 use crate::error::{Error, Result};
+use crate::frequency::constant;
 use crate::norm::Norm;
 use candle_core::Tensor;
 
@@ -179,14 +180,13 @@ impl Spectrum {
     /// Nyquist column, 2 for the other columns of a half spectrum, 1 everywhere in a full one.
     pub fn column_weights(&self) -> Result<Tensor> {
         let columns = self.dims().last().copied().unwrap_or(0);
-        let weights: Vec<f64> = (0..columns)
+        let weights = (0..columns)
             .map(|column| match self.extent {
                 Extent::Half { width } if column != 0 && 2 * column != width => 2.0,
                 _ => 1.0,
             })
             .collect();
-        let planes = self.values.planes();
-        Ok(Tensor::new(weights, planes.device())?.to_dtype(planes.dtype())?)
+        constant(weights, columns, self.values.planes())
     }
 
     /// Sum of squares of the *signal* by Parseval's theorem, one number per map: `[...]` without the transformed axes.

@@ -8,7 +8,7 @@ use common::noise;
 use masf_spectral::{
     ComplexTensor, DecompositionConfig, LogPolar, Norm, PhaseNoise, Result, RingDescriptor, Scattering2d,
     ScatteringConfig, SpectralDecomposition, SpectralResidual, Window, amplitude_only, fft, ifft, irfft, irfft2,
-    mix_amplitude, phase_only, rfft, rfft2, shift, spectral_residual,
+    mix_amplitude, phase_only, radial_profile, rfft, rfft2, shift, spectral_residual,
 };
 
 /// Compares the gradient of a weighted sum of the outputs with differences, in every element of the input.
@@ -72,6 +72,7 @@ fn tools() -> Result<()> {
     check("phase noise", &x, |x| phases.apply(x, 7))?;
     check("rings", &x, |x| RingDescriptor::default().describe(x))?;
     check("residual", &x, |x| spectral_residual(x, SpectralResidual { average: 3, sigma: 1.0 }))?;
+    check("profile", &x, |x| radial_profile(&rfft2(x, Norm::Ortho)?, 2))?;
     let polar = LogPolar { radii: 4, angles: 6, inner: 1.0, outer: Some(2.2) };
     check("log-polar", &x, |x| polar.sample(x, (2.5, 2.0)))?;
     check("Fourier-Mellin", &x, |x| polar.signature(x, Some(Window::Hann)))?;
@@ -116,5 +117,8 @@ fn learned_edges_and_gains() -> Result<()> {
     for (edge, expected) in split.edges()?.iter().zip([0.2, 0.5]) {
         assert!((edge - expected).abs() < 1e-6);
     }
+    // An optimiser sets the variables in place.
+    variables.data().lock().unwrap()["split.band_widths"].set(&Tensor::new(&[1f32, 0.0, 0.0], &Device::Cpu)?)?;
+    assert!(split.edges()?[0] > 0.3);
     Ok(())
 }

@@ -109,6 +109,8 @@ fn bad_input_is_refused() -> Result<()> {
     let scattering = Scattering2d::new(ScatteringConfig::default())?;
     assert!(scattering.forward(&image(7, 40)?).is_err());
     assert!(scattering.forward(&image(16, 16)?.squeeze(0)?).is_err());
+    let empty = Tensor::zeros((0, 3, 16, 16), candle_core::DType::F32, &Device::Cpu)?;
+    assert!(scattering.forward(&empty).unwrap_err().to_string().contains("empty"));
     assert!(scattering.wavelet_maps(&image(16, 16)?, &[WaveletMaps { scale: 3, stride: 8 }]).is_err());
     assert!(scattering.wavelet_maps(&image(16, 16)?, &[WaveletMaps { scale: 2, stride: 16 }]).is_err());
     assert!(scattering.wavelet_maps(&image(16, 16)?, &[WaveletMaps { scale: 2, stride: 3 }]).is_err());

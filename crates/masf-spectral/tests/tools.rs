@@ -231,6 +231,36 @@ fn half_precision_is_computed_by_way_of_f32() -> Result<()> {
         assert_eq!(a.dtype(), DType::F16);
         assert!(relative(a, b)? < 1e-3, "{a} for {b}");
     }
+    // The zero frequency, 64 * 1100, is beyond the range of f16.
+    let bright = noise(3, (64, 64))?.affine(50.0, 1100.0)?.to_dtype(DType::F16)?;
+    let tools = |maps: &Tensor| -> Result<Vec<Tensor>> {
+        let mut results = split(3)?.decompose(maps)?;
+        results.extend([phase_only(maps)?, amplitude_only(maps)?, shift(maps, 1.0, 2.0)?]);
+        results.push(PhaseNoise::new(0.3, (0.0, 1.0))?.apply(maps, 7)?);
+        results.push(LogPolar::default().signature(maps, None)?);
+        Ok(results)
+    };
+    for (a, b) in tools(&bright)?.iter().zip(&tools(&bright.to_dtype(DType::F32)?)?) {
+        assert_eq!(a.dtype(), DType::F16);
+        assert!(a.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?.is_finite());
+        assert!(relative(a, b)? < 1e-3, "{a} for {b}");
+    }
+    Ok(())
+}
+
+#[test]
+fn profiles_of_large_maps() -> Result<()> {
+    // A matrix of frequencies and bins would take hundreds of GB.
+    let spectrum = rfft2(&noise(12, (256, 256))?, Norm::Ortho)?;
+    assert_eq!(radial_profile(&spectrum, 1 << 20)?.dims(), [1usize << 20]);
+    assert!(radial_profile(&spectrum, usize::MAX).is_err() && angular_profile(&spectrum, usize::MAX).is_err());
+    // Sums of 100,000 equal powers, whose rounding errors all have one sign.
+    let mut impulse = vec![0f32; 512 * 512];
+    impulse[512 * 100 + 37] = 512.0;
+    let spectrum = rfft2(&Tensor::from_vec(impulse, (512, 512), &Device::Cpu)?, Norm::Ortho)?;
+    for mean in radial_profile(&spectrum, 2)?.to_vec1::<f32>()? {
+        assert!((mean - 1.0).abs() < 1e-5, "{mean}");
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Mean and variance of calibrated maps over the views.
 
-use candle_core::{DType, Device, Tensor};
-use masf_core::{CalibratedMap, Result};
+use candle_core::{DType, Tensor};
+use masf_core::{CalibratedMap, Result, values};
 
 use crate::ViewError;
 
@@ -132,12 +132,10 @@ impl Sums {
     }
 }
 
-fn values(map: &Tensor) -> Result<Vec<f32>> {
-    Ok(map.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?)
-}
-
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     fn map(name: &str, values: &[f32]) -> CalibratedMap {

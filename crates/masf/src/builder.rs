@@ -160,7 +160,8 @@ impl DetectorBuilder {
     }
 
     /// Adds a branch of one's own; those of the configuration are then no longer added. Where it scores images itself
-    /// ([`Scores::image`](masf_core::Scores::image)) and is the only one, fitting refuses test-time views.
+    /// ([`Scores::image`](masf_core::Scores::image)) and is the only one, fitting refuses test-time views. It learns from upright images:
+    /// `memory.turns` becomes 0.
     #[must_use]
     pub fn branch<F: Fit<Scorer: 'static> + Send + Sync + 'static>(mut self, branch: F) -> Self {
         self.branches.push(Box::new(branch));
@@ -284,6 +285,9 @@ impl DetectorBuilder {
                 Method::Adtr => branches.push(Box::new(self.config.adtr()?)),
                 Method::Isstad => branches.push(Box::new(self.config.isstad()?)),
             }
+        } else {
+            // Branches of one's own learn from upright images, and so they do when they are extended.
+            self.config.memory.turns = 0;
         }
         let config = self.config.clone();
         let progress = self.progress.clone();
@@ -334,7 +338,8 @@ impl DetectorBuilder {
         report.precisions = fusion.precisions().unwrap_or_default().to_vec();
         let rate = config.threshold.false_alarm_rate;
         let thresholds = fit::thresholds(&fusion, &scores, &held, (rate, rate), progress.as_ref())?;
-        report.skipped.extend(scores.skipped.into_iter().chain(thresholds.skipped));
+        let unscored = scores.skipped.into_iter().chain(thresholds.skipped);
+        report.skipped.extend(unscored.inspect(|error| tracing::warn!("sets no threshold: {error}")));
         report.spilled = extracted.cache.spilled();
         let detector = Detector {
             config,
@@ -397,7 +402,10 @@ impl DetectorBuilder {
         }
         let ((what, least), found) = (needed, learned.len());
         if found < least {
-            let problem = format!("{found} can be used; at least {least} needed, and 20 or more are advisable");
+            let mut problem = format!("{found} can be used; at least {least} needed, and 20 or more are advisable");
+            if let Some(reason) = report.skipped_summary().first() {
+                problem += &format!("; left out: {reason}");
+            }
             return Err(Error::data(what, problem));
         }
         let provenance = Provenance {
@@ -415,15 +423,18 @@ pub(crate) fn in_whole_budget(error: Error, budget: ByteSize) -> Error {
     let Error::Component { source, .. } = &error else { return error };
     let (least, what) = match (source.downcast_ref(), source.downcast_ref()) {
         (Some(MemoryError::Budget { least, prototypes, dimensions, .. }), _) => {
-            (least, format!("{prototypes} prototypes of {dimensions} dimensions"))
+            (least, format!("{prototypes} prototypes of {dimensions} dimensions; or fewer of either"))
+        }
+        (Some(MemoryError::Held { least, held, dimensions, .. }), _) => {
+            (least, format!("the {held} patches of {dimensions} dimensions that are held already"))
         }
         (_, Some(BaselineError::Budget { needed, positions, dimensions, .. })) => {
-            (needed, format!("{positions} positions of {dimensions} dimensions"))
+            (needed, format!("{positions} positions of {dimensions} dimensions; or fewer of either"))
         }
         _ => return error,
     };
     let least = ByteSize::mib(whole_budget(*least).div_ceil(1 << 20));
-    Error::argument("memory_budget", budget, format!("at least {least} for {what}; or fewer of either"))
+    Error::argument("memory_budget", budget, format!("at least {least} for {what}"))
 }
 
 /// Refuses strides that the backbone has no level of, before it works for long.

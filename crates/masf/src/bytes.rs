@@ -20,9 +20,9 @@ const UNITS: [(&str, usize); 7] = [
 ];
 
 impl ByteSize {
-    /// So many mebibytes.
+    /// So many mebibytes; at most as many bytes as a `usize` counts.
     pub const fn mib(count: usize) -> Self {
-        Self(count << 20)
+        Self(count.saturating_mul(1 << 20))
     }
 }
 
@@ -45,7 +45,7 @@ impl FromStr for ByteSize {
                 .parse::<f64>()
                 .ok()
                 .map(|n| n * unit as f64)
-                .filter(|b| *b >= 0.0 && *b < 1e18)
+                .filter(|b| *b >= 0.0 && *b < (usize::MAX as f64).min(1e18))
                 .map(|b| b as usize),
         };
         bytes.map(Self).ok_or_else(|| Error::argument("size", text, "a number of bytes such as 512MiB or 2GiB"))
@@ -122,5 +122,6 @@ mod tests {
         for bytes in [0, 1, 1024, 1 << 20, 3 << 29, 1_000_000] {
             assert_eq!(ByteSize(bytes).to_string().parse::<ByteSize>().unwrap(), ByteSize(bytes));
         }
+        assert_eq!(ByteSize::mib(usize::MAX), ByteSize(usize::MAX));
     }
 }

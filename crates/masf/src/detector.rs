@@ -464,6 +464,7 @@ impl Artifact for Detector {
 
     fn write(&self, writer: &mut ArtifactWriter) -> Result<()> {
         self.image_threshold.check()?;
+        self.pixel_threshold.check()?;
         writer.section(&Section {
             config: self.config.clone(),
             preprocess: self.preprocess,

@@ -357,3 +357,26 @@ impl fmt::Display for Evaluation {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_uncertain_verdicts_are_left_out() {
+        let score = |image_score, uncertainty| SampleScore {
+            path: PathBuf::new(),
+            kind: String::new(),
+            defective: false,
+            image_score,
+            uncertainty,
+        };
+        let threshold = Threshold { value: 1.0, typical: 0.0, source: ThresholdSource::Manual };
+        // One wrong verdict of ten: the most uncertain one, then the most certain one.
+        for (uncertainty, of_certain) in [(1.0, 0.0), (0.0, 1.0 / 9.0)] {
+            let mut scores = vec![score(0.0, 0.5); 9];
+            scores.push(score(2.0, uncertainty));
+            assert_eq!(error_rates(&scores, &threshold), (0.1, of_certain));
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! The one way from images to anomaly maps. Fitting, inspection and evaluation all go through here, so their scores are the
 //! same bits.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use image::DynamicImage;
 use masf_core::{
     AnomalyMap, CalibratedMap, Error, FeatureExtractor, FeaturePyramid, Fusion, RealignedScores, Result, Scorer,
@@ -61,6 +61,8 @@ pub(crate) struct ViewScores {
 ///
 /// Maps of the same name are told apart by a number: `memory`, `memory.2`.
 pub(crate) fn score(branches: &[Box<dyn Scorer>], pyramid: &FeaturePyramid) -> Result<Scores> {
+    // Where they were in the fit, from the cache; on the CPU nothing is copied.
+    let pyramid = &pyramid.to_device(&Device::Cpu)?;
     if let [branch] = branches {
         return branch.score(pyramid);
     }

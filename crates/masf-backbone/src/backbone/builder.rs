@@ -110,15 +110,24 @@ impl BackboneBuilder {
         self.build(weights)
     }
 
-    /// Downloads the weights from the hub, or takes them from the cache.
+    /// Downloads the weights from the hub, or takes them from the cache. A first download that does not fit the network is not kept.
     ///
     /// # Errors
     /// As [`Hub::fetch`](crate::hub::Hub::fetch) and [`build`](Self::build).
     #[cfg(feature = "hub")]
     pub fn download(self, hub: &crate::hub::Hub, progress: &dyn masf_core::Progress) -> Result<Backbone> {
         self.check_choices()?;
-        let fetched = hub.fetch(self.model, progress)?;
-        self.build(fetched.weights)
+        let crate::hub::Fetched { path, weights, trust } = hub.fetch(self.model, progress)?;
+        self.build(weights).map_err(|mut error| {
+            // The hash of a first file that does not fit is none to hold on to.
+            if trust == crate::hub::Trust::FirstUse
+                && let BackboneError::Weights { hint, .. } = &mut error
+            {
+                crate::hub::forget(&path);
+                hint.get_or_insert_default().push_str("; it was not kept");
+            }
+            error
+        })
     }
 
     /// Makes the backbone from weights.

@@ -146,6 +146,24 @@ fn the_embedded_network_is_small() {
     let known = masf_models::find("masf-nano").and_then(|model| model.weights?.sha256);
     assert_eq!(Some(weights.sha256()), known);
     assert!(masf_models::embedded("masf-nano").is_some_and(|file| file.len() <= 4 << 20));
+    // Its description tells of the weights, not every one of them.
+    let backbone = Backbone::builder("masf-nano").unwrap().embedded().unwrap();
+    let described = || format!("{backbone:?}").len();
+    let before = described();
+    backbone.extract(&images(1, 64, 64)).unwrap();
+    assert!(before.max(described()) < 1_000_000, "{before}, then {}", described());
+}
+
+#[test]
+fn the_list_of_models_gives_their_levels() {
+    let list = include_str!("../../../../models/README.md");
+    for (name, network) in registered() {
+        let levels = Network::Convolutional(network).levels();
+        let levels: Vec<_> = levels.iter().map(|level| format!("{} at {}", level.channels, level.stride)).collect();
+        let levels = format!("| {} |", levels.join(", "));
+        let row = list.lines().find(|line| line.starts_with(&format!("| `{name}` ")));
+        assert!(row.is_some_and(|row| row.contains(&levels)), "{name}: {levels} for {row:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 /// 64 bytes: a cache line, and the widest vector.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
@@ -10,10 +10,16 @@ struct Line([f32; LINE]);
 pub(crate) const LINE: usize = 16;
 
 /// A buffer of numbers that begins at a multiple of 64 bytes, zero at first.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Aligned {
     lines: Vec<Line>,
     len: usize,
+}
+
+impl std::fmt::Debug for Aligned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{} numbers]", self.len)
+    }
 }
 
 impl Aligned {

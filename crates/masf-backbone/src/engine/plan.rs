@@ -7,7 +7,7 @@ use super::layout::{Arranger, Halo, Map};
 use super::pack::{ConvWeights, PackedConv, PackedGraph, Window};
 use crate::graph::{Activation, NodeId, Op, Padding};
 
-/// Largest side of an image, in pixels; keeps all sizes far from overflow.
+/// Largest side of an image, in pixels; keeps lengths far from overflow. Numbers of operations are counted in 64 bits.
 const MAX_SIDE: usize = 16_384;
 
 /// Which buffer a value lies in.
@@ -114,12 +114,12 @@ fn bounds(activation: Activation) -> (f32, f32) {
 
 /// Tasks for work that takes about so many nanoseconds on one core: enough to share, few enough that starting them does
 /// not count.
-fn task_count(nanoseconds: usize, most: usize) -> usize {
-    (nanoseconds / TASK_NANOSECONDS).clamp(1, MAX_TASKS).min(most)
+fn task_count(nanoseconds: u64, most: usize) -> usize {
+    ((nanoseconds / TASK_NANOSECONDS).clamp(1, MAX_TASKS) as usize).min(most)
 }
 
-const TASK_NANOSECONDS: usize = 15_000;
-const MAX_TASKS: usize = 64;
+const TASK_NANOSECONDS: u64 = 15_000;
+const MAX_TASKS: u64 = 64;
 
 /// Tiles per block of a convolution by Winograd's method: the transformed patches and products stay in the second-level cache.
 const BLOCK_TILES: usize = 16;
@@ -246,7 +246,7 @@ impl Builder<'_> {
             for tap in taps.filter(|&tap| Some(tap) != direct) {
                 let target = Map { halo: Halo::default(), ..map };
                 let target = Place { buffer: Buffer::Tap(tap), start: 0, map: target };
-                let tasks = task_count(map.len() / 2, map.height);
+                let tasks = task_count(map.len() as u64 / 2, map.height);
                 self.phases.push(Phase { node, work: Work::Copy { input: output }, output: target, tasks });
             }
             for input in (0..=node).filter(|&input| last_reader[input] == node) {
@@ -266,7 +266,8 @@ impl Builder<'_> {
     fn add(&mut self, node: NodeId, output: Place) {
         let map = output.map;
         let (height, width, channels) = (map.height, map.width, map.channels);
-        let pixels = height * width;
+        let pixels = (height * width) as u64;
+        let outputs = pixels * channels as u64;
         let frame = |input: Origin, residual: Option<Place>, activation: Activation| {
             let (low, high) = bounds(activation);
             let residual = residual.map(|place| place.map.origin(0, 0, 1));
@@ -279,7 +280,7 @@ impl Builder<'_> {
                 let residual = residual.map(|residual| self.place(residual));
                 let frame = frame(window_origin(&input.map, &conv.window), residual, conv.activation);
                 let (work, tasks, multiply_adds) = conv_work(conv, frame, input, residual, channels);
-                self.multiply_adds += multiply_adds as u64;
+                self.multiply_adds += multiply_adds;
                 (work, tasks)
             }
             &Op::MaxPool { input, kernel, stride, padding } => {
@@ -287,12 +288,12 @@ impl Builder<'_> {
                 let (input_height, input_width) = (input.map.height, input.map.width);
                 let frame = frame(input.map.origin(0, 0, 1), None, Activation::Identity);
                 let geometry = PoolGeometry { frame, input_height, input_width, kernel, stride, padding, channels };
-                (Work::MaxPool { geometry, input }, task_count(pixels * channels * kernel * kernel / 20, height))
+                (Work::MaxPool { geometry, input }, task_count(outputs * (kernel * kernel) as u64 / 20, height))
             }
             Op::Affine { input, activation, .. } => {
                 let input = self.place(*input);
                 let geometry = frame(input.map.origin(0, 0, 1), None, *activation);
-                (Work::Affine { geometry, input }, task_count(pixels * channels / 3, height))
+                (Work::Affine { geometry, input }, task_count(outputs / 3, height))
             }
         };
         self.phases.push(Phase { node, work, output, tasks });
@@ -306,8 +307,9 @@ fn conv_work(
     input: Place,
     residual: Option<Place>,
     channels: usize,
-) -> (Work, usize, usize) {
+) -> (Work, usize, u64) {
     let pixels = frame.height * frame.width;
+    let outputs = pixels as u64 * channels as u64;
     match &conv.weights {
         ConvWeights::Direct(weights) => {
             let geometry = ConvGeometry {
@@ -316,10 +318,10 @@ fn conv_work(
                 run_len: conv.window.kernel * input.map.channels,
                 run_pitch: input.map.pitch(),
             };
-            let nanoseconds = pixels * weights.depth * channels / 50;
+            let nanoseconds = outputs * weights.depth as u64 / 50;
             let (panels, weights) = (weights.panels.len(), weights.data.as_slice().len());
             let (blocks, groups) = cut(nanoseconds, pixels, input.map.len(), panels, weights);
-            let multiply_adds = pixels * geometry.runs * geometry.run_len * channels;
+            let multiply_adds = outputs * (geometry.runs * geometry.run_len) as u64;
             (Work::Dense { geometry, input, residual, blocks, groups }, blocks * groups, multiply_adds)
         }
         ConvWeights::Winograd(weights) => {
@@ -327,15 +329,16 @@ fn conv_work(
             let (rows, columns) = geometry.tiles();
             let blocks = (rows * columns).div_ceil(BLOCK_TILES);
             // The patches are transformed once per group, so there are only as many as it takes to share the work.
-            let nanoseconds = rows * columns * PATCH * PATCH * weights.depth * channels / 50;
+            let products = (rows * columns * PATCH * PATCH) as u64 * weights.depth as u64;
+            let nanoseconds = products * channels as u64 / 50;
             let wanted = task_count(nanoseconds, usize::MAX);
             let groups = wanted.div_ceil(blocks).min(MAX_GROUPS).min(weights.panels.len());
-            let multiply_adds = pixels * 9 * weights.depth * channels;
+            let multiply_adds = outputs * 9 * weights.depth as u64;
             (Work::Winograd { geometry, input, residual, blocks, groups }, blocks * groups, multiply_adds)
         }
         ConvWeights::Depthwise(weights) => {
             let geometry = DepthwiseGeometry { frame, taps: input.map.origin(0, 0, 1).steps };
-            let multiply_adds = pixels * channels * weights.kernel * weights.kernel;
+            let multiply_adds = outputs * (weights.kernel * weights.kernel) as u64;
             (Work::Depthwise { geometry, input }, task_count(multiply_adds / 20, frame.height), multiply_adds)
         }
     }
@@ -351,7 +354,7 @@ fn window_origin(map: &Map, window: &Window) -> Origin {
 ///
 /// Every block reads all weights of its group, and every group all pixels of its block; a block's pixels should stay in
 /// the second-level cache while the panels pass. What is then left to share out goes to the smaller traffic.
-fn cut(nanoseconds: usize, pixels: usize, input: usize, panels: usize, weights: usize) -> (usize, usize) {
+fn cut(nanoseconds: u64, pixels: usize, input: usize, panels: usize, weights: usize) -> (usize, usize) {
     let wanted = task_count(nanoseconds, usize::MAX);
     let mut blocks = if panels > 1 { input.div_ceil(BLOCK_NUMBERS) } else { 1 };
     let mut groups = 1;

@@ -369,6 +369,18 @@ fn faults_are_named() {
 }
 
 #[test]
+fn multiply_adds_beyond_32_bits_are_counted() {
+    let dense = |input, inputs, seed| {
+        let conv = conv([2048, inputs, 1], 1, Padding::Same, Activation::Relu, seed);
+        Op::Conv { input, conv, residual: None }
+    };
+    let graph = Graph { nodes: vec![Op::Input, dense(0, 3, 1), dense(1, 2048, 2)], taps: vec![tap(2, 2048)] };
+    // The maps themselves are few enough numbers for 32 bits.
+    let found = Engine::new(&graph).unwrap().multiply_adds(240, 256).unwrap();
+    assert_eq!(found, 240 * 256 * 2048 * 2051);
+}
+
+#[test]
 fn an_empty_batch_gives_empty_maps() {
     let maps = Engine::new(&network()).unwrap().run(&[], 0, 32, 32).unwrap();
     assert!(maps.len() == 4 && maps.iter().all(|map| map.data.is_empty()));

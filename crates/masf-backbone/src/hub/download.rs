@@ -14,7 +14,7 @@ use ureq::http::{HeaderMap, StatusCode, header};
 
 use crate::{BackboneError, Result};
 
-/// Attempts in a row that may bring nothing.
+/// Attempts in a row that may bring nothing beyond the most that there was.
 const ATTEMPTS: u32 = 4;
 /// A connection that is silent for this long is given up.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -45,16 +45,23 @@ impl Download<'_> {
         let agent = agent(self.url);
         let mut started = false;
         let mut failures = 0;
+        let mut most = self.received();
         let result = loop {
-            let before = self.received();
             match self.attempt(&agent, stage, &mut started, progress) {
                 Ok(Attempt::Complete) => break Ok(()),
                 Ok(Attempt::Restart) => failures += 1,
                 Ok(Attempt::Broken(reason)) => {
-                    failures = if self.received() > before { 1 } else { failures + 1 };
+                    let received = self.received();
+                    failures = if received > most { 1 } else { failures + 1 };
+                    most = most.max(received);
                     tracing::warn!(url = self.url, reason, "the download was interrupted");
                     if failures >= ATTEMPTS {
-                        break Err(self.failed(format!("{reason}; run again to continue the download")));
+                        let next = match received {
+                            0 => "run again",
+                            _ if self.validator.exists() => "run again to continue the download",
+                            _ => "another run starts over, as the server sends no entity tag to continue by",
+                        };
+                        break Err(self.failed(format!("{reason}; {next}")));
                     }
                 }
                 Err(error) => break Err(error),

@@ -126,6 +126,7 @@ impl Hub {
         let trust = verify(&part, &weights, known, &record, true).inspect_err(|_| discard(&part))?;
         std::fs::rename(&part, &path).map_err(|source| BackboneError::io(&path, source))?;
         discard(&beside(&path, "etag"));
+        let weights = weights.with_origin(path.display().to_string());
         Ok(Fetched { path, weights, trust })
     }
 
@@ -153,6 +154,12 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Removes a file; one that is not there is as good.
 fn discard(path: &Path) {
     let _ = std::fs::remove_file(path);
+}
+
+/// Removes a file of weights and its recorded hash.
+pub(crate) fn forget(path: &Path) {
+    discard(path);
+    discard(&beside(path, "sha256"));
 }
 
 /// Waits for the exclusive right to download a file; it ends with the process at the latest.

@@ -25,6 +25,8 @@ struct Projection {
 #[derive(Debug)]
 pub struct Teacher {
     backbones: Vec<Backbone>,
+    /// The hashes of their weights.
+    identity: Tensor,
     projections: Vec<Projection>,
 }
 
@@ -69,31 +71,39 @@ impl Teacher {
         }
         let projections = strides.iter().zip(channels).zip(&moments);
         let projections = projections.map(|((&stride, &channels), moments)| moments.project(stride, channels, seed));
-        Ok(Self { projections: projections.collect::<Result<_>>()?, backbones })
+        Ok(Self { projections: projections.collect::<Result<_>>()?, identity: identity(&backbones)?, backbones })
     }
 
     /// Continues with projections learned earlier, as [`tensors`](Self::tensors) gave them.
     ///
     /// # Errors
-    /// As [`fit`](Self::fit), or projections that are not there.
+    /// As [`fit`](Self::fit), or projections that are not there, or of other teachers or another order of them.
     pub fn restore(backbones: Vec<Backbone>, strides: &[usize], tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
         check(&backbones, strides)?;
+        let identity = identity(&backbones)?;
+        if let Some(known) = tensors.get("teacher.weights")
+            && known.to_vec1::<u8>()? != identity.to_vec1::<u8>()?
+        {
+            let expected = "the same teachers with the same weights in the same order";
+            return Err(BackboneError::argument("choice of teachers", "another one than before", expected));
+        }
         let get = |stride: usize, part: &str| -> Result<Tensor> {
             let path = format!("teacher.{stride}.{part}");
             Ok(tensors.get(&path).cloned().ok_or(candle_core::Error::CannotFindTensor { path })?)
         };
         let projection =
             |&stride: &usize| Ok(Projection { stride, mean: get(stride, "mean")?, matrix: get(stride, "matrix")? });
-        Ok(Self { projections: strides.iter().map(projection).collect::<Result<_>>()?, backbones })
+        Ok(Self { projections: strides.iter().map(projection).collect::<Result<_>>()?, identity, backbones })
     }
 
-    /// The projections.
+    /// The projections, and which teachers' they are.
     pub fn tensors(&self) -> BTreeMap<String, Tensor> {
         let both = |projection: &Projection| {
             let name = |part: &str| format!("teacher.{}.{part}", projection.stride);
             [(name("mean"), projection.mean.clone()), (name("matrix"), projection.matrix.clone())]
         };
-        self.projections.iter().flat_map(both).collect()
+        let identity = ("teacher.weights".to_owned(), self.identity.clone());
+        self.projections.iter().flat_map(both).chain(std::iter::once(identity)).collect()
     }
 
     /// The targets `[B, h, w, C]` for normalised images `[B, 3, H, W]`, finest first; over the images that the projections were
@@ -124,6 +134,12 @@ fn check(backbones: &[Backbone], strides: &[usize]) -> Result<()> {
     }
     let mut pairs = backbones.iter().flat_map(|backbone| strides.iter().map(move |&stride| (backbone, stride)));
     pairs.try_for_each(|(backbone, stride)| level(backbone, stride).map(drop))
+}
+
+/// SHA-256 of the teachers' weights, in their order.
+fn identity(backbones: &[Backbone]) -> Result<Tensor> {
+    let hashes: Vec<u8> = backbones.iter().flat_map(|backbone| backbone.weights_sha256().bytes()).collect();
+    Ok(Tensor::new(hashes, &Device::Cpu)?)
 }
 
 /// Which of a teacher's maps is the one at a stride.

@@ -220,6 +220,8 @@ fn targets_are_centred_and_keep_distances() -> Result<()> {
         restored.targets(&batch)?.remove(0).flatten_all()?.to_vec1::<f32>()?,
         targets.flatten_all()?.to_vec1::<f32>()?
     );
+    let swapped = Teacher::restore(vec![file("other")?, file("one")?], &[8], &teacher.tensors()).unwrap_err();
+    assert_eq!(swapped.fault(), Fault::Argument, "{swapped}");
 
     // Fewer components keep most of the variance: the best subspace is found.
     let few = Teacher::fit(vec![file("one")?], (&[8], &[6]), batches(), 0)?;

@@ -1,6 +1,6 @@
 //! The computation of a vision transformer, one image at a time, on Candle's operations.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use candle_nn::{LayerNorm, Linear, Module, ops::softmax_last_dim};
 
 use super::Config;
@@ -130,8 +130,13 @@ impl Block {
         let qkv = qkv.permute((1, 2, 0, 3))?.contiguous()?;
         let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
         let q = (q * (1.0 / (head as f64).sqrt()))?;
-        let attention = softmax_last_dim(&q.matmul(&k.transpose(D::Minus2, D::Minus1)?)?)?;
-        let mixed = attention.matmul(&v)?.transpose(0, 1)?.reshape((tokens, width))?;
+        // The weights, `[T, T]`, are those of one head at a time.
+        let mut mixed = Vec::with_capacity(self.heads);
+        for index in 0..self.heads {
+            let (q, k, v) = (q.get(index)?, k.get(index)?, v.get(index)?);
+            mixed.push(softmax_last_dim(&q.matmul(&k.t()?)?)?.matmul(&v)?);
+        }
+        let mixed = Tensor::cat(&mixed, 1)?;
         let x = (x + self.proj.forward(&mixed)?)?;
         let hidden = self.fc1.forward(&self.norm2.forward(&x)?)?.gelu_erf()?;
         Ok((&x + self.fc2.forward(&hidden)?)?)

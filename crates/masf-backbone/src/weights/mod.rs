@@ -26,6 +26,12 @@ impl Weights {
         Self { tensors, sha256, origin }
     }
 
+    /// The same weights under another name in messages.
+    #[cfg(feature = "hub")]
+    pub(crate) fn with_origin(self, origin: String) -> Self {
+        Self { origin, ..self }
+    }
+
     /// SHA-256 of the file, hexadecimal: the identity of the weights.
     pub fn sha256(&self) -> &str {
         &self.sha256

@@ -6,6 +6,7 @@ use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Scorer
 use super::network::Network;
 use super::params::AdtrParams;
 use crate::training::tokens::{Grid, Resampling, cell_means, map_positions};
+use crate::training::transformer::check_one_image;
 use crate::training::{self, Level, Parameters, Settings, features, grid};
 
 /// Pyramids as the transformer takes them.
@@ -110,6 +111,7 @@ impl Artifact for Adtr {
     fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
         let Settings::<AdtrParams> { params, levels } = reader.section()?;
         let checked = params.checked().and_then(|()| training::check_levels(&levels));
+        let checked = checked.and_then(|()| check_one_image(grid(levels.last()), params.heads));
         checked.map_err(|error| reader.invalid(error.to_string()))?;
         let deviations = training::read_deviations(reader, levels.len())?;
         let tokens = Tokens::new(levels, deviations);

@@ -6,7 +6,8 @@ use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Scorer
 use super::network::Network;
 use super::params::IsstadParams;
 use super::patches::Patches;
-use crate::training::{self, Parameters, Settings, features};
+use crate::training::transformer::check_one_image;
+use crate::training::{self, Parameters, Settings, features, grid};
 
 /// A learned ISSTAD model.
 ///
@@ -79,6 +80,7 @@ impl Artifact for Isstad {
     fn read(reader: &ArtifactReader<'_>) -> masf_core::Result<Self> {
         let Settings::<IsstadParams> { params, levels } = reader.section()?;
         let checked = params.checked().and_then(|()| training::check_levels(&levels));
+        let checked = checked.and_then(|()| check_one_image(grid(levels.last()), params.heads));
         checked.map_err(|error| reader.invalid(error.to_string()))?;
         let deviations = training::read_deviations(reader, levels.len())?;
         let patches = Patches::new(levels, deviations)?;

@@ -3,7 +3,7 @@
 use candle_core::{D, Tensor};
 use masf_core::Result;
 
-use super::tokens::linear;
+use super::tokens::{Grid, linear};
 use super::{Parameters, Start};
 use crate::BaselineError;
 
@@ -29,6 +29,12 @@ pub(crate) fn check_attentions(
         bytes >> 20
     );
     Err(BaselineError::parameter("levels", format!("{positions} positions at the coarsest"), expected))
+}
+
+/// Refuses a model whose attentions over one image, which are held one at a time, would take more than those of a training may.
+pub(crate) fn check_one_image((height, width): Grid, heads: usize) -> Result<(), BaselineError> {
+    let positions = height * width;
+    check_attentions(positions, positions * positions, heads, 1)
 }
 
 /// Multi-head attention: projections of queries, keys and values, and of the result.

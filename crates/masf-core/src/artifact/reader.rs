@@ -10,6 +10,19 @@ use super::writer::join;
 use super::{Checksum, FORMAT_VERSION, METADATA_KEY, ModelFileError, Section, canonical_json};
 use crate::{DeviceChoice, Error, Result, read_within};
 
+/// Longest header, in bytes: those of masf's own models take some tens of kilobytes. As values, what a header holds takes up to eighty
+/// times its length.
+const MAX_HEADER: u64 = 2 << 20;
+
+/// Says what is wrong with the length of a header, with which a file begins.
+pub(super) fn check_header(file: &[u8]) -> Result<(), String> {
+    let header = file.first_chunk::<8>().map_or(0, |length| u64::from_le_bytes(*length));
+    if header > MAX_HEADER {
+        return Err(format!("header too large: {header} bytes, more than {MAX_HEADER}"));
+    }
+    Ok(())
+}
+
 /// What the reader accepts, and where it finds what the model file does not hold.
 #[derive(Debug, Clone)]
 pub struct ReadOptions {
@@ -77,6 +90,7 @@ impl ModelFile {
         if bytes.len() as u64 > options.max_bytes {
             return Err(ModelFileError::TooLarge { bytes: bytes.len() as u64, limit: options.max_bytes }.into());
         }
+        check_header(bytes).map_err(ModelFileError::Container)?;
         let container = |error: safetensors::SafeTensorError| ModelFileError::Container(error.to_string());
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(container)?;
         let text = metadata

@@ -183,6 +183,37 @@ fn a_failed_save_leaves_the_old_file() -> Result<()> {
     Ok(())
 }
 
+/// Settings of any length.
+struct Text(String);
+
+impl Artifact for Text {
+    fn tag(&self) -> &'static str {
+        "test.text"
+    }
+
+    fn write(&self, writer: &mut ArtifactWriter) -> Result<()> {
+        writer.section(&self.0)
+    }
+
+    fn read(reader: &ArtifactReader<'_>) -> Result<Self> {
+        Ok(Self(reader.section()?))
+    }
+}
+
+#[test]
+fn nothing_is_saved_that_would_not_be_read() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|e| Error::io("temp", e))?;
+    let path = folder.path().join("text.masf");
+    let save = |length| save(&Text("x".repeat(length)), &path, SaveOptions::default());
+    save(2_000_000)?;
+    let read = || Text::read(&ModelFile::open(&path, ReadOptions::default())?.root()?);
+    assert_eq!(read()?.0.len(), 2_000_000);
+    let error = save(2_100_000).unwrap_err().to_string();
+    assert!(error.contains("text.masf: cannot save: header too large"), "{error}");
+    assert_eq!(read()?.0.len(), 2_000_000);
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

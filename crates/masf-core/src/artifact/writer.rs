@@ -1,6 +1,8 @@
 //! Writing model files.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -127,7 +129,7 @@ pub fn fingerprint(artifact: &dyn Artifact, options: SaveOptions) -> Result<Stri
 /// artifact give the same bytes.
 ///
 /// # Errors
-/// Those of the artifact, or [`ModelFileError::Save`] if the file system refuses.
+/// Those of the artifact, or [`ModelFileError::Save`] if the file system refuses, or settings and names are too long to be read back.
 pub fn save(artifact: &dyn Artifact, path: &Path, options: SaveOptions) -> Result<()> {
     let mut writer = ArtifactWriter::new(options);
     writer.write(artifact)?;
@@ -136,7 +138,10 @@ pub fn save(artifact: &dyn Artifact, path: &Path, options: SaveOptions) -> Resul
         safetensors::serialize_to_file(&writer.tensors, Some(metadata), temporary).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(source) => source,
             other => std::io::Error::other(other),
-        })
+        })?;
+        let mut length = [0; 8];
+        File::open(temporary)?.read_exact(&mut length)?;
+        super::reader::check_header(&length).map_err(std::io::Error::other)
     })
     .map_err(|source| ModelFileError::Save { path: path.to_path_buf(), source }.into())
 }

@@ -136,7 +136,6 @@ fn scar(draw: &mut Draw, image: &RgbImage, area: f64, strength: f64) -> Layer {
     let angle = draw.between(0.0, std::f64::consts::PI);
     let bend = draw.between(-0.25, 0.25) * length;
     let (along, across) = ([angle.sin(), angle.cos()], [angle.cos(), -angle.sin()]);
-    let reach = length / 2.0 + bend.abs() + width;
     let extent = |axis: usize| {
         (2.0 * ((length / 2.0 + width) * along[axis].abs() + (bend.abs() + width) * across[axis].abs())).ceil()
     };
@@ -161,7 +160,7 @@ fn scar(draw: &mut Draw, image: &RgbImage, area: f64, strength: f64) -> Layer {
         let v = offset[0] * across[0] + offset[1] * across[1];
         // A parabola through both ends.
         let curve = bend * ((2.0 * u / length).powi(2) - 0.5).clamp(-0.5, 0.5);
-        if u.abs() > length / 2.0 || u.abs() > reach { 0.0 } else { coverage((v - curve).abs() - width / 2.0) }
+        if u.abs() > length / 2.0 { 0.0 } else { coverage((v - curve).abs() - width / 2.0) }
     };
     place.layer(1.0, colour, shape)
 }

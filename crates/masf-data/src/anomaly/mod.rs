@@ -57,7 +57,8 @@ pub struct AnomalyParams {
     /// The kinds, taken in turn. Default all.
     pub kinds: Vec<AnomalyKind>,
     /// Least and largest share of the image that a defect covers, `0 < least <= largest <= 0.25`; drawn uniformly in its
-    /// logarithm. Default 0.001 to 0.02. At least about 12 pixels are covered whatever the share.
+    /// logarithm. Default 0.001 to 0.02. At least about 12 pixels are covered whatever the share, and by scars, which
+    /// are thin, at most about a fiftieth of a square image, less of an oblong one.
     pub area: (f64, f64),
     /// Least and largest strength, `0 < least <= largest <= 1`: opacity of what is pasted, contrast of lines and noise (1 is 80 of
     /// 255 levels), share of the phase that is shuffled. Default 0.2 to 1.
@@ -243,9 +244,11 @@ mod tests {
                 (0..16).map(|number| measure(&anomalies.make(number, &image, &source).unwrap())).sum::<f64>() / 16.0
             };
             let area = |made: &SyntheticAnomaly| made.mask.area() as f64 / 65_536.0;
-            for (least, largest) in [(0.002, 0.004), (0.02, 0.04)] {
+            for (least, largest) in [(0.002_f64, 0.004_f64), (0.02, 0.04), (0.1, 0.2)] {
                 let params = AnomalyParams { area: (least, largest), ..AnomalyParams::default() };
                 let found = mean(&params, &area);
+                let bound = if kind == AnomalyKind::Scar { 0.02 } else { 1.0 };
+                let (least, largest) = (least.min(bound), largest.min(bound));
                 // Outlines are irregular, and image borders cut: a factor of two either way.
                 assert!((least / 2.0..largest * 2.0).contains(&found), "{}: {found}", kind.name());
             }

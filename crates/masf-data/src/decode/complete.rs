@@ -29,20 +29,23 @@ pub(super) fn jpeg(bytes: &[u8]) -> bool {
 
 /// Whether the chunks lead to a complete `IEND`.
 pub(super) fn png(bytes: &[u8]) -> bool {
-    let mut position = 8;
-    while let Some(length) = be32(bytes, position) {
-        let Some(end) = (length as usize).checked_add(12).and_then(|size| position.checked_add(size)) else {
-            return false;
-        };
-        if end > bytes.len() {
-            return false;
-        }
-        if bytes.get(position + 4..position + 8) == Some(b"IEND") {
-            return true;
-        }
-        position = end;
-    }
-    false
+    png_chunks(bytes).any(|(kind, _)| kind == b"IEND")
+}
+
+/// The content of the first EXIF chunk, also behind the pixels, where the decoder does not look.
+pub(super) fn png_exif(bytes: &[u8]) -> Option<&[u8]> {
+    png_chunks(bytes).find(|(kind, _)| *kind == b"eXIf").map(|(_, content)| content)
+}
+
+/// Kind and content of the chunks that lie in the file.
+fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let length = be32(rest, 0)? as usize;
+        let chunk = (rest.get(4..8)?, rest.get(8..length.checked_add(8)?)?);
+        rest = rest.get(length.checked_add(12)?..)?;
+        Some(chunk)
+    })
 }
 
 /// Whether the file is as long as the RIFF header says, and each of its chunks lies inside: the decoder takes their word for what it

@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::error::{ImageError, LimitErrorKind};
+use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader};
 
 use crate::error::{DataError, ImageProblem, Result};
@@ -135,15 +136,16 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, ImageProblem> {
         ImageFormat::Tiff => complete::tiff(bytes)?,
         _ => true,
     };
-    let mut image_limits = image::Limits::no_limits();
-    image_limits.max_alloc = Some(match format {
+    let max_alloc = match format {
         // This decoder's limit is for all but the pixels; what it is there for, profiles and texts, is compressed up to 1000 to 1.
         ImageFormat::Png => limits.max_alloc.min(MAX_PNG_CHUNKS),
         _ => limits.max_alloc,
-    });
+    };
+    let mut image_limits = image::Limits::no_limits();
+    image_limits.max_alloc = Some(max_alloc);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(image_limits);
-    let problem = |error| image_problem(error, name, limits);
+    let problem = |error| image_problem(error, name, max_alloc);
     // A damaged header is best explained by the decoder, so a missing end is reported after reading it.
     let mut decoder = reader.into_decoder().map_err(problem)?;
     let (width, height) = decoder.dimensions();
@@ -159,7 +161,10 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, ImageProblem> {
     if matches!(decoder.color_type(), ColorType::Rgb32F | ColorType::Rgba32F) {
         return Err(unsupported_float());
     }
-    let orientation = decoder.orientation().map_err(problem)?;
+    let mut orientation = decoder.orientation().map_err(problem)?;
+    if format == ImageFormat::Png && orientation == Orientation::NoTransforms {
+        orientation = complete::png_exif(bytes).and_then(Orientation::from_exif_chunk).unwrap_or(orientation);
+    }
     let mut image = DynamicImage::from_decoder(decoder).map_err(problem)?;
     image.apply_orientation(orientation);
     refuse_empty(image, name)
@@ -186,7 +191,7 @@ fn unsupported_float() -> ImageProblem {
     }
 }
 
-fn image_problem(error: ImageError, format: &'static str, limits: &Limits) -> ImageProblem {
+fn image_problem(error: ImageError, format: &'static str, max_alloc: u64) -> ImageProblem {
     match error {
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             ImageProblem::Truncated { format }
@@ -197,8 +202,9 @@ fn image_problem(error: ImageError, format: &'static str, limits: &Limits) -> Im
             ),
         },
         ImageError::Limits(error) if matches!(error.kind(), LimitErrorKind::InsufficientMemory) => {
+            let advice = if format == "PNG" { " beside its pixels; save it without texts and profiles" } else { "" };
             ImageProblem::Unsupported {
-                what: format!("decoding the {format} file takes more than the limit of {} bytes", limits.max_alloc),
+                what: format!("decoding the {format} file takes more than the limit of {max_alloc} bytes{advice}"),
             }
         }
         error => corrupt(format, error),

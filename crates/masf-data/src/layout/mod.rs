@@ -110,9 +110,6 @@ impl Dataset {
         if listing.images.is_empty() {
             return Err(no_images(&folder, listing.others.len()));
         }
-        if layout == Layout::Mvtec {
-            masks::refuse_equal_stems(&folder, &listing.images)?;
-        }
         let samples = listing
             .images
             .iter()
@@ -127,7 +124,7 @@ impl Dataset {
     ///
     /// # Errors
     /// [`DataError::Io`] if a folder cannot be read. [`DataError::Layout`] if there are no images or no labels, two images or two
-    /// masks of a kind share a stem, or a kind has masks and none belongs to any of its images.
+    /// masks of a kind with masks share a stem, or none of these belongs to any of its images.
     pub fn test(root: impl AsRef<Path>) -> Result<Self> {
         let root = root.as_ref();
         let layout = recognise(root)?;
@@ -157,19 +154,21 @@ impl Dataset {
             }
             set.ignored.push(path);
         }
-        let all_masks = root.join(GROUND_TRUTH);
-        let mut kinds = Vec::new();
-        for kind_folder in walk::subfolders(&folder)? {
-            let Some(name) = kind_folder.file_name() else { continue };
-            if name != GROUND_TRUTH {
-                set.add_kind(&kind_folder, &all_masks.join(name))?;
-                kinds.push(name.to_os_string());
+        let is_truth = |path: &PathBuf| path.file_name().is_some_and(|name| name.eq_ignore_ascii_case(GROUND_TRUTH));
+        // Of several that differ in capitals the last, whose letters are small.
+        let all_masks = walk::subfolders(root)?.into_iter().rfind(is_truth).unwrap_or_else(|| root.join(GROUND_TRUTH));
+        let mut used = Vec::new();
+        for kind_folder in walk::subfolders(&folder)?.into_iter().filter(|path| !is_truth(path)) {
+            let masks = all_masks.join(kind_folder.file_name().unwrap_or_default());
+            set.add_kind(&kind_folder, &masks)?;
+            if masks.is_dir() {
+                used.push(walk::canonical(&masks)?);
             }
         }
         if all_masks.is_dir() {
-            for (name, path) in walk::children(&all_masks)? {
+            for (_, path) in walk::children(&all_masks)? {
                 if walk::is_folder(&path)? {
-                    if !kinds.contains(&name) {
+                    if !used.contains(&walk::canonical(&path)?) {
                         set.stray_masks.extend(inside(&path, walk::list(&path)?.images));
                     }
                 } else if walk::has_image_extension(&path) {
@@ -196,9 +195,9 @@ impl Dataset {
         };
         let listing = walk::list(folder)?;
         self.ignored.extend(inside(folder, listing.others));
-        masks::refuse_equal_stems(folder, &listing.images)?;
         // Good images have no defect to outline, whatever some exporters write beside them.
         let paired = if label.is_defective() && mask_folder.is_dir() {
+            masks::refuse_equal_stems(folder, &listing.images)?;
             let paired = masks::pair(folder, &listing.images, mask_folder)?;
             self.stray_masks.extend(paired.stray);
             paired.masks

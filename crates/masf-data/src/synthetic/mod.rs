@@ -20,7 +20,7 @@ use image::{DynamicImage, GrayImage, RgbImage};
 use masf_core::random_stream;
 use rayon::prelude::*;
 
-use crate::error::{DataError, Result};
+use crate::error::{DataError, ImageProblem, Result};
 use crate::layout::{GOOD, collect_images};
 use crate::{Limits, Mask, Size, read_image};
 use defect::Defect;
@@ -174,7 +174,7 @@ impl Slot {
 ///
 /// # Errors
 /// [`DataError::Argument`] as [`SyntheticSet::new`]; [`DataError::Layout`], before anything is written, if `folder` holds other images,
-/// be it under the names of these, as those of another seed are; [`DataError::Io`] if a file cannot be read or written.
+/// be it under the names of these, as those of another seed are, or one that is cut off; [`DataError::Io`] if a file cannot be read or written.
 pub fn write_dataset(folder: impl AsRef<Path>, config: &SyntheticConfig) -> Result<usize> {
     let folder = folder.as_ref();
     let set = SyntheticSet::new(*config)?;
@@ -206,6 +206,9 @@ fn check(path: &Path, picture: &DynamicImage) -> Result<()> {
         Ok(found) if Size::of(&found) == Size::of(picture) && found.as_bytes() == picture.as_bytes() => Ok(()),
         Err(DataError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error @ DataError::Io { .. }) => Err(error),
+        Err(DataError::Image { problem: ImageProblem::Truncated { .. } | ImageProblem::Empty, .. }) => {
+            Err(DataError::layout(path, "is cut off; delete it, or write the data set to an empty folder"))
+        }
         _ => Err(foreign(path)),
     }
 }
@@ -222,7 +225,7 @@ fn save(path: &Path, picture: &DynamicImage) -> Result<()> {
     picture
         .write_with_encoder(PngEncoder::new(&mut bytes))
         .map_err(std::io::Error::other)
-        .and_then(|()| std::fs::write(path, &bytes))
+        .and_then(|()| masf_core::replace_file(path, |temporary| std::fs::write(temporary, &bytes)))
         .map_err(|source| DataError::io(path, source))
 }
 

@@ -1,7 +1,7 @@
 //! Attention of spatial tokens to spectral tokens, several heads at once.
 //!
-//! The weights of a head, `[N, F]`, grow with the square of the grid. So only the heads at work have theirs, and the gradient computes them
-//! anew.
+//! The weights of a head, `[N, F]`, grow with the square of the grid. So only the heads at work have theirs, for a stretch of queries at a
+//! time, and the gradient computes them anew.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use masf_core::vectorised;
@@ -10,6 +10,9 @@ use rayon::prelude::*;
 use super::product::{Matrix, product};
 use super::simd;
 use super::{slice, tensor, with_slice};
+
+/// Queries whose weights are held at once.
+const QUERIES: usize = 1024;
 
 /// `softmax(q k^T / sqrt(D / heads)) v` for queries `[B N, D]` and keys and values `[B F, 2 D]` (keys first).
 pub(crate) struct Attention {
@@ -79,13 +82,18 @@ impl CustomOp2 for Attention {
         // Head by head, `[B, heads, queries, head]`.
         let mut parts = vec![0.0; q.len()];
         parts.par_chunks_mut(queries * head).enumerate().try_for_each_init(
-            || vec![0.0; queries * keys],
+            || vec![0.0; queries.min(QUERIES) * keys],
             |weights: &mut Vec<f32>, (index, part)| {
                 let (image, index) = (index / heads, index % heads);
-                let (q, kv) = (&q[image * queries * width..], &kv[image * keys * 2 * width..]);
-                let head = Head::of(&q[..queries * width], &kv[..keys * 2 * width], index, self.shape);
-                head.weigh(weights, self.shape)?;
-                product(part, Matrix::new(weights, queries, keys), head.v, 1.0)
+                let q = &q[image * queries * width..][..queries * width];
+                let kv = &kv[image * keys * 2 * width..][..keys * 2 * width];
+                part.chunks_mut(QUERIES * head).zip(q.chunks(QUERIES * width)).try_for_each(|(part, q)| {
+                    let shape = AttentionShape { queries: q.len() / width, ..self.shape };
+                    let weights = &mut weights[..shape.queries * keys];
+                    let of_head = Head::of(q, kv, index, shape);
+                    of_head.weigh(weights, shape)?;
+                    product(part, Matrix::new(weights, shape.queries, keys), of_head.v, 1.0)
+                })
             },
         )?;
         let mut out = vec![0.0; q.len()];
@@ -109,23 +117,33 @@ impl CustomOp2 for Attention {
                         .zip(grad.par_chunks(queries * width))
                         .zip(q.par_chunks(queries * width).zip(kv.par_chunks(keys * 2 * width)))
                         .try_for_each(|(((gq, gkv), grad), (q, kv))| {
-                            let (mut weights, mut slopes) = (vec![0.0; queries * keys], vec![0.0; queries * keys]);
-                            let (mut of_queries, mut of_keys) = (vec![0.0; queries * head], vec![0.0; keys * head]);
+                            let most = queries.min(QUERIES);
+                            let (mut weights, mut slopes) = (vec![0.0; most * keys], vec![0.0; most * keys]);
+                            let (mut of_queries, mut of_keys) = (vec![0.0; most * head], vec![0.0; keys * head]);
+                            let stretch = QUERIES * width;
                             for index in 0..heads {
                                 let start = index * head;
-                                let of_head = Head::of(q, kv, index, self.shape);
-                                of_head.weigh(&mut weights, self.shape)?;
-                                let grad = Matrix::columns(grad, queries, width, start, start + head);
-                                let p = Matrix::new(&weights, queries, keys);
-                                product(&mut of_keys, p.t(), grad, 1.0)?;
-                                put(gkv, &of_keys, 2 * width, width + start, head);
-                                product(&mut slopes, grad, of_head.v.t(), 1.0)?;
-                                softmax_backward(&mut slopes, &weights, keys);
-                                let s = Matrix::new(&slopes, queries, keys);
-                                product(&mut of_queries, s, of_head.k, self.shape.scale())?;
-                                put(gq, &of_queries, width, start, head);
-                                product(&mut of_keys, s.t(), of_head.q, self.shape.scale())?;
-                                put(gkv, &of_keys, 2 * width, start, head);
+                                let parts = gq.chunks_mut(stretch).zip(grad.chunks(stretch)).zip(q.chunks(stretch));
+                                for ((gq, grad), q) in parts {
+                                    let shape = AttentionShape { queries: q.len() / width, ..self.shape };
+                                    let queries = shape.queries;
+                                    let weights = &mut weights[..queries * keys];
+                                    let slopes = &mut slopes[..queries * keys];
+                                    let of_queries = &mut of_queries[..queries * head];
+                                    let of_head = Head::of(q, kv, index, shape);
+                                    of_head.weigh(weights, shape)?;
+                                    let grad = Matrix::columns(grad, queries, width, start, start + head);
+                                    let p = Matrix::new(weights, queries, keys);
+                                    product(&mut of_keys, p.t(), grad, 1.0)?;
+                                    add(gkv, &of_keys, 2 * width, width + start, head);
+                                    product(slopes, grad, of_head.v.t(), 1.0)?;
+                                    softmax_backward(slopes, weights, keys);
+                                    let s = Matrix::new(slopes, queries, keys);
+                                    product(of_queries, s, of_head.k, shape.scale())?;
+                                    put(gq, of_queries, width, start, head);
+                                    product(&mut of_keys, s.t(), of_head.q, shape.scale())?;
+                                    add(gkv, &of_keys, 2 * width, start, head);
+                                }
                             }
                             candle_core::Result::Ok(())
                         })
@@ -140,6 +158,13 @@ impl CustomOp2 for Attention {
 fn put(out: &mut [f32], part: &[f32], width: usize, start: usize, head: usize) {
     for (out, part) in out.chunks_exact_mut(width).zip(part.chunks_exact(head)) {
         out[start..start + head].copy_from_slice(part);
+    }
+}
+
+/// Adds `[rows, head]` to columns `start..` of `[rows, width]`.
+fn add(out: &mut [f32], part: &[f32], width: usize, start: usize, head: usize) {
+    for (out, part) in out.chunks_exact_mut(width).zip(part.chunks_exact(head)) {
+        out[start..start + head].iter_mut().zip(part).for_each(|(out, part)| *out += part);
     }
 }
 

@@ -1,4 +1,4 @@
-use masf_core::random_stream;
+use masf_core::{Silent, random_stream};
 use rand::Rng;
 
 use super::*;
@@ -11,7 +11,7 @@ struct Reference {
 }
 
 fn learn(rows: &[f32], dimensions: usize, components: usize, whiten: bool) -> Result<(LinearMap, Vec<f64>)> {
-    principal_components(rows.chunks_exact(dimensions), dimensions, components, whiten, 0)
+    principal_components(rows.chunks_exact(dimensions), dimensions, components, whiten, 0, &Silent)
 }
 
 #[test]
@@ -83,6 +83,24 @@ fn constant_rows_give_finite_maps() -> Result<()> {
         let (map, variances) = learn(&[2.5; 40 * 6], 6, 3, whiten)?;
         assert_eq!(variances, [0.0; 3]);
         assert!(map.matrix().iter().all(|value| value.is_finite()));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_single_direction_has_the_same_bits_on_any_number_of_threads() -> Result<()> {
+    let dimensions = 1536;
+    let mut random = random_stream(5, "test.pca");
+    let rows: Vec<f32> = (0..300 * dimensions).map(|_| random.random_range(-1f32..1.0)).collect();
+    let mean = mean(&rows, dimensions);
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| leading_directions(&rows, &mean, spread(&rows, &mean), 1, 300))
+    };
+    let expected = with(1)?;
+    assert_eq!(expected.len(), dimensions);
+    for threads in [5, 10] {
+        assert_eq!(with(threads)?, expected, "{threads} threads");
     }
     Ok(())
 }

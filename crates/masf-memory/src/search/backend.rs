@@ -1,5 +1,7 @@
 //! The choice among the ways to search, and the search of a bank.
 
+use masf_core::Progress;
+
 use super::{CellParams, CellSearch, ExactSearch, PrototypeSearch, ShortlistSearch};
 use crate::{LinearMap, MemoryError, Result};
 
@@ -176,8 +178,10 @@ impl Backend {
         search: Search,
         seed: u64,
         centres: Option<Vec<f32>>,
+        progress: &dyn Progress,
     ) -> Result<Self> {
         search.check()?;
+        MemoryError::if_cancelled(progress)?;
         let dimensions = columns.all();
         match search {
             Search::Exact => Ok(Self::Exact(ExactSearch::new(rows, dimensions)?)),
@@ -192,7 +196,7 @@ impl Backend {
             #[cfg(feature = "hnsw")]
             Search::Hnsw { connections, construction, search } => {
                 let params = super::HnswParams { connections, construction, search };
-                Ok(Self::Hnsw(super::HnswSearch::new(rows, dimensions, params)?))
+                Ok(Self::Hnsw(super::HnswSearch::build(rows, dimensions, params, progress)?))
             }
             #[cfg(not(feature = "hnsw"))]
             Search::Hnsw { .. } => Err(MemoryError::parameter("search", "hnsw", "exact, shortlist or cells")),

@@ -8,7 +8,7 @@
 
 use hnsw_rs::anndists::dist::Distance;
 use hnsw_rs::hnsw::Hnsw;
-use masf_core::vectorised;
+use masf_core::{Progress, Silent, vectorised};
 use rayon::prelude::*;
 
 use super::{check_prototypes, check_queries, prototype};
@@ -91,22 +91,45 @@ impl HnswSearch {
     /// # Errors
     /// As [`ExactSearch::new`], and [`MemoryError::Parameter`] for hyper-parameters out of range.
     pub fn new(prototypes: Vec<f32>, dimensions: usize, params: HnswParams) -> Result<Self> {
+        Self::build(prototypes, dimensions, params, &Silent)
+    }
+
+    /// As [`new`](Self::new), with its steps and cancellation through `progress`.
+    pub(crate) fn build(
+        prototypes: Vec<f32>,
+        dimensions: usize,
+        params: HnswParams,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         params.check()?;
         let count = check_prototypes(&prototypes, dimensions)?;
         let inserted = (0..count as u32).collect::<Vec<_>>();
-        Self::with_inserted(prototypes, dimensions, params, &inserted)
+        progress.start("building the graph", count as u64);
+        let built = Self::with_inserted(prototypes, dimensions, params, &inserted, progress);
+        progress.finish();
+        built
     }
 
     /// A graph of some of the prototypes; the others are lost to it.
-    fn with_inserted(rows: Vec<f32>, dimensions: usize, params: HnswParams, inserted: &[u32]) -> Result<Self> {
+    fn with_inserted(
+        rows: Vec<f32>,
+        dimensions: usize,
+        params: HnswParams,
+        inserted: &[u32],
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         let count = rows.len() / dimensions;
         let HnswParams { connections, construction, .. } = params;
         let mut graph = Hnsw::new(connections, count, LAYERS, construction, SquaredDistance);
         // Without them a prototype among near duplicates keeps few edges, and is lost more easily.
         graph.set_keeping_pruned(true);
-        for &index in inserted {
-            let start = index as usize * dimensions;
-            graph.insert_slice((&rows[start..start + dimensions], index as usize));
+        for part in inserted.chunks(64) {
+            MemoryError::if_cancelled(progress)?;
+            for &index in part {
+                let start = index as usize * dimensions;
+                graph.insert_slice((&rows[start..start + dimensions], index as usize));
+            }
+            progress.step(part.len() as u64);
         }
         graph.set_searching_mode(true);
         let mut search = Self { rows, dimensions, params, graph, lost: Vec::new(), beside: None };
@@ -116,7 +139,9 @@ impl HnswSearch {
             // Of equal prototypes any will do: the nearest distance is right.
             found.iter().any(|other| SquaredDistance.eval(row, prototype(&search, *other)) == 0.0)
         };
-        search.lost = (0..count as u32).into_par_iter().filter(|index| !finds_itself(index)).collect();
+        let lost = |index: &u32| !progress.is_cancelled() && !finds_itself(index);
+        search.lost = (0..count as u32).into_par_iter().filter(lost).collect();
+        MemoryError::if_cancelled(progress)?;
         if !search.lost.is_empty() {
             let rows = search.lost.iter().flat_map(|index| prototype(&search, *index)).copied().collect();
             search.beside = Some(ExactSearch::new(rows, dimensions)?);
@@ -213,13 +238,13 @@ mod tests {
     fn every_prototype_finds_itself_even_where_the_graph_lost_it() -> Result<()> {
         let prototypes = rows(400, 6, 3);
         let inserted: Vec<u32> = (0..400).filter(|index| index % 4 != 0).collect();
-        let search = HnswSearch::with_inserted(prototypes.clone(), 6, HnswParams::default(), &inserted)?;
+        let search = HnswSearch::with_inserted(prototypes.clone(), 6, HnswParams::default(), &inserted, &Silent)?;
         assert!(search.lost() >= 100);
         let found = search.nearest(&prototypes, 1)?;
         assert!(found.distances.iter().all(|distance| *distance == 0.0));
         assert!(found.indices.iter().zip(0..).all(|(index, own)| *index == own));
         // Nothing in the graph at all.
-        let search = HnswSearch::with_inserted(prototypes.clone(), 6, HnswParams::default(), &[])?;
+        let search = HnswSearch::with_inserted(prototypes.clone(), 6, HnswParams::default(), &[], &Silent)?;
         assert_eq!(search.nearest(&prototypes, 5)?, ExactSearch::new(prototypes.clone(), 6)?.nearest(&prototypes, 5)?);
         Ok(())
     }

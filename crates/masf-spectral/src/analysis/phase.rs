@@ -20,7 +20,8 @@ const EPS: f64 = 1e-12;
 /// # Errors
 /// If the maps have fewer than two axes, an empty one or no float dtype, or on failure of the backend.
 pub fn phase_only(maps: &Tensor) -> Result<Tensor> {
-    irfft2(&rfft2(maps, Norm::Ortho)?.phasor(EPS)?, None)
+    // In half precision the zero frequency of bright maps would be infinite, here and below.
+    Ok(irfft2(&rfft2(&widened(maps)?, Norm::Ortho)?.phasor(EPS)?, None)?.to_dtype(maps.dtype())?)
 }
 
 /// Maps `[..., H, W]` with all phases set to 0: what remains is the autocorrelation-like pattern of the texture around the origin.
@@ -28,9 +29,9 @@ pub fn phase_only(maps: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`phase_only`].
 pub fn amplitude_only(maps: &Tensor) -> Result<Tensor> {
-    let spectrum = rfft2(maps, Norm::Ortho)?;
+    let spectrum = rfft2(&widened(maps)?, Norm::Ortho)?;
     let amplitude = spectrum.magnitude(AMPLITUDE_EPS)?;
-    irfft2(&spectrum.with_values(ComplexTensor::from_real(&amplitude)?)?, None)
+    Ok(irfft2(&spectrum.with_values(ComplexTensor::from_real(&amplitude)?)?, None)?.to_dtype(maps.dtype())?)
 }
 
 /// `content` with its amplitudes drawn towards those of `style` by `weight` in `[0, 1]`, at radii up to `radius` (1: Nyquist), and its phases kept.
@@ -76,7 +77,8 @@ pub fn shift(maps: &Tensor, down: f64, right: f64) -> Result<Tensor> {
         return Err(Error::argument("shift", (down, right), "use finite numbers"));
     }
     let (height, width) = map_size("shift", maps)?;
-    let spectrum = rfft2(maps, Norm::Ortho)?;
+    let wide = widened(maps)?;
+    let spectrum = rfft2(&wide, Norm::Ortho)?;
     let rows = ramp(height, height, down);
     let columns = ramp(width, width / 2 + 1, right);
     let (mut re, mut im) = (Vec::new(), Vec::new());
@@ -87,8 +89,8 @@ pub fn shift(maps: &Tensor, down: f64, right: f64) -> Result<Tensor> {
         }
     }
     let shape = (height, width / 2 + 1);
-    let transfer = ComplexTensor::new(&constant(re, shape, maps)?, &constant(im, shape, maps)?)?;
-    irfft2(&spectrum.filter(&transfer)?, None)
+    let transfer = ComplexTensor::new(&constant(re, shape, &wide)?, &constant(im, shape, &wide)?)?;
+    Ok(irfft2(&spectrum.filter(&transfer)?, None)?.to_dtype(maps.dtype())?)
 }
 
 /// `exp(-2 pi i k d / n)` of the first `count` bins.
@@ -165,8 +167,10 @@ impl PhaseNoise {
         let (height, width) = map_size("PhaseNoise", maps)?;
         let phases = self.phases(height, width, seed)?;
         let shape = (height, width / 2 + 1);
-        let re = constant(phases.iter().map(|phase| phase.cos()).collect(), shape, maps)?;
-        let im = constant(phases.iter().map(|phase| phase.sin()).collect(), shape, maps)?;
-        irfft2(&rfft2(maps, Norm::Ortho)?.filter(&ComplexTensor::new(&re, &im)?)?, None)
+        let wide = widened(maps)?;
+        let re = constant(phases.iter().map(|phase| phase.cos()).collect(), shape, &wide)?;
+        let im = constant(phases.iter().map(|phase| phase.sin()).collect(), shape, &wide)?;
+        let noisy = rfft2(&wide, Norm::Ortho)?.filter(&ComplexTensor::new(&re, &im)?)?;
+        Ok(irfft2(&noisy, None)?.to_dtype(maps.dtype())?)
     }
 }

@@ -12,6 +12,9 @@ use candle_core::{D, Tensor};
 /// Floor of a power before its logarithm.
 const LOG_FLOOR: f64 = 1e-12;
 
+/// Bound of the bins of a profile.
+const MOST_BINS: usize = 1 << 20;
+
 /// Power `|X|^2` of the unitary half spectrum of maps `[..., H, W]`, as `[..., H, W / 2 + 1]`, after taking the mean off and applying the window.
 ///
 /// Without a window, the jump between opposite borders shows as a cross through the zero frequency. A power above 65,504 is infinite in f16.
@@ -38,7 +41,7 @@ pub fn log_power_image(maps: &Tensor, window: Option<Window>) -> Result<Tensor> 
 /// Frequencies in the corners, beyond radius 1, are left out. A ring without any frequency (maps with fewer than `2 bins` rows or columns have such) is 0.
 ///
 /// # Errors
-/// If the spectrum is not a half spectrum over two axes, if `bins` is zero, or on failure of the backend.
+/// If the spectrum is not a half spectrum over two axes, if `bins` is zero or above 2^20, or on failure of the backend.
 pub fn radial_profile(spectrum: &Spectrum, bins: usize) -> Result<Tensor> {
     profile("radial_profile", spectrum, bins, |radius, _| {
         // Rounding puts no frequency on a boundary into the ring below; the rim belongs to the last ring.
@@ -67,8 +70,8 @@ fn profile(
     bins: usize,
     bin_of: impl Fn(f64, f64) -> Option<usize>,
 ) -> Result<Tensor> {
-    if bins == 0 {
-        return Err(Error::argument("bins", bins, "use at least one bin"));
+    if !(1..=MOST_BINS).contains(&bins) {
+        return Err(Error::argument("bins", bins, "use 1 to 2^20 bins"));
     }
     if spectrum.axes() != Axes::Two || matches!(spectrum.extent(), crate::spectrum::Extent::Full) {
         return Err(Error::shape(operation, spectrum.dims(), "expected a half spectrum over two axes, from rfft2"));
@@ -76,29 +79,32 @@ fn profile(
     let (height, width) = (spectrum.height(), spectrum.width());
     let columns = width / 2 + 1;
     let (radii, angles) = polar_grid(height, width);
-    let mut weights = vec![0.0; radii.len() * bins];
-    let mut totals = vec![0.0; bins];
+    let count = radii.len();
+    // Every block of rows has sums of its own: rounding adds up in long ones. All sums take no more space than the spectrum or the result.
+    let blocks = (count / bins).min(height).max(1);
+    let (mut places, mut weights, mut totals) = (vec![0u32; count], vec![0.0; count], vec![0.0; bins]);
     for (index, (radius, angle)) in radii.into_iter().zip(angles).enumerate() {
-        let column = index % columns;
-        // A column between stands for its mirror image, too, which has the same radius and direction.
-        let count = if column == 0 || 2 * column == width { 1.0 } else { 2.0 };
+        let (row, column) = (index / columns, index % columns);
         if let Some(bin) = bin_of(radius, angle) {
-            weights[index * bins + bin] = count;
-            totals[bin] += count;
+            places[index] = (row * blocks / height * bins + bin) as u32;
+            // A column between stands for its mirror image, too, which has the same radius and direction.
+            weights[index] = if column == 0 || 2 * column == width { 1.0 } else { 2.0 };
+            totals[bin] += weights[index];
         }
     }
-    for row in weights.chunks_exact_mut(bins) {
-        for (weight, total) in row.iter_mut().zip(&totals) {
-            *weight /= f64::max(*total, 1.0);
-        }
+    // A frequency that is left out weighs nothing in place 0.
+    for (weight, place) in weights.iter_mut().zip(&places) {
+        *weight /= f64::max(totals[*place as usize % bins], 1.0);
     }
     // An infinite power would make a NaN of every bin.
     let power = spectrum.values().widened()?.power()?;
-    let weights = constant(weights, (height * columns, bins), &power)?;
     let mut dims = power.dims().to_vec();
     dims.truncate(dims.len() - 2);
     dims.push(bins);
-    let means = power.reshape(((), height * columns))?.matmul(&weights)?.reshape(dims)?;
+    let weighed = power.reshape(((), count))?.broadcast_mul(&constant(weights, (1, count), &power)?)?;
+    let zeros = Tensor::zeros((weighed.dim(0)?, blocks * bins), power.dtype(), power.device())?;
+    let sums = zeros.index_add(&Tensor::new(places, power.device())?, &weighed, 1)?;
+    let means = sums.reshape(((), blocks, bins))?.sum(1)?.reshape(dims)?;
     Ok(means.to_dtype(spectrum.values().dtype())?)
 }
 

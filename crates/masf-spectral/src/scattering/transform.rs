@@ -4,10 +4,11 @@ use super::config::ScatteringConfig;
 use super::filters;
 use crate::complex::ComplexTensor;
 use crate::error::{Error, Result};
+use crate::frequency::constant;
 use crate::norm::Norm;
 use crate::spectrum::Spectrum;
 use crate::transform::{fft2, ifft2};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -208,7 +209,10 @@ impl Scattering2d {
         let &[batch, channels, height, width] = images.dims() else {
             return Err(Error::shape(OPERATION, images.dims(), "expected [B, C, H, W]"));
         };
-        if batch * channels == 0 || height.min(width) < 1 << self.config.scales {
+        if images.dims().contains(&0) {
+            return Err(Error::shape(OPERATION, images.dims(), "an axis is empty"));
+        }
+        if height.min(width) < 1 << self.config.scales {
             return Err(Error::shape(OPERATION, images.dims(), "expected sides of at least 2^scales pixels"));
         }
         Ok((batch, channels, height, width))
@@ -349,9 +353,4 @@ fn pad(images: &Tensor, frame: Frame) -> Result<Tensor> {
     let maps = images.reshape((batch * channels, height, width))?;
     let tall = maps.index_select(&indices(height, frame.top, frame.height)?, 1)?;
     Ok(tall.index_select(&indices(width, frame.left, frame.width)?, 2)?)
-}
-
-fn constant(values: Vec<f64>, shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
-    let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
-    Ok(tensor.to_dtype(like.dtype())?.to_device(like.device())?)
 }

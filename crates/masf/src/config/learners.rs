@@ -4,8 +4,12 @@ use masf_distill::StudentParams;
 use masf_fusion::{Detail, FineScale, FusionParams, ImageScore};
 use masf_memory::MemoryBankParams;
 
-use super::Config;
+use super::{Branch, Config};
 use crate::Method;
+
+/// What the student's bottleneck drops where a memory bank stands beside it: both together locate better with it, the student alone
+/// is better without.
+const DROPOUT_BESIDE_A_BANK: f64 = 0.2;
 
 /// The memory budget of which so many bytes are the part for learning.
 pub(crate) fn whole_budget(learning: usize) -> usize {
@@ -18,9 +22,10 @@ impl Config {
         self.memory_budget.0 / 16
     }
 
-    /// The settings of the student.
+    /// The settings of the student, whose dropout depends on what stands beside it where it is left out.
     pub(crate) fn student_params(&self) -> StudentParams {
-        StudentParams { seed: self.seed, ..self.distill.clone() }
+        let beside_a_bank = self.branches.contains(&Branch::Memory).then_some(DROPOUT_BESIDE_A_BANK);
+        StudentParams { seed: self.seed, dropout: self.distill.dropout.or(beside_a_bank), ..self.distill.clone() }
     }
 
     /// The part of the memory budget for learning.

@@ -241,7 +241,7 @@ pub struct MemoryConfig {
     pub per_level: bool,
     /// Angles at which training images are learned from, evenly spread over the full circle: 0 or 1 is upright only, up to 36.
     pub turns: usize,
-    /// Most turned images that are learned from, evenly chosen; bounds the time of fitting.
+    /// Most turned images that are learned from, evenly chosen, up to 2^30; bounds the time of fitting.
     pub turned_images: usize,
 }
 
@@ -267,6 +267,8 @@ impl Default for MemoryConfig {
 
 /// Most angles: every ten degrees.
 const MOST_TURNS: usize = 36;
+/// As good as no limit, and a number that TOML holds.
+const MOST_TURNED: usize = 1 << 30;
 
 /// Thresholds from normal images.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -392,7 +394,7 @@ impl Config {
     /// The configuration as TOML, with every key.
     ///
     /// # Errors
-    /// Values that TOML cannot hold, such as a seed above `i64::MAX`.
+    /// Values that TOML cannot hold.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::data("configuration", error.to_string()))
     }
@@ -452,6 +454,10 @@ impl Config {
         of("isstad", self.isstad())?;
         if self.memory.turns > MOST_TURNS {
             return Err(Error::argument("memory.turns", self.memory.turns, format!("0 to {MOST_TURNS}")));
+        }
+        let turned = self.memory.turned_images;
+        if turned > MOST_TURNED {
+            return Err(Error::argument("memory.turned_images", turned, format!("0 to {MOST_TURNED}")));
         }
         self.fusion.clone().check()?;
         Ok(())
@@ -548,6 +554,20 @@ mod tests {
     }
 
     #[test]
+    fn the_student_drops_values_beside_a_bank_unless_told_otherwise() {
+        let dropout = |branches, dropout| {
+            let mut config = Config { branches, ..Config::default() };
+            config.distill.dropout = dropout;
+            config.student_params().dropout
+        };
+        assert_eq!(dropout(vec![Branch::Memory, Branch::Distill], None), Some(0.2));
+        assert_eq!(dropout(vec![Branch::Distill], None), None);
+        for branches in [vec![Branch::Distill], vec![Branch::Distill, Branch::Memory]] {
+            assert_eq!(dropout(branches, Some(0.1)), Some(0.1));
+        }
+    }
+
+    #[test]
     fn toml_round_trip() {
         let mut config = Config { seed: 3, memory_budget: ByteSize(1_234_567), ..Config::default() };
         config.method = Method::PatchCore;
@@ -556,6 +576,9 @@ mod tests {
         config.branches = vec![Branch::Distill, Branch::Memory];
         config.distill.epochs = Some(12);
         assert_eq!(Config::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+        // TOML has no number as large as this.
+        config.memory.turned_images = usize::MAX;
+        assert!(config.check().unwrap_err().to_string().contains("memory.turned_images"));
         for branches in [vec![], vec![Branch::Memory, Branch::Memory]] {
             let error = Config { branches, ..Config::default() }.check().unwrap_err();
             assert!(error.to_string().contains("branches"), "{error}");

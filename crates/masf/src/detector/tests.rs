@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use masf_backbone::ScatteringBackbone;
-use masf_core::{Error, FeatureExtractor, Progress, Result, Silent};
+use masf_core::{Error, FeatureExtractor, Fit, Progress, PyramidSource, Result, Silent};
 use masf_data::synthetic::{SyntheticConfig, SyntheticSet, write_dataset};
 use masf_data::{Dataset, ImageInput, Limits, Size};
+use masf_memory::{MemoryBank, MemoryBankFit, MemoryBankParams};
 
 use crate::{BackboneConfig, Config, Detector, ExtendOptions};
 
@@ -135,5 +136,28 @@ fn stages_take_the_steps_that_they_announce() -> Result<()> {
     for expected in ["features", "evaluating"] {
         assert!(found.iter().any(|(stage, total, _)| stage == expected && *total == 10), "{found:?}");
     }
+    Ok(())
+}
+
+/// A branch that says nothing of its stages, and has to learn anew for each fold.
+struct Anew(MemoryBankFit);
+
+impl Fit for Anew {
+    type Scorer = MemoryBank;
+
+    fn fit(&self, source: &dyn PyramidSource, _: &dyn Progress) -> Result<MemoryBank> {
+        self.0.fit(source, &Silent)
+    }
+}
+
+#[test]
+fn a_bank_learns_once_beside_a_branch_that_learns_anew_for_each_fold() -> Result<()> {
+    let bank = MemoryBankParams { prototypes: 60, ..MemoryBankParams::default() }.check()?;
+    let stages = Arc::new(Stages::default());
+    let builder = Detector::builder().config(config()).progress(stages.clone());
+    builder.branch(bank.clone()).branch(Anew(bank)).fit(images(0, 6))?;
+    let found = stages.0.lock().unwrap();
+    let count = |wanted: &str| found.iter().filter(|(stage, _, _)| stage == wanted).count();
+    assert_eq!((count("choosing prototypes"), count("calibration 5/5")), (1, 1), "{found:?}");
     Ok(())
 }

@@ -71,9 +71,13 @@ fn budgets_that_are_too_small_are_told_as_a_whole() -> Result<()> {
 fn banks_that_were_given_keep_their_prototypes() -> Result<()> {
     let fit = |seed, prototypes| -> Result<Detector> {
         let bank = MemoryBankParams { prototypes, ..MemoryBankParams::default() }.check()?;
-        Detector::builder().config(config()).branch(bank).fit(images(seed, 4))
+        let mut config = config();
+        // Branches that are given do not learn from turned images, so they are not extended with them either.
+        config.memory.turns = 4;
+        Detector::builder().config(config).branch(bank).fit(images(seed, 4))
     };
     let (mut own, other) = (fit(0, 80)?, fit(1, 100)?);
+    assert_eq!(own.config().memory.turns, 0);
     let count = |detector: &Detector| Ok::<_, Error>(detector.banks()?[0].search().count());
     assert!(config().memory.prototypes < 80);
     assert_eq!((count(&own)?, count(&other)?), (80, 100));

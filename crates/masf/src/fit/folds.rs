@@ -5,7 +5,7 @@
 //! image that is most like it (nearest in the space of mean features); the groups that this makes are spread over the folds
 //! so that these are about equally large.
 
-use masf_core::random_stream;
+use masf_core::{Progress, Result, random_stream};
 use rand::Rng;
 use rayon::prelude::*;
 
@@ -20,7 +20,7 @@ pub(crate) struct Signatures {
 
 impl Signatures {
     /// Adds the images of a pyramid.
-    pub(crate) fn push(&mut self, pyramid: &masf_core::FeaturePyramid) -> masf_core::Result<()> {
+    pub(crate) fn push(&mut self, pyramid: &masf_core::FeaturePyramid) -> Result<()> {
         let mut rows = vec![Vec::new(); pyramid.batch_size()];
         for level in pyramid.levels() {
             let means = level.map.mean((2, 3))?.to_vec2::<f32>()?;
@@ -40,23 +40,23 @@ impl Signatures {
     /// The fold of every image: `folds` of them, as equal in size as the groups of like images permit.
     ///
     /// Deterministic in the images, their order and the seed.
-    pub(crate) fn folds(&self, folds: usize, seed: u64) -> Vec<usize> {
-        self.folds_of_groups(folds, 2, seed)
+    pub(crate) fn folds(&self, folds: usize, seed: u64, progress: &dyn Progress) -> Result<Vec<usize>> {
+        self.folds_of_groups(folds, 2, seed, progress)
     }
 
     /// As [`folds`](Self::folds) where one of them alone is held out, and has to stand for all images: of many small groups, so that it
     /// lacks none of the ways that the images differ, and neither do the others.
-    pub(crate) fn mixed_folds(&self, folds: usize, seed: u64) -> Vec<usize> {
-        self.folds_of_groups(folds, 16, seed)
+    pub(crate) fn mixed_folds(&self, folds: usize, seed: u64, progress: &dyn Progress) -> Result<Vec<usize>> {
+        self.folds_of_groups(folds, 16, seed, progress)
     }
 
-    /// Folds of at least `per_fold` groups, or of pairs if these would be smaller.
-    fn folds_of_groups(&self, folds: usize, per_fold: usize, seed: u64) -> Vec<usize> {
-        let nearest = nearest_neighbours(&self.projected(seed));
+    /// Folds of at least `least` groups, or of pairs if these would be smaller.
+    fn folds_of_groups(&self, folds: usize, least: usize, seed: u64, progress: &dyn Progress) -> Result<Vec<usize>> {
+        let nearest = nearest_neighbours(&self.projected(seed), progress)?;
         let images = self.rows.len() / folds.max(1);
         // At most half a fold, so that a chain of neighbours cannot swallow the set, and every fold gets a group.
-        let largest = (images / per_fold).max(2).min(images / 2).max(1);
-        assign(groups(&nearest, largest), self.rows.len(), folds)
+        let largest = (images / least).max(2).min(images / 2).max(1);
+        Ok(assign(groups(&nearest, largest), self.rows.len(), folds))
     }
 
     /// Signatures with every channel standardised, projected to a few dimensions.
@@ -90,9 +90,11 @@ impl Signatures {
     }
 }
 
-/// For every row the nearest other row and its squared distance; ties go to the lower index.
-fn nearest_neighbours(rows: &[Vec<f32>]) -> Vec<(f32, usize)> {
-    let nearest = |(i, row): (usize, &Vec<f32>)| {
+/// For every row the nearest other row and its squared distance; ties go to the lower index. All pairs are compared, which
+/// takes minutes where images are many.
+fn nearest_neighbours(rows: &[Vec<f32>], progress: &dyn Progress) -> Result<Vec<(f32, usize)>> {
+    let nearest = |(i, row): (usize, &Vec<f32>)| -> Result<(f32, usize)> {
+        progress.check()?;
         let mut best = (f32::INFINITY, i);
         for (j, other) in rows.iter().enumerate() {
             let distance: f32 = row.iter().zip(other).map(|(a, b)| (a - b) * (a - b)).sum();
@@ -100,9 +102,13 @@ fn nearest_neighbours(rows: &[Vec<f32>]) -> Vec<(f32, usize)> {
                 best = (distance, j);
             }
         }
-        best
+        progress.step(1);
+        Ok(best)
     };
-    rows.par_iter().enumerate().map(nearest).collect()
+    progress.start("grouping like images", rows.len() as u64);
+    let found = rows.par_iter().enumerate().map(nearest).collect();
+    progress.finish();
+    found
 }
 
 /// Joins images with their nearest neighbours, closest pairs first, into groups of at most `largest`.
@@ -143,6 +149,8 @@ fn assign(mut groups: Vec<Vec<usize>>, count: usize, folds: usize) -> Vec<usize>
 
 #[cfg(test)]
 mod tests {
+    use masf_core::{Error, Silent};
+
     use super::*;
 
     fn signatures(rows: Vec<Vec<f32>>) -> Signatures {
@@ -154,7 +162,7 @@ mod tests {
         // 40 parts of three nearly equal pictures each.
         let part = |p: usize| -> Vec<f32> { (0..20).map(|c| ((p * 37 + c * 101) % 83) as f32).collect() };
         let rows = (0..120).map(|i| part(i % 40).iter().map(|v| v + 0.01 * (i / 40) as f32).collect()).collect();
-        let folds = signatures(rows).folds(5, 0);
+        let folds = signatures(rows).folds(5, 0, &Silent).unwrap();
         for i in 0..40 {
             assert!(folds[i] == folds[i + 40] && folds[i] == folds[i + 80], "part {i}");
         }
@@ -166,9 +174,9 @@ mod tests {
             let rows = (0..count).map(|i| vec![(i * i % 17) as f32, i as f32]).collect();
             let folds = count.min(5);
             let signatures = signatures(rows);
-            for fold_of in [signatures.folds(folds, 7), signatures.mixed_folds(folds, 7)] {
+            for fold_of in [signatures.folds(folds, 7, &Silent), signatures.mixed_folds(folds, 7, &Silent)] {
                 let mut sizes = vec![0usize; folds];
-                for fold in fold_of {
+                for fold in fold_of.unwrap() {
                     sizes[fold] += 1;
                 }
                 let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
@@ -182,7 +190,7 @@ mod tests {
         // Eight clusters of ten pairs.
         let row =
             |i: usize| vec![(i / 20) as f32 * 100.0, (i / 2 % 10) as f32 + 0.01 * (i % 2) as f32, (i / 2 % 7) as f32];
-        let folds = signatures((0..160).map(row).collect()).mixed_folds(5, 3);
+        let folds = signatures((0..160).map(row).collect()).mixed_folds(5, 3, &Silent).unwrap();
         for pair in 0..80 {
             assert_eq!(folds[2 * pair], folds[2 * pair + 1], "pair {pair}");
         }
@@ -194,8 +202,25 @@ mod tests {
 
     #[test]
     fn equal_images_are_no_problem() {
-        let folds = signatures(vec![vec![1.0; 8]; 50]).folds(5, 0);
+        let folds = signatures(vec![vec![1.0; 8]; 50]).folds(5, 0, &Silent).unwrap();
         assert_eq!(folds.len(), 50);
         assert!((0..5).all(|fold| folds.contains(&fold)));
+    }
+
+    #[test]
+    fn grouping_can_be_cancelled() {
+        struct Cancelled;
+
+        impl Progress for Cancelled {
+            fn start(&self, _: &str, _: u64) {}
+            fn step(&self, _: u64) {}
+            fn finish(&self) {}
+            fn is_cancelled(&self) -> bool {
+                true
+            }
+        }
+
+        let found = signatures(vec![vec![1.0]; 4]).folds(2, 0, &Cancelled);
+        assert!(matches!(found, Err(Error::Cancelled)), "{found:?}");
     }
 }

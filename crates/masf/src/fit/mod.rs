@@ -21,7 +21,7 @@ use std::cell::Cell;
 use candle_core::Tensor;
 use masf_core::{
     CrossFit, Error, FeatureCache, FeatureCacheBuilder, FeatureExtractor, Fit, Fusion, Progress, PyramidSource, Result,
-    Scorer, Scores, Subset,
+    Scorer, Scores, Silent, Subset,
 };
 use masf_fusion::{CalibratedFusion, DefectMaps, FusionValidParams, Threshold, conformal_threshold};
 use rayon::prelude::*;
@@ -249,12 +249,18 @@ pub(crate) fn fit_and_score(
         return Ok((extracted.fit_all(Purpose::Detector, branches, |_| true, progress)?, scores));
     }
     held.check_enough(extracted.cache.len())?;
-    let split = Split::new(extracted, folds.unwrap_or(CHEAP_FOLDS), held.seed);
+    // A branch that learns anew for each fold decides for all. Without items it says so at once, and no other learns in vain.
+    let nothing = Subset::new(&extracted.cache, Vec::new())?;
+    let anew = branches.iter().any(|branch| matches!(branch.cross_fit_branch(&nothing, &[], &Silent), Ok(None)));
+    let usual = if anew { FOLDS } else { CHEAP_FOLDS };
+    let split = Split::new(extracted, folds.unwrap_or(usual), held.seed, progress)?;
     let prepared = split.prepare(branches, progress)?;
-    if folds.is_some() || prepared.iter().all(Option::is_some) {
+    if folds.is_some() || anew || prepared.iter().all(Option::is_some) {
         return cross_fit(branches, prepared, &split, held, progress);
     }
-    let split = Split::new(extracted, FOLDS, held.seed);
+    // The memory budget is for one set of what is learned.
+    drop(prepared);
+    let split = Split::new(extracted, FOLDS, held.seed, progress)?;
     cross_fit(branches, split.prepare(branches, progress)?, &split, held, progress)
 }
 
@@ -268,7 +274,7 @@ fn hold_out(
 ) -> Result<CrossFitted> {
     let count = extracted.cache.len();
     // Two scores are the least that a threshold can be set from.
-    let fold_of = extracted.signatures.mixed_folds(folds.min(count / 2).max(2), held.seed);
+    let fold_of = extracted.signatures.mixed_folds(folds.min(count / 2).max(2), held.seed, progress)?;
     let held_out: Vec<usize> = (0..count).filter(|image| fold_of[*image] == 0).collect();
     if held_out.len() < 2 {
         let problem =
@@ -290,14 +296,14 @@ struct Split<'a> {
 }
 
 impl<'a> Split<'a> {
-    fn new(extracted: &'a Extracted, folds: usize, seed: u64) -> Self {
+    fn new(extracted: &'a Extracted, folds: usize, seed: u64, progress: &dyn Progress) -> Result<Self> {
         let folds = folds.min(extracted.cache.len());
-        let fold_of = extracted.signatures.folds(folds, seed);
+        let fold_of = extracted.signatures.folds(folds, seed, progress)?;
         let with_turned = extracted.turned.as_ref().map(|(turned, image_of)| {
             let of_turned = image_of.iter().map(|image| fold_of[*image]);
             (Joined(&extracted.cache, turned), fold_of.iter().copied().chain(of_turned).collect())
         });
-        Self { extracted, folds, fold_of, with_turned }
+        Ok(Self { extracted, folds, fold_of, with_turned })
     }
 
     /// The items that a branch learns from, and their folds.
@@ -392,10 +398,7 @@ fn score(
                 scores.images.push(image);
                 scores.normals.push(found);
             }
-            Err(error) => {
-                tracing::warn!("sets no threshold: {error}");
-                scores.skipped.push(error);
-            }
+            Err(error) => scores.skipped.push(error),
         }
         progress.step(1);
     }
@@ -470,10 +473,7 @@ pub(crate) fn thresholds(
                 images.extend(image_scores);
                 maxima.push(summit);
             }
-            Err(error) => {
-                tracing::warn!("sets no threshold: {error}");
-                skipped.push(error);
-            }
+            Err(error) => skipped.push(error),
         }
     }
     images.sort_unstable_by(f32::total_cmp);
