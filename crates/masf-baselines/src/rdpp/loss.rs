@@ -1,9 +1,10 @@
 //! The losses of the projections.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 use super::params::RdppParams;
 use crate::training::tokens::{cosine_distance, flat_cosine};
+use crate::training::values;
 
 /// The entropic regularisation of the optimal transport (geomloss's blur of 0.05, squared, for descriptors of unit length, times 20: the
 /// cost is at most 4).
@@ -93,15 +94,23 @@ fn transported(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 /// The plan between equal weights, in double precision and the logarithmic domain.
 fn plan(cost: &Tensor) -> Result<Tensor> {
     let (rows, columns) = cost.dims2()?;
-    let kernel = (cost.to_dtype(DType::F64)?.neg()? / EPSILON)?;
-    let (log_rows, log_columns) = (-(rows as f64).ln(), -(columns as f64).ln());
-    let mut v = Tensor::zeros((1, columns), DType::F64, cost.device())?;
-    let mut u = Tensor::zeros((rows, 1), DType::F64, cost.device())?;
+    let kernel: Vec<f64> = values(cost)?.into_iter().map(|cost| -f64::from(cost) / EPSILON).collect();
+    // `ln` of the sum of `exp`, of `count` values.
+    let log_sum = |count: usize, value: &dyn Fn(usize) -> f64| {
+        let most = (0..count).map(value).fold(f64::NEG_INFINITY, f64::max);
+        most + (0..count).map(|index| (value(index) - most).exp()).sum::<f64>().ln()
+    };
+    let (mut u, mut v) = (vec![0f64; rows], vec![0f64; columns]);
     for _ in 0..ROUNDS {
-        u = kernel.broadcast_add(&v)?.log_sum_exp(1)?.unsqueeze(1)?.affine(-1.0, log_rows)?;
-        v = kernel.broadcast_add(&u)?.log_sum_exp(0)?.unsqueeze(0)?.affine(-1.0, log_columns)?;
+        for (row, u) in u.iter_mut().enumerate() {
+            *u = -(rows as f64).ln() - log_sum(columns, &|column| kernel[row * columns + column] + v[column]);
+        }
+        for (column, v) in v.iter_mut().enumerate() {
+            *v = -(columns as f64).ln() - log_sum(rows, &|row| kernel[row * columns + column] + u[row]);
+        }
     }
-    kernel.broadcast_add(&u)?.broadcast_add(&v)?.exp()?.to_dtype(DType::F32)
+    let plan = |index: usize| (kernel[index] + u[index / columns] + v[index % columns]).exp() as f32;
+    Tensor::from_vec((0..rows * columns).map(plan).collect(), (rows, columns), cost.device())
 }
 
 #[cfg(test)]
@@ -109,7 +118,6 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
-    use crate::training::values;
 
     #[derive(serde::Deserialize)]
     struct Reference {

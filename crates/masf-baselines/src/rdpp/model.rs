@@ -6,7 +6,7 @@ use masf_core::{Artifact, ArtifactReader, ArtifactWriter, FeaturePyramid, Scorer
 
 use super::network::Network;
 use super::params::RdppParams;
-use crate::training::tokens::cosine;
+use crate::training::fused::cosine;
 use crate::training::{self, Level, Parameters, Settings, features};
 
 /// A learned RD++ model.

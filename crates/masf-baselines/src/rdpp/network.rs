@@ -16,7 +16,8 @@ use masf_core::Result;
 
 use super::params::RdppParams;
 use crate::training::tokens::{
-    self, Grid, Resampling, cell_means, instance_norm, layer_norm, leaky_relu, linear, map_positions, neighbourhoods,
+    self, Grid, Resampling, cell_means, layer_norm, leaky_instance_norm, leaky_layer_norm, leaky_relu, linear,
+    map_positions, neighbourhoods,
 };
 use crate::training::{Level, Parameters, Start, grid};
 
@@ -95,7 +96,7 @@ impl Network {
     pub(super) fn project(&self, level: usize, features: &Tensor) -> candle_core::Result<Tensor> {
         let mut x = features.clone();
         for weight in &self.projections[level] {
-            x = leaky_relu(&instance_norm(&linear(&x, weight, None)?)?)?;
+            x = leaky_instance_norm(&linear(&x, weight, None)?)?;
         }
         Ok(x)
     }
@@ -112,14 +113,14 @@ impl Network {
         }
         let Some(sum) = sum else { candle_core::bail!("there are no levels") };
         let coarsest = grid(self.levels.last());
-        let x = leaky_relu(&layer_norm(&sum)?)?;
-        let x = leaky_relu(&layer_norm(&linear(&neighbourhoods(&x, coarsest, 2)?, &self.down, None)?)?)?;
+        let x = leaky_layer_norm(&sum)?;
+        let x = leaky_layer_norm(&linear(&neighbourhoods(&x, coarsest, 2)?, &self.down, None)?)?;
         let hidden = leaky_relu(&linear(&layer_norm(&x)?, &self.hidden.0, None)?)?;
         let mut x = (x + linear(&hidden, &self.hidden.1, None)?)?;
         let mut restored = Vec::with_capacity(self.ups.len());
         for up in &self.ups {
             let resized = map_positions(&x, &up.resize)?;
-            x = leaky_relu(&layer_norm(&linear(&neighbourhoods(&resized, up.grid, 1)?, &up.convolution, None)?)?)?;
+            x = leaky_layer_norm(&linear(&neighbourhoods(&resized, up.grid, 1)?, &up.convolution, None)?)?;
             restored.push(linear(&x, &up.head, Some(&up.bias))?);
         }
         restored.reverse();

@@ -4,6 +4,7 @@
 //! images, their order and the hyper-parameters alone.
 
 mod features;
+pub(crate) mod fused;
 mod ops;
 mod parameters;
 pub(crate) mod tokens;

@@ -1,13 +1,14 @@
 //! Networks on tokens: maps as `[B, positions, channels]`, row-major over the grid, with plain operations of Candle except for the
 //! 3 x 3 neighbourhoods of a convolution, whose gradient Candle computes slowly on a CPU.
 
-use candle_core::{CpuStorage, CustomOp1, D, Device, Error, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::fused::{Over, cosine, normalise};
 use super::values;
 
-/// Keeps norms finite.
-const EPSILON: f64 = 1e-5;
+/// What a leaky ReLU leaves of negative values.
+const SLOPE: f32 = 0.01;
 
 /// `(height, width)` of a grid of tokens.
 pub(crate) type Grid = (usize, usize);
@@ -25,24 +26,22 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
 
 /// `max(x, 0.01 x)`.
 pub(crate) fn leaky_relu(x: &Tensor) -> Result<Tensor> {
-    x.relu()?.affine(0.99, 0.0)? + x.affine(0.01, 0.0)?
+    x.maximum(&(x * f64::from(SLOPE))?)
 }
 
-/// Mean 0 and variance 1 along an axis.
-fn normalise(x: &Tensor, axis: usize) -> Result<Tensor> {
-    let centred = x.broadcast_sub(&x.mean_keepdim(axis)?)?;
-    let variance = centred.sqr()?.mean_keepdim(axis)?;
-    centred.broadcast_div(&(variance + EPSILON)?.sqrt()?)
+/// Every channel of every image of mean 0 and variance 1 over the positions, then a leaky ReLU.
+pub(crate) fn leaky_instance_norm(x: &Tensor) -> Result<Tensor> {
+    normalise(x, Over::Positions, SLOPE)
 }
 
-/// Every channel of every image of mean 0 and variance 1 over the positions.
-pub(crate) fn instance_norm(x: &Tensor) -> Result<Tensor> {
-    normalise(x, 1)
+/// Every token of mean 0 and variance 1 over the channels, then a leaky ReLU.
+pub(crate) fn leaky_layer_norm(x: &Tensor) -> Result<Tensor> {
+    normalise(x, Over::Channels, SLOPE)
 }
 
 /// Every token of mean 0 and variance 1 over the channels.
 pub(crate) fn layer_norm(x: &Tensor) -> Result<Tensor> {
-    normalise(x, 2)
+    normalise(x, Over::Channels, 1.0)
 }
 
 /// A sparse matrix for one axis: the length that is read, the length that is made, and `(to, from, weight)`.
@@ -130,12 +129,6 @@ pub(crate) fn cosine_distance(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub(crate) fn flat_cosine(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let batch = a.dim(0)?;
     cosine(&a.reshape((batch, ()))?, &b.reshape((batch, ()))?)
-}
-
-/// The cosine along the last axis.
-pub(crate) fn cosine(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let norm = |x: &Tensor| (x.sqr()?.sum(D::Minus1)? + 1e-16)?.sqrt();
-    (a * b)?.sum(D::Minus1)?.div(&(norm(a)? * norm(b)?)?)
 }
 
 /// The 3 x 3 neighbourhood of every `stride`-th position, `[B, P, C]` to `[B, Q, 9 C]`, zero beyond the border; a convolution is its
@@ -256,7 +249,7 @@ mod tests {
         let weights = tokens((1, 4, 45))?;
         let loss = |x: &Tensor| -> Result<Tensor> {
             let near = neighbourhoods(x, grid, 2)?;
-            let normal = (instance_norm(x)? + layer_norm(&leaky_relu(x)?)?)?;
+            let normal = (leaky_instance_norm(x)? + layer_norm(&leaky_relu(x)?)?)?;
             let resized = map_positions(&map_positions(x, &bilinear(grid, (5, 3)))?, &cell_means((5, 3), (2, 2)))?;
             let sums = (near.mul(&weights)?.sum_all()? + resized.mul(&tokens((1, 4, 5))?)?.sum_all()?)?;
             sums + cosine_distance(&normal, &tokens((1, 12, 5))?.affine(1.0, 0.3)?)?

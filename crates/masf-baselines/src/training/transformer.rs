@@ -1,8 +1,9 @@
 //! The parts of a transformer's layers; residuals and norms are left to the network.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use masf_core::Result;
 
+use super::fused::softmax;
 use super::tokens::{Grid, linear};
 use super::{Parameters, Start};
 use crate::BaselineError;
@@ -11,14 +12,14 @@ use crate::BaselineError;
 const MOST_BYTES: u64 = 8 << 30;
 
 /// Refuses a training whose attentions would hold too much: `pairs` counts the pairs of positions of all that are held at once, each of
-/// which leaves five values to the gradient for every head and image.
+/// which leaves three values to the gradient, and one while that is taken, for every head and image.
 pub(crate) fn check_attentions(
     positions: usize,
     pairs: usize,
     heads: usize,
     batch_size: usize,
 ) -> Result<(), BaselineError> {
-    let factors = [5, size_of::<f32>(), heads, batch_size];
+    let factors = [4, size_of::<f32>(), heads, batch_size];
     let bytes = factors.iter().fold(pairs as u64, |all, factor| all.saturating_mul(*factor as u64));
     if bytes <= MOST_BYTES {
         return Ok(());
@@ -64,9 +65,7 @@ impl Attention {
         let k = split(linear(keys, &self.key, None)?)?;
         let v = split(linear(keys, &self.value, None)?)?;
         let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * (1.0 / (head as f64).sqrt()))?;
-        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-        let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-        let mixed = weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, count, width))?;
+        let mixed = softmax(&scores)?.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, count, width))?;
         linear(&mixed, &self.out, None)
     }
 }
