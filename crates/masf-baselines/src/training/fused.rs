@@ -1,5 +1,5 @@
 //! Normalisation, softmax and cosines with their gradients, each in one operation: as chains of Candle's, every one of which writes new tensors of
-//! megabytes, they took most of a training's time.
+//! megabytes, they took most of the time of RD++'s training.
 //!
 //! Sums run in lanes, or over positions in their order, so the bits do not depend on the number of threads.
 
