@@ -1,5 +1,5 @@
-//! Networks on tokens: maps as `[B, positions, channels]`, row-major over the grid, with plain operations of Candle except for the
-//! 3 x 3 neighbourhoods of a convolution, whose gradient Candle computes slowly on a CPU.
+//! Networks on tokens: maps as `[B, positions, channels]`, row-major over the grid, with plain operations of Candle except for norms and cosines
+//! (`fused`), changes of grid, and the 3 x 3 neighbourhoods of a convolution, whose gradient Candle computes slowly on a CPU.
 
 use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
