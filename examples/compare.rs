@@ -99,6 +99,10 @@ fn main() -> ExitCode {
         let methods = if args.methods.is_empty() { Method::ALL.to_vec() } else { args.methods.clone() };
         // What is wrong with the options is told before anything is measured.
         let configs = methods.iter().map(|method| args.config(*method)).collect::<masf::Result<Vec<_>>>()?;
+        anyhow::ensure!(
+            args.epochs.is_none() || configs.iter().any(Config::takes_epochs),
+            "--epochs is for what is trained (masf's student, cfa, rdpp, adtr, isstad), which is nothing here; leave it out"
+        );
         if let Some(config) = configs.first() {
             masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         }

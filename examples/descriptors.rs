@@ -18,7 +18,7 @@ use clap::Parser;
 use masf::core::FeaturePyramid;
 use masf::data::{Dataset, LoadOptions, Loader};
 use masf::{BackboneConfig, Config, Size};
-use masf_examples::{Common, add_maps, outln, prepare_output, progress, run};
+use masf_examples::{Common, add_maps, outln, prepare_model, progress, run};
 use masf_memory::{LinearMap, PatchEmbedding, SpectralAnchors};
 
 /// Write patch descriptors.
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         let mut config = Config { backbone, ..Config::default() };
         config.input.size = args.image_size;
         config.check()?;
-        prepare_output(&args.out)?;
+        prepare_model(&args.out)?;
         let backbone = masf::open_backbone(&config.backbone, args.weights.as_deref(), progress.as_ref())?;
         let images = Dataset::training(&args.data)?
             .samples
@@ -135,7 +135,10 @@ fn main() -> ExitCode {
             outln!("{count} descriptors of {} dimensions, anchors of {}", rows.dim(1)?, anchors.dim(1)?)?;
             tensors.extend([("descriptors".to_owned(), rows), ("anchors".to_owned(), anchors)]);
         }
-        safetensors::save(&tensors, &args.out).with_context(|| args.out.display().to_string())?;
+        masf::core::replace_file(&args.out, |temporary| {
+            safetensors::save(&tensors, temporary).map_err(std::io::Error::other)
+        })
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
         Ok(ExitCode::SUCCESS)
     })
 }

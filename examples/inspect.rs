@@ -136,30 +136,19 @@ fn check_apart(option: &str, folder: &Path, inputs: &[PathBuf]) -> anyhow::Resul
     Ok(())
 }
 
-/// The images of all paths; a path that does not exist is reported, has its row, and does not stop the others. So has one for which there
-/// are no images at all.
+/// The images of all paths; a path that does not exist, a folder that cannot be read, or one without an image, is reported, has its row, and does
+/// not stop the others.
 fn collect(paths: &[PathBuf], rows: &mut Vec<Value>) -> Vec<ImageFile> {
-    let (present, missing): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.exists());
-    for path in missing {
-        rows.push(failed(path, &anyhow::anyhow!("{}: there is no such file or folder", path.display())));
+    let (found, problems) = masf::data::collect_readable_images(paths);
+    for error in problems {
+        let path = match &error {
+            DataError::Layout { path, .. } | DataError::Io { path, .. } => path.clone(),
+            _ => PathBuf::new(),
+        };
+        rows.push(failed(&path, &error.into()));
     }
-    if present.is_empty() {
-        return Vec::new();
-    }
-    match masf::data::collect_images(&present) {
-        Ok(found) => {
-            note_ignored(&found.ignored);
-            found.images
-        }
-        Err(error) => {
-            let path = match &error {
-                DataError::Layout { path, .. } | DataError::Io { path, .. } => path.clone(),
-                _ => present[0].clone(),
-            };
-            rows.push(failed(&path, &error.into()));
-            Vec::new()
-        }
-    }
+    note_ignored(&found.ignored);
+    found.images
 }
 
 /// Reports what could not be inspected; its row.

@@ -11,10 +11,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use candle_core::{Device, Tensor};
 use clap::Parser;
-use image::RgbImage;
-use masf::data::{ImageInput, Limits, Sample, read_image, turn};
+use masf::data::{ImageInput, Limits, Sample, read_image, to_rgb8, turn};
 use masf::{Branch, Config, Detector, Method, Preset, Progress};
 use masf_examples::{Common, outln, progress, run, training_and_test};
 use masf_metrics::Ranking;
@@ -71,16 +71,18 @@ fn main() -> ExitCode {
             .collect::<masf::Result<_>>()?;
         let (training, test) = training_and_test(&args.data)?;
 
+        let bits = config.input.significant_bits;
         let mut random = masf::core::random_stream(config.seed, "rotation example");
         let mut views: Vec<Vec<ImageInput>> = vec![Vec::new(); VIEWS.len()];
         for sample in &test {
             let quarter = f64::from(random.random_range(0..4u32)) * 90.0;
             let angles = [0.0, quarter, random.random_range(0.0..360.0)];
             for (view, angle) in views.iter_mut().zip(angles) {
-                view.push(turned(&sample.path, angle)?);
+                view.push(turned(&sample.path, angle, bits)?);
             }
         }
-        let normals = training.iter().map(|sample| turned(&sample.path, 0.0)).collect::<anyhow::Result<Vec<_>>>()?;
+        let normals =
+            training.iter().map(|sample| turned(&sample.path, 0.0, bits)).collect::<anyhow::Result<Vec<_>>>()?;
 
         let titles: Vec<String> = args.turns.iter().map(|turns| format!("{turns} turns")).collect();
         outln!("| test images | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()))?;
@@ -120,16 +122,13 @@ fn auroc(
     Ok(Ranking::new(&scores, &defective)?.auroc())
 }
 
-fn read(path: &Path) -> anyhow::Result<RgbImage> {
-    Ok(read_image(path, &Limits::default())?.to_rgb8())
-}
-
 /// The central disc of an image, turned, on a square that goes on as the edge of the disc ends: a visible edge would be what stands out most.
-fn turned(path: &Path, degrees: f64) -> anyhow::Result<ImageInput> {
-    let image = read(path)?;
+fn turned(path: &Path, degrees: f64, significant_bits: u8) -> anyhow::Result<ImageInput> {
+    let image = read_image(path, &Limits::default())?;
+    let image = to_rgb8(&image, significant_bits).with_context(|| path.display().to_string())?;
     let side = image.width().min(image.height());
     let (left, top) = ((image.width() - side) / 2, (image.height() - side) / 2);
-    let square = image::imageops::crop_imm(&image, left, top, side, side).to_image();
+    let square = image::imageops::crop_imm(&*image, left, top, side, side).to_image();
     let n = side as usize;
     let values: Vec<f32> = square.into_raw().into_iter().map(f32::from).collect();
     let planes = Tensor::from_vec(values, (1, n, n, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?;

@@ -152,6 +152,7 @@ fn main() -> ExitCode {
         let is_masf = config.method == Method::Masf;
         let learns = |branch| is_masf && config.branches.contains(&branch);
         anyhow::ensure!(is_masf || args.branches.is_empty(), "--branches: {} has none; leave it out", config.method);
+        anyhow::ensure!(is_masf || args.preset.is_none(), "--preset: {} has none; leave it out", config.method);
         anyhow::ensure!(
             checkpoints.is_none() || is_masf,
             "--checkpoint-dir or --resume is for the student, which {} does not have; leave it out",
@@ -165,10 +166,8 @@ fn main() -> ExitCode {
             args.turns.is_none_or(|turns| turns < 2) || learns(Branch::Memory),
             "--turns is for the memory bank of masf, which does not learn here; leave it out"
         );
-        let is_trained =
-            learns(Branch::Distill) || !matches!(config.method, Method::Masf | Method::PatchCore | Method::Padim);
         anyhow::ensure!(
-            args.epochs.is_none() || is_trained,
+            args.epochs.is_none() || config.takes_epochs(),
             "--epochs is for what is trained (the student, cfa, rdpp, adtr, isstad), which is nothing here; leave it out"
         );
         prepare_model(&args.out)?;

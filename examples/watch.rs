@@ -15,13 +15,14 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use clap::Parser;
 use image::DynamicImage;
 use masf::data::layout::EXTENSIONS;
-use masf::data::{Limits, read_image};
+use masf::data::{ImageInput, Limits, read_image};
 use masf::{Detector, Inspection};
 use masf_examples::demo::{self, OptionalModel};
 use masf_examples::{
@@ -54,7 +55,7 @@ struct Args {
     count: Option<usize>,
     #[command(flatten)]
     common: Common,
-    /// The folder [default: one in which synthetic images arrive]
+    /// The folder; what lies in folders below it is not looked at [default: one in which synthetic images arrive]
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -77,6 +78,10 @@ fn main() -> ExitCode {
         let patience = seconds("--patience", patience)?;
         let progress = progress()?;
         let mut out = out.map(|path| append_to(&path)).transpose()?;
+        // What comes while the model loads is new.
+        let present = folder.as_deref().filter(|_| !existing).map_or(Ok(Vec::new()), images)?;
+        let passed_over = |(path, stamp)| (path, Seen { stamp, since: Instant::now(), done: true });
+        let mut seen: HashMap<PathBuf, Seen> = present.into_iter().map(passed_over).collect();
         let detector = model.load()?;
         let folder = match folder {
             Some(folder) => folder,
@@ -90,16 +95,32 @@ fn main() -> ExitCode {
             let same = to.canonicalize().ok() == folder.canonicalize().ok();
             anyhow::ensure!(!same, "--heatmaps {} is watched: heat maps would be inspected", to.display());
         }
-        let mut seen: HashMap<PathBuf, Seen> = HashMap::new();
         let mut left = count.unwrap_or(usize::MAX);
-        let mut first = true;
         note!("watching {}; Ctrl-C ends it", folder.display());
+        if !seen.is_empty() {
+            note!("note: passed over {} images that are there already; --existing inspects them", seen.len());
+        }
+        let mut hidden_since = None;
         while left > 0 && !progress.is_cancelled() {
             let started = Instant::now();
-            let present = images(&folder)?;
+            let wait = || {
+                while started.elapsed() < interval && !progress.is_cancelled() {
+                    std::thread::sleep(Duration::from_millis(20).min(interval));
+                }
+            };
+            let present = match images(&folder) {
+                Ok(present) => present,
+                // A share may be back in a moment.
+                Err(_) if hidden_since.get_or_insert(started).elapsed() < patience => {
+                    wait();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            hidden_since = None;
             seen.retain(|path, _| present.binary_search_by(|(other, _)| other.cmp(path)).is_ok());
             for (path, stamp) in present {
-                let file = seen.entry(path.clone()).or_insert(Seen { stamp, since: started, done: first && !existing });
+                let file = seen.entry(path.clone()).or_insert(Seen { stamp, since: started, done: false });
                 if file.stamp != stamp {
                     *file = Seen { stamp, since: started, done: false };
                 }
@@ -134,9 +155,8 @@ fn main() -> ExitCode {
                     break;
                 }
             }
-            first = false;
-            while left > 0 && started.elapsed() < interval && !progress.is_cancelled() {
-                std::thread::sleep(Duration::from_millis(20).min(interval));
+            if left > 0 {
+                wait();
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -178,9 +198,9 @@ fn write_line(target: &mut File, line: &serde_json::Value) -> std::io::Result<()
 }
 
 /// Inspects a file, which may be gone afterwards: its image is handed back.
-fn inspect(detector: &Detector, path: &Path) -> anyhow::Result<(DynamicImage, Inspection)> {
-    let image = read_image(path, &Limits::default())?;
-    let found = detector.inspect(&image)?;
+fn inspect(detector: &Detector, path: &Path) -> anyhow::Result<(Arc<DynamicImage>, Inspection)> {
+    let image = Arc::new(read_image(path, &Limits::default())?);
+    let found = detector.inspect(ImageInput::Image(image.clone()))?;
     Ok((image, found))
 }
 

@@ -34,7 +34,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine;
 use clap::Parser;
-use masf::data::{Limits, decode_image};
+use masf::data::{ImageInput, Limits, decode_image};
 use masf::{Detector, Fault};
 use masf_examples::demo::OptionalModel;
 use masf_examples::{Common, as_json, outln, png, run};
@@ -248,7 +248,8 @@ impl App {
             _ => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", error.to_string()),
         };
         let image = decode_image("image", bytes, &self.limits).map_err(|error| refused(error.into()))?;
-        let found = self.detector.inspect(&image).map_err(refused)?;
+        let image = Arc::new(image);
+        let found = self.detector.inspect(ImageInput::Image(image.clone())).map_err(refused)?;
         self.metrics.count_verdict(found.is_anomalous);
         let heat_map = || {
             png(&masf::heatmap::render(&image, &found))
@@ -282,7 +283,11 @@ fn wanted(request: &Request) -> Wanted {
     };
     if accepts(request.headers()) == Some(true) {
         Wanted::Png
-    } else if request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "heatmap")) {
+    } else if request
+        .uri()
+        .query()
+        .is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("heatmap")))
+    {
         Wanted::JsonWithHeatMap
     } else {
         Wanted::Json

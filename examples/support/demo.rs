@@ -40,6 +40,7 @@ pub fn dataset() -> anyhow::Result<PathBuf> {
 pub fn model() -> anyhow::Result<Detector> {
     let path = Path::new(FOLDER).join("model.masf");
     if path.exists() {
+        crate::note!("no --model: {}, which has learned from synthetic images, judges", path.display());
         return Detector::load(&path).with_context(|| format!("delete {} to make it again", path.display()));
     }
     crate::note!(

@@ -197,22 +197,27 @@ pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// Writes a file whole or not at all; what is no regular file, such as `/dev/stdout`, is written to as it is.
+/// Writes a file whole or not at all; what is no regular file, and what is open already, such as `/dev/stdout`, is written to as it is.
 ///
 /// # Errors
 /// The file system's, with the path.
 pub fn write_atomically(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let written = if is_special(path) {
-        std::fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(content))
+    let written = if path == Path::new("/dev/stdout") {
+        // Opened anew, it would begin where the file that it is led to begins.
+        let mut output = std::io::stdout().lock();
+        output.write_all(content).and_then(|()| output.flush())
+    } else if is_special(path) {
+        std::fs::OpenOptions::new().append(true).open(path).and_then(|mut file| file.write_all(content))
     } else {
         masf::core::replace_file(path, |temporary| std::fs::write(temporary, content))
     };
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Whether a path is neither file nor folder.
+/// Whether a path is neither file nor folder, or names what is open already, be it a file.
 fn is_special(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+    let is_open = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc/self/fd"].iter().any(|open| path.starts_with(open));
+    std::fs::metadata(path).is_ok_and(|found| !found.is_dir() && (is_open || !found.is_file()))
 }
 
 /// Makes sure, before long work, that a file can be written where its result goes: makes the folder where it is missing.

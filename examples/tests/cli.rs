@@ -183,6 +183,13 @@ fn inspect_goes_on_after_a_failure_and_says_so_in_its_exit_code() {
     assert_eq!(found["images"].as_array().map(Vec::len), Some(1), "{found}");
     assert_eq!(found["images"][0]["path"], path(&empty));
     assert!(found["images"][0]["error"].is_string(), "{found}");
+    // Beside others it is said, too.
+    let inspected = run("inspect", &["--model", path(&model), "--json", path(&json), path(&empty), path(&good)]);
+    assert_eq!(inspected.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&fs::read(&json).expect("JSON")).expect("JSON");
+    let rows = found["images"].as_array().expect("a list");
+    assert!(rows.iter().any(|row| row["path"] == path(&empty) && row["error"].is_string()), "{found}");
+    assert!(rows.iter().any(|row| row["is_anomalous"].is_boolean()), "{found}");
     let no_model = run("inspect", &["--model", path(&missing), path(&good)]);
     assert_eq!(no_model.status.code(), Some(1));
     assert!(text(&no_model.stderr).contains("missing.png"));
@@ -309,6 +316,17 @@ fn a_device_is_written_to_and_not_replaced() {
     let found = run("inspect", &["--model", path(&model), "--json", "/dev/stdout", path(&image)]);
     assert!(found.status.success(), "{}", text(&found.stderr));
     assert!(text(&found.stdout).contains("\"image_score\""), "{}", text(&found.stdout));
+    // What standard output is led to may be a file, which keeps what it has.
+    let log = fixture.path("log.txt");
+    fs::write(&log, "kept\n").expect("a file");
+    let into_log = example("inspect")
+        .args(["--model", path(&model), "--json", "/dev/stdout", path(&image)])
+        .stdout(fs::OpenOptions::new().append(true).open(&log).expect("a file"))
+        .output()
+        .expect("it runs");
+    let logged = fs::read_to_string(&log).expect("text");
+    assert!(into_log.status.success() && logged.starts_with("kept\n"), "{logged}");
+    assert!(logged.contains("000.png\t") && logged.contains("\"image_score\""), "{logged}");
     let full = run("inspect", &["--model", path(&model), "--json", "/dev/full", path(&image)]);
     assert_eq!(full.status.code(), Some(1));
     assert!(text(&full.stderr).contains("cannot write /dev/full"), "{}", text(&full.stderr));
@@ -317,6 +335,7 @@ fn a_device_is_written_to_and_not_replaced() {
         ("train", ["--data", "none", "--out", "/dev/null"].as_slice()),
         ("extend", &["--model", "none", "--data", "none", "--out", "/dev/null"]),
         ("threshold", &["--model", "none", "--out", "/dev/null"]),
+        ("descriptors", &["--data", "none", "--out", "/dev/null"]),
         ("evaluate", &["--model", "none", "--data", "none", "--adopt-f1-threshold", "/dev/null"]),
     ] {
         let refused = run(name, more);
@@ -388,6 +407,7 @@ fn options_of_what_does_not_learn_are_refused() {
         ["--turns", "4", "--branches", "distill"],
         ["--epochs", "2", "--preset", "fast"],
         ["--epochs", "2", "--method", "padim"],
+        ["--preset", "accurate", "--method", "patchcore"],
         ["--checkpoint-dir", "none", "--method", "rdpp"],
     ] {
         let refused = run("train", &[["--data", "none", "--out", "none.masf"].as_slice(), &options].concat());

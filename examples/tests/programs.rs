@@ -75,7 +75,6 @@ fn a_watched_folder_gives_a_line_for_every_whole_image() {
     while !said.contains("watching") {
         assert_ne!(errors.read_line(&mut said).expect("text"), 0, "{said}");
     }
-    std::thread::sleep(std::time::Duration::from_millis(300));
     let mut lines = BufReader::new(watch.0.stdout.take().expect("a pipe")).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON") };
 

@@ -122,8 +122,13 @@ fn images_get_verdicts_and_others_reasons() {
     let expected = detector.inspect(server.folder.path().join("data/test/scratch/000.png")).expect("an inspection");
     assert_eq!(found["image_score"], serde_json::json!(expected.image_score));
     assert_eq!(found["is_anomalous"], Value::Bool(expected.is_anomalous));
-    let (_, _, body) = server.post("/inspect?heatmap", "", &image);
-    assert!(json(&body)["heatmap"].as_str().is_some_and(|url| url.starts_with("data:image/png;base64,")));
+    for query in ["heatmap", "heatmap=", "a=b&heatmap=1"] {
+        let (_, _, body) = server.post(&format!("/inspect?{query}"), "", &image);
+        assert!(
+            json(&body)["heatmap"].as_str().is_some_and(|url| url.starts_with("data:image/png;base64,")),
+            "{query}"
+        );
+    }
     let (status, head, body) = server.post("/inspect", "Accept: image/png\r\n", &image);
     assert!(status == 200 && head.contains("content-type: image/png"), "{head}");
     assert_eq!(image::load_from_memory(&body).expect("a PNG").height(), 256);

@@ -254,6 +254,7 @@ fn forged_tensors(stored: &Stored) -> Vec<(&'static str, Option<Stored>)> {
     let mut others = vec![
         ("missing", None),
         ("of another rank", Some(longer)),
+        ("of sides beyond counting", Some(Stored { shape: vec![0, 1 << 40, 1 << 40], ..empty.clone() })),
         ("of no values", Some(empty)),
         ("of 64 bits", Some(doubles)),
         ("of integers", Some(integers)),

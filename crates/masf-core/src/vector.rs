@@ -66,6 +66,19 @@ pub fn values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     with_values(tensor, <[f32]>::to_vec)
 }
 
+/// The variance of values from their mean and the mean of their squares; 0 where the difference of the two is no more than rounding.
+///
+/// ```
+/// assert_eq!(masf_core::variance(2.0, 5.0), 1.0);
+/// // 784 times 0.7, whose squares are rounded.
+/// let square = (0..784).map(|_| 0.7f64 * 0.7).sum::<f64>() / 784.0;
+/// assert_eq!(masf_core::variance(0.7, square), 0.0);
+/// ```
+pub fn variance(mean: f64, mean_square: f64) -> f64 {
+    let variance = mean_square - mean * mean;
+    if variance > 1e-12 * mean_square { variance } else { 0.0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

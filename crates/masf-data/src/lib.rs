@@ -19,7 +19,7 @@ pub use decode::{Limits, decode_image, read_image, to_rgb8};
 pub use error::{DataError, ImageProblem, Result};
 pub use geometry::{Geometry, Resize};
 pub use input::ImageInput;
-pub use layout::{Collected, Dataset, ImageFile, Label, Layout, Sample, collect_images};
+pub use layout::{Collected, Dataset, ImageFile, Label, Layout, Sample, collect_images, collect_readable_images};
 pub use loader::{Batch, Failed, LoadItem, LoadOptions, Loaded, Loader};
 /// How RGB values in `[0, 1]` are normalised.
 pub use masf_core::Normalisation;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use masf_core::Fault;
-use masf_data::{DataError, Dataset, Label, Layout, collect_images};
+use masf_data::{DataError, Dataset, Label, Layout, collect_images, collect_readable_images};
 use tempfile::TempDir;
 
 /// A folder with these (empty) files; layouts go by name and never open one.
@@ -179,6 +179,28 @@ fn collects_files_and_folders() {
     assert!(collect_images::<PathBuf>(&[]).is_err());
     let no_images = tree(&["a.txt"]);
     assert!(collect_images(&[no_images.path()]).unwrap_err().to_string().contains("extensions"));
+    // What has no images does not hide what has.
+    let (found, failed) = collect_readable_images(&[at("none.png"), no_images.path().to_path_buf(), at("b")]);
+    assert_eq!(found.images.iter().map(|image| image.relative.clone()).collect::<Vec<_>>(), [Path::new("good/0.png")]);
+    let failed: Vec<String> = failed.iter().map(ToString::to_string).collect();
+    assert!(failed[0].contains("none.png: there is no such") && failed[1].contains("extensions"), "{failed:?}");
+    assert_eq!(failed.len(), 2);
+    assert!(collect_images(&[no_images.path().to_path_buf(), at("b")]).is_err());
+}
+
+#[test]
+fn pictures_of_masks_are_no_images() {
+    for plain in ["images/0.png", "images/masks/0.png"] {
+        let root = tree(&[plain, "Masks/0.png"]);
+        let problem = Dataset::training(root.path()).unwrap_err().to_string();
+        assert!(problem.contains("asks; masks belong into ground_truth/KIND"), "{problem}");
+    }
+    let root = tree(&["good/0.png", "scratch/0.png", "masks/scratch/0.png"]);
+    let problem = Dataset::test(root.path()).unwrap_err().to_string();
+    assert!(problem.contains("masks: its pictures would count as defective images"), "{problem}");
+    // A folder of that name is one's own to name.
+    let root = tree(&["masks/0.png"]);
+    assert_eq!(Dataset::training(root.path().join("masks")).unwrap().samples.len(), 1);
 }
 
 #[cfg(unix)]
@@ -216,6 +238,23 @@ mod unix {
         assert_eq!(samples.len(), 2);
         let error = masf_data::read_image(&samples[1].path, &masf_data::Limits::default()).unwrap_err();
         assert!(error.to_string().contains("1.png"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_does_not_hide_the_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tree(&["a/0.png", "a/locked/1.png", "b/2.png"]);
+        let locked = root.path().join("a/locked");
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+        if fs::read_dir(&locked).is_ok() {
+            println!("skipped: this user may read every folder");
+            return;
+        }
+        let (found, failed) = collect_readable_images(&[root.path()]);
+        assert_eq!(found.images.len(), 2);
+        assert!(failed.len() == 1 && failed[0].to_string().contains("a/locked: "), "{failed:?}");
+        assert!(Dataset::training(&root).unwrap_err().to_string().contains("a/locked: "));
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     #[test]

@@ -168,6 +168,7 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
 pub(crate) fn load(trainer: &mut Trainer<'_>, path: &Path) -> Result<()> {
     let content = read(path, MOST_BYTES)?;
     let damaged = |error: safetensors::SafeTensorError| unfit(path, error.to_string());
+    masf_core::artifact::check_header(&content).map_err(|problem| unfit(path, problem))?;
     let (_, metadata) = SafeTensors::read_metadata(&content).map_err(damaged)?;
     let document = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY));
     let mut document: Document = document
@@ -207,7 +208,11 @@ pub(crate) fn load(trainer: &mut Trainer<'_>, path: &Path) -> Result<()> {
         let value = values(format!("value.{}", spec.name), count)?;
         variable.set(&Tensor::from_vec(value, variable.shape(), &Device::Cpu)?)?;
         state.moments[index].mean = values(format!("mean.{}", spec.name), count)?;
-        state.moments[index].square = values(format!("square.{}", spec.name), count)?;
+        let square = values(format!("square.{}", spec.name), count)?;
+        if square.iter().any(|square| *square < 0.0) {
+            return Err(unfit(path, format!("`square.{}` holds negative values", spec.name)));
+        }
+        state.moments[index].square = square;
         if let Some(average) = &mut state.average {
             average[index] = values(format!("average.{}", spec.name), count)?;
         }

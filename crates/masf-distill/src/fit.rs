@@ -41,15 +41,10 @@ impl MaskedStudentFit {
         }
         let path = checkpoints.path();
         masf_core::check_replaceable(&path).map_err(|source| Error::io(&path, source))?;
-        let from = checkpoints.resumed();
-        if let Some(from) = &from {
-            std::fs::metadata(from).map_err(|source| Error::io(from, source))?;
+        if let Some(from) = checkpoints.resumed() {
+            std::fs::metadata(&from).map_err(|source| Error::io(&from, source))?;
         }
-        // What is there may be further on than what training goes on from.
-        let other = |from| std::fs::canonicalize(from).ok() != std::fs::canonicalize(&path).ok();
-        if path.exists() && from.as_deref().is_none_or(other) {
-            return Err(DistillError::CheckpointExists { path: path.display().to_string() });
-        }
+        check_free(&checkpoints)?;
         self.checkpoints = Some(checkpoints);
         Ok(self)
     }
@@ -63,6 +58,8 @@ impl MaskedStudentFit {
         if source.is_empty() {
             return Err(DistillError::NoImages);
         }
+        // Again: another training may have left one since.
+        self.checkpoints.as_ref().map_or(Ok(()), check_free)?;
         let source = &Smoothed::new(source, self.params.neighbourhood);
         let grid = Grid::of(&source.batch(&[0])?);
         grid.check().map_err(|problem| Error::data("the student's features", problem))?;
@@ -117,6 +114,16 @@ impl MaskedStudentFit {
     fn save(&self, trainer: &Trainer<'_>) -> Result<()> {
         self.checkpoints.as_ref().map_or(Ok(()), |checkpoints| checkpoint::save(trainer, checkpoints))
     }
+}
+
+/// Refuses to replace a checkpoint that training does not go on from: it may be further on.
+fn check_free(checkpoints: &Checkpoints) -> Result<()> {
+    let (path, from) = (checkpoints.path(), checkpoints.resumed());
+    let other = |from| std::fs::canonicalize(from).ok() != std::fs::canonicalize(&path).ok();
+    if path.exists() && from.as_deref().is_none_or(other) {
+        return Err(DistillError::CheckpointExists { path: path.display().to_string() });
+    }
+    Ok(())
 }
 
 impl Fit for MaskedStudentFit {

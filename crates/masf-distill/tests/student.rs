@@ -309,6 +309,9 @@ fn an_interrupted_training_ends_with_the_same_bits() -> Result<()> {
     let fit = params.clone().check()?.with_checkpoints(checkpoints.clone())?;
     let stopped = fit.fit(&images, &Stop::after(7)).unwrap_err();
     assert!(matches!(stopped, Error::Cancelled), "{stopped}");
+    // Neither does the same learner a second time.
+    let twice = fit.fit(&images, &Silent).unwrap_err().to_string();
+    assert!(twice.contains("student.checkpoint"), "{twice}");
     let forgotten = params.clone().check()?.with_checkpoints(checkpoints.clone()).unwrap_err();
     assert!(matches!(forgotten, DistillError::CheckpointExists { .. }), "{forgotten}");
     let resumed = params.clone().check()?.with_checkpoints(checkpoints.clone().resume_from(folder.path()))?;

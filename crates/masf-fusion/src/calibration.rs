@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use masf_core::{CalibratedMap, ScoreMap, all_finite, values};
 
+use crate::params::check_upper_quantile;
 use crate::position::{LEAST_IMAGES, PositionScales, positions_matter};
 use crate::{FusionError, PositionAware};
 
@@ -38,8 +39,9 @@ impl Calibration {
     /// (a millionth of a median above a million).
     ///
     /// # Errors
-    /// No maps, or scores that are not finite.
+    /// No maps, scores that are not finite, or a quantile that is not above 0.5 and at most 1.
     pub fn fit(maps: &[&ScoreMap], upper_quantile: f64) -> Result<Self, FusionError> {
+        check_upper_quantile(upper_quantile)?;
         let Some(first) = maps.first() else {
             return Err(FusionError::TooFewImages { found: 0, needed: 1 });
         };
@@ -67,17 +69,17 @@ impl Calibration {
         let (_, height, width) = first.values.dims3()?;
         let size = (height, width);
         let values = maps.iter().map(|map| finite_values(map)).collect::<Result<Vec<_>, _>>()?;
-        let one_size = maps.iter().all(|map| map.values.dims().get(1..) == Some(&[height, width][..]));
+        let other = maps.iter().find(|map| map.values.dims().get(1..) != Some(&[height, width][..]));
+        if let (Some(other), PositionAware::Always) = (other, rule) {
+            let (name, found) = (other.name.clone(), other.values.dims().to_vec());
+            return Err(FusionError::MapSize { name, found, expected: size });
+        }
         // An image is a part of its batch.
         let images: Vec<&[f32]> = values.iter().flat_map(|batch| batch.chunks_exact((height * width).max(1))).collect();
         if rule == PositionAware::Always && images.len() < LEAST_IMAGES {
             return Err(FusionError::TooFewImages { found: images.len(), needed: LEAST_IMAGES });
         }
-        if rule == PositionAware::Always && !one_size {
-            let found = "maps of several sizes";
-            return Err(FusionError::parameter("fusion.position_aware", found, "maps of one size"));
-        }
-        if rule == PositionAware::Auto && !(one_size && positions_matter(&images, size)?) {
+        if rule == PositionAware::Auto && !(other.is_none() && positions_matter(&images, size)?) {
             return Self::fit(maps, upper_quantile);
         }
         let positions = PositionScales::fit(&images, size)?;
@@ -133,6 +135,8 @@ impl Calibration {
             }
         };
         let mean = relative.as_ref().unwrap_or(&map.values).affine(scale, -self.median * scale)?;
+        // Where normal scores hardly vary, others may be too far away for a number.
+        let mean = mean.clamp(f32::MIN, f32::MAX)?;
         let variance = mean.zeros_like()?;
         Ok(CalibratedMap { name: self.name.clone(), mean, variance })
     }
@@ -225,6 +229,10 @@ mod tests {
             let calibrated = calibration.apply(&map(scores))?.mean.flatten_all()?.to_vec1::<f32>()?;
             assert!(all_finite(&calibrated), "{calibration:?}: {calibrated:?}");
         }
+        // Far beyond them.
+        let calibration = Calibration::fit(&[&map(&[0.0, 0.0, 1e-38])], 1.0)?;
+        let far = calibration.apply(&map(&[5.0, -5.0]))?.mean.flatten_all()?.to_vec1::<f32>()?;
+        assert_eq!(far, [f32::MAX, f32::MIN]);
         Ok(())
     }
 
@@ -272,6 +280,13 @@ mod tests {
         assert!(Calibration::fit_at_positions(&maps, 0.995, PositionAware::Auto)?.positions().is_none());
         let error = Calibration::fit_at_positions(&maps, 0.995, PositionAware::Always).unwrap_err();
         assert!(matches!(error, FusionError::TooFewImages { found: 10, needed: 20 }));
+        // Nor have maps of several sizes.
+        let (mut maps, other) = (aligned(30), aligned(1).remove(0).values.narrow(1, 0, 4)?);
+        maps.push(ScoreMap { name: "memory".into(), values: other });
+        let maps: Vec<&ScoreMap> = maps.iter().collect();
+        assert!(Calibration::fit_at_positions(&maps, 0.995, PositionAware::Auto)?.positions().is_none());
+        let error = Calibration::fit_at_positions(&maps, 0.995, PositionAware::Always).unwrap_err();
+        assert!(matches!(&error, FusionError::MapSize { found, .. } if found == &[1, 4, 8]), "{error}");
         Ok(())
     }
 
@@ -280,5 +295,9 @@ mod tests {
         let error = Calibration::fit(&[&map(&[1.0, f32::NAN])], 0.995).unwrap_err();
         assert!(matches!(&error, FusionError::NotFinite(what) if what == "score map `memory`"), "{error}");
         assert!(Calibration::fit(&[], 0.995).is_err());
+        for quantile in [0.3, 0.5, 1.1, f64::NAN] {
+            let error = Calibration::fit(&[&map(&[1.0, 2.0])], quantile).unwrap_err();
+            assert!(error.to_string().contains("upper_quantile"), "{error}");
+        }
     }
 }

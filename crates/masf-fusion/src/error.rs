@@ -34,7 +34,7 @@ pub enum FusionError {
     },
     /// A score map of another size than those that a calibration by position was learned from.
     #[error(
-        "score map `{name}` has shape {found:?}; its calibration depends on the position and knows maps of {expected:?} only"
+        "score map `{name}` has shape {found:?}; its calibration depends on the position and takes maps of {expected:?} only"
     )]
     MapSize {
         /// The map.
@@ -56,6 +56,9 @@ pub enum FusionError {
     /// A sample without scores, which cannot be compared with another.
     #[error("a sample of scores is empty; at least one score is needed")]
     EmptySample,
+    /// Scores of images alone, of which nothing can be fused.
+    #[error("the scores have no maps; at least one is needed")]
+    NoMaps,
     /// A scorer gave other maps than it gave for the normal images.
     #[error("score maps are {found:?}; the calibration knows {expected:?}")]
     Maps {

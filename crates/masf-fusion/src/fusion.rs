@@ -23,12 +23,15 @@ impl FusionValidParams {
     /// stated shares, or weigh alike, and there is no gate.
     ///
     /// # Errors
-    /// No scores, scores with different maps, or scores that are not finite.
+    /// No scores, scores without maps or with different ones, or scores that are not finite.
     pub fn fit(&self, normals: &[Scores]) -> Result<CalibratedFusion, FusionError> {
         let Some(first) = normals.first() else {
             return Err(FusionError::TooFewImages { found: 0, needed: 1 });
         };
         let expected = names(&first.maps);
+        if expected.is_empty() {
+            return Err(FusionError::NoMaps);
+        }
         let mut columns: Vec<Vec<&ScoreMap>> = vec![Vec::with_capacity(normals.len()); expected.len()];
         for scores in normals {
             let found = names(&scores.maps);

@@ -7,7 +7,7 @@ use crate::gate::{Layer, UnitCollector};
 use crate::precision::{MapPrecision, auroc, log_variance, unexplained, weights};
 use crate::{FusionError, Weights};
 
-/// Pixels taken of a normal image, and of the mask of a defect.
+/// Pixels taken of a normal image; of the mask of a defect up to twice as many.
 const PIXELS: usize = 512;
 
 /// The calibrated maps of a normal image with a synthetic defect.

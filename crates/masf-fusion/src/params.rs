@@ -125,13 +125,7 @@ impl FusionParams {
         if !(0.0..=1000.0).contains(&self.smoothing_sigma) {
             return Err(FusionError::parameter("fusion.smoothing_sigma", self.smoothing_sigma, "0 to 1000 pixels"));
         }
-        if !(self.upper_quantile > 0.5 && self.upper_quantile <= 1.0) {
-            return Err(FusionError::parameter(
-                "fusion.upper_quantile",
-                self.upper_quantile,
-                "above 0.5 and at most 1",
-            ));
-        }
+        check_upper_quantile(self.upper_quantile)?;
         if let ImageScore::TopFraction(share) = self.image_score
             && !(share > 0.0 && share <= 1.0)
         {
@@ -168,6 +162,14 @@ impl FusionValidParams {
     pub fn least_images(&self) -> usize {
         if self.0.position_aware == PositionAware::Always { LEAST_IMAGES } else { 1 }
     }
+}
+
+/// Refuses an upper quantile that does not lie above the median.
+pub(crate) fn check_upper_quantile(quantile: f64) -> Result<(), FusionError> {
+    if quantile > 0.5 && quantile <= 1.0 {
+        return Ok(());
+    }
+    Err(FusionError::parameter("fusion.upper_quantile", quantile, "above 0.5 and at most 1"))
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ pub(crate) fn column_variances(rows: &[f32], dimensions: usize) -> Vec<f64> {
             *squares += f64::from(*value).powi(2);
         }
     }
-    sums.into_iter().map(|(sum, squares)| (squares / count - (sum / count).powi(2)).max(0.0)).collect()
+    sums.into_iter().map(|(sum, squares)| masf_core::variance(sum / count, squares / count)).collect()
 }
 
 #[cfg(test)]
@@ -199,6 +199,9 @@ mod tests {
         let variances = column_variances(&scaled, 4);
         assert!((variances.iter().sum::<f64>() - 10.0).abs() < 1e-3);
         assert!((variances[0] + variances[1] - 5.0).abs() < 1e-3);
-        assert_eq!(super::factors(&[3.0; 8], 2, 2, 10.0), [1.0, 1.0]);
+        // No spread, also of values whose squares are rounded.
+        for constant in [3.0, 0.7, 0.1, 123.456] {
+            assert_eq!(super::factors(&vec![constant; 4 * 784], 2, 2, 10.0), [1.0, 1.0], "{constant}");
+        }
     }
 }

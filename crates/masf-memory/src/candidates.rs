@@ -128,17 +128,33 @@ pub(crate) fn check_held(
     Err(MemoryError::Budget { budget, least, prototypes, dimensions })
 }
 
+/// Refuses a budget below what is `needed`, and says whether fewer prototypes would help.
+pub(crate) fn check_budget(
+    params: &MemoryBankParams,
+    dimensions: usize,
+    needed: impl Fn(&MemoryBankParams) -> usize,
+) -> Result<()> {
+    let MemoryBankParams { memory_budget: budget, prototypes, .. } = *params;
+    let least = needed(params);
+    if least <= budget {
+        return Ok(());
+    }
+    match needed(&MemoryBankParams { prototypes: 1, ..params.clone() }) {
+        of_one if of_one > budget => Err(MemoryError::LeastBudget { budget, least: of_one, dimensions }),
+        _ => Err(MemoryError::Budget { budget, least, prototypes, dimensions }),
+    }
+}
+
 /// How many candidates the parameters allow for descriptors of some length beside `held` patches of a bank. Without any they are the
 /// sample that a new bank is learned from, and the budget has to do for all that comes after it, too.
 fn allowed(params: &MemoryBankParams, dimensions: usize, anchor: usize, held: usize) -> Result<usize> {
-    let MemoryBankParams { memory_budget: budget, prototypes, candidates, .. } = *params;
+    let MemoryBankParams { memory_budget: budget, candidates, .. } = *params;
     let most = if held == 0 { candidates.min(SAMPLE) } else { candidates };
     if held == 0 {
-        let sample = memory(params, dimensions, anchor, prototypes.min(most));
-        let least = sample.max(crate::pool::least(params, dimensions, anchor));
-        if least > budget {
-            return Err(MemoryError::Budget { budget, least, prototypes, dimensions });
-        }
+        check_budget(params, dimensions, |params| {
+            let sample = memory(params, dimensions, anchor, params.prototypes.min(most));
+            sample.max(crate::pool::least(params, dimensions, anchor))
+        })?;
     } else {
         check_held(params, dimensions, anchor, held, 1)?;
     }

@@ -34,6 +34,19 @@ pub enum MemoryError {
         /// The dimensions of a descriptor.
         dimensions: usize,
     },
+    /// The byte budget is too small for descriptors of this length, however few prototypes there are.
+    #[error(
+        "memory_budget is {budget} bytes; learning from descriptors of {dimensions} dimensions needs at least {least}, with a single \
+         prototype too (raise the budget or use fewer levels)"
+    )]
+    LeastBudget {
+        /// The budget that was given, in bytes.
+        budget: usize,
+        /// The smallest budget that would do with one prototype, in bytes.
+        least: usize,
+        /// The dimensions of a descriptor.
+        dimensions: usize,
+    },
     /// The byte budget cannot hold the patches that banks have already, which no setting makes fewer.
     #[error(
         "memory_budget is {budget} bytes; the {held} patches that are held already, of {dimensions} dimensions, need \
@@ -150,6 +163,7 @@ impl MemoryError {
         match self {
             Self::Parameter { .. }
             | Self::Budget { .. }
+            | Self::LeastBudget { .. }
             | Self::Held { .. }
             | Self::Dimensions { .. }
             | Self::Unlike(_) => Fault::Argument,

@@ -8,7 +8,7 @@ use masf_core::{Progress, PyramidSource, random_stream};
 use rand::Rng;
 use rayon::prelude::*;
 
-use crate::candidates::{IMAGES_PER_BATCH, SLACK, building, choose, projected, searching, share};
+use crate::candidates::{IMAGES_PER_BATCH, SLACK, building, check_budget, choose, projected, searching, share};
 use crate::coreset::greedy_k_centre;
 use crate::patches::Space;
 use crate::{LinearMap, MemoryBankParams, MemoryError, Result};
@@ -210,11 +210,8 @@ pub(crate) fn least(params: &MemoryBankParams, dimensions: usize, anchor: usize)
 
 /// How many patches the parameters allow.
 fn allowed(params: &MemoryBankParams, dimensions: usize, anchor: usize) -> Result<usize> {
-    let MemoryBankParams { memory_budget: budget, prototypes, candidates, .. } = *params;
-    let least = least(params, dimensions, anchor);
-    if least > budget {
-        return Err(MemoryError::Budget { budget, least, prototypes, dimensions });
-    }
+    let MemoryBankParams { memory_budget: budget, candidates, .. } = *params;
+    check_budget(params, dimensions, |params| least(params, dimensions, anchor))?;
     let point = point(params, dimensions);
     Ok((budget.saturating_sub(beside(params, dimensions, point)) / each(point)).min(candidates))
 }

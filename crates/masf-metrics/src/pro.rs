@@ -98,7 +98,7 @@ pub fn mean_image_aupro<'a>(
     fpr_limit: f64,
 ) -> Result<f64> {
     check_limit(fpr_limit)?;
-    let (mut sum, mut defective, mut given) = (0.0, 0usize, 0);
+    let (mut values, mut given) = (Vec::new(), 0);
     for (image, (map, mask)) in images.into_iter().enumerate() {
         let mut evaluator = PixelEvaluator::numbered_from(image);
         evaluator.add(map, Some(mask))?;
@@ -110,13 +110,14 @@ pub fn mean_image_aupro<'a>(
             Error::OneClass { .. } => Error::NoNormalPixels { image },
             other => other,
         })?;
-        sum += pixels.aupro(fpr_limit)?;
-        defective += 1;
+        values.push(pixels.aupro(fpr_limit)?);
     }
-    if defective == 0 {
+    if values.is_empty() {
         return Err(Error::NoRegions { images: given });
     }
-    Ok(sum / defective as f64)
+    // The same bits for any order of the images.
+    values.sort_by(f64::total_cmp);
+    Ok(values.iter().sum::<f64>() / values.len() as f64)
 }
 
 fn check_limit(limit: f64) -> Result<()> {

@@ -166,7 +166,12 @@ impl SpectralDecomposition {
     /// # Errors
     /// On failure of the backend.
     pub fn edges(&self) -> Result<Vec<f64>> {
-        Ok(self.edge_tensor(DType::F64)?.to_vec1()?)
+        let dtype = match &self.edges {
+            Edges::Learned { offset, .. } if offset.dtype() != DType::F64 => DType::F32,
+            _ => DType::F64,
+        };
+        // Widened on the host: Metal has no f64.
+        Ok(self.edge_tensor(dtype)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()?)
     }
 
     /// The band responses, gains included, on the half spectrum of `[height, width]` maps: `[bands, height, width / 2 + 1]`.

@@ -110,6 +110,14 @@ impl Spectrum {
         }
     }
 
+    /// These values times something that must not have made them larger.
+    fn scaled(&self, values: ComplexTensor, operation: &'static str, by: &[usize]) -> Result<Self> {
+        if values.dims() != self.dims() {
+            return Err(Error::shape(operation, by, "it has to broadcast to the values"));
+        }
+        self.with_values(values)
+    }
+
     /// The same facts about other values of the same shape.
     pub fn with_values(&self, values: ComplexTensor) -> Result<Self> {
         Self::new(values, self.axes, self.extent, self.norm)
@@ -148,12 +156,12 @@ impl Spectrum {
 
     /// Product with a complex transfer function that broadcasts to the values.
     pub fn filter(&self, transfer: &ComplexTensor) -> Result<Self> {
-        self.with_values(self.values.mul(transfer)?)
+        self.scaled(self.values.mul(transfer)?, "Spectrum::filter", transfer.dims())
     }
 
     /// Product with a real mask that broadcasts to the values.
     pub fn scale(&self, mask: &Tensor) -> Result<Self> {
-        self.with_values(self.values.scale(mask)?)
+        self.scaled(self.values.scale(mask)?, "Spectrum::scale", mask.dims())
     }
 
     /// Complex conjugate: the spectrum of the reversed signal (for a real one).

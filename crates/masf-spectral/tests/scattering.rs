@@ -60,6 +60,18 @@ fn wavelet_maps_at_the_full_stride_are_the_first_order() -> Result<()> {
 }
 
 #[test]
+fn wavelet_maps_do_not_depend_on_each_other() -> Result<()> {
+    let images = image(40, 32)?;
+    let scattering = Scattering2d::new(ScatteringConfig::default())?;
+    let requests = [(2, 8), (1, 2), (2, 1), (2, 4), (1, 8)].map(|(scale, stride)| WaveletMaps { scale, stride });
+    for (request, map) in requests.iter().zip(scattering.wavelet_maps(&images, &requests)?) {
+        let alone = scattering.wavelet_maps(&images, std::slice::from_ref(request))?.remove(0);
+        assert_eq!(max_abs(&(map - alone)?)?, 0.0, "{request:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn wavelet_maps_answer_the_orientation_and_scale_of_a_grating() -> Result<()> {
     // Waves along the rows at the pass band of scale 1, 3 pi / 8: the wavelet of angle 0 rad is index 3 of 8.
     let values: Vec<f32> = (0..64 * 64).map(|i| (1.178 * (i / 64) as f32).cos()).collect();

@@ -210,6 +210,12 @@ fn half_precision_is_computed_by_way_of_f32() -> Result<()> {
     let (a, b) = (angular_profile(&a, 4)?, angular_profile(&b, 4)?);
     assert_eq!(a.dtype(), DType::F16);
     assert!(relative(&a, &b)? < 1e-2);
+    // So is the zero frequency itself, of a brighter map.
+    let bright = noise(3, (64, 64))?.affine(50.0, 1100.0)?.to_dtype(DType::F16)?;
+    let spectrum = rfft2(&bright, Norm::Ortho)?;
+    assert_eq!(spectrum.re()?.flatten_all()?.get(0)?.to_dtype(DType::F32)?.to_scalar::<f32>()?, f32::INFINITY);
+    let wide = rfft2(&bright.to_dtype(DType::F32)?, Norm::Ortho)?;
+    assert!(relative(&angular_profile(&spectrum, 4)?, &angular_profile(&wide, 4)?)? < 1e-2);
     // Results within the range of f16, with a square, a residual, a factor and a power on the way that are not.
     let cpu = &Device::Cpu;
     let pixel: Vec<f32> = (0..64).map(|i| if i == 27 { 300.0 } else { 0.0 }).collect();

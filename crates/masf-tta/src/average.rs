@@ -39,13 +39,13 @@ impl ViewAverage {
         let view = self.views;
         let wrong = |name: &str, problem: String| ViewError::Map { name: name.to_owned(), view, problem };
         if maps.len() != self.first.len() || valid.len() != self.first.len() {
-            let problem = format!("there are {} maps; the first view has {}", maps.len(), self.first.len());
+            let (maps, places, first) = (maps.len(), valid.len(), self.first.len());
+            let problem =
+                format!("there are {maps} maps and {places} entries for places; the first view has {first} maps");
             return Err(wrong("all", problem).into());
         }
-        if self.sums.is_empty() {
-            self.sums = self.first.iter().map(|map| Sums::of(&map.mean)).collect::<Result<_>>()?;
-        }
-        for (((map, valid), first), sums) in maps.iter().zip(valid).zip(&self.first).zip(&mut self.sums) {
+        let mut masks = Vec::with_capacity(maps.len());
+        for ((map, valid), first) in maps.iter().zip(valid).zip(&self.first) {
             if map.name != first.name || map.mean.dims() != first.mean.dims() {
                 let problem = format!(
                     "it has shape {:?}; the first view has `{}` of shape {:?}",
@@ -55,7 +55,7 @@ impl ViewAverage {
                 );
                 return Err(wrong(&map.name, problem).into());
             }
-            let mask = match valid {
+            masks.push(match valid {
                 None => None,
                 Some(mask) if mask.dims() == first.mean.dims().get(1..).unwrap_or_default() => {
                     Some(mask.to_dtype(DType::U8)?.flatten_all()?.to_vec1::<u8>()?)
@@ -63,8 +63,15 @@ impl ViewAverage {
                 Some(mask) => {
                     return Err(wrong(&map.name, format!("its mask has shape {:?}", mask.dims())).into());
                 }
-            };
-            sums.add(&values(&map.mean)?, mask.as_deref());
+            });
+        }
+        // Nothing is added of a view that is refused.
+        let found = maps.iter().map(|map| Ok(values(&map.mean)?)).collect::<Result<Vec<_>>>()?;
+        if self.sums.is_empty() {
+            self.sums = self.first.iter().map(|map| Sums::of(&map.mean)).collect::<Result<_>>()?;
+        }
+        for ((values, mask), sums) in found.iter().zip(masks).zip(&mut self.sums) {
+            sums.add(values, mask.as_deref());
         }
         self.views += 1;
         Ok(())
@@ -156,6 +163,18 @@ mod tests {
         average.add(&[map("a", &[7.0, 5.0])], &[Some(mask)])?;
         let found = average.finish()?;
         assert_eq!((flat(&found[0].mean), flat(&found[0].variance)), (vec![4.0, 2.0], vec![6.0, 0.0]));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_added_of_a_view_that_is_refused() -> Result<()> {
+        let mut average = ViewAverage::new(vec![map("a", &[1.0, 2.0]), map("b", &[3.0, 4.0])]);
+        let refused = average.add(&[map("a", &[9.0, 9.0]), map("other", &[9.0, 9.0])], &[None, None]).unwrap_err();
+        assert!(refused.to_string().contains("other"), "{refused}");
+        let refused = average.add(&[map("a", &[9.0, 9.0]), map("b", &[9.0, 9.0])], &[None]).unwrap_err();
+        assert!(refused.to_string().contains("2 maps and 1 entries for places"), "{refused}");
+        average.add(&[map("a", &[3.0, 2.0]), map("b", &[3.0, 4.0])], &[None, None])?;
+        assert_eq!(flat(&average.finish()?[0].mean), [2.0, 2.0]);
         Ok(())
     }
 

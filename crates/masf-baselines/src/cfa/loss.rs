@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
+
+use crate::training::{slice, values};
 
 /// Squared distances of descriptors `[N, D]` to `count` centres each, `[N, count]`; differentiable.
 pub(super) struct SquaredDistances {
@@ -27,10 +29,7 @@ impl CustomOp1 for SquaredDistances {
 
     fn cpu_fwd(&self, descriptors: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, dimensions) = layout.shape().dims2()?;
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            return Err(Error::Msg("descriptors are not contiguous".into()));
-        };
-        let descriptors = &descriptors.as_slice::<f32>()?[start..end];
+        let descriptors = slice(descriptors, layout)?;
         let mut distances = vec![0f32; rows * self.count];
         distances
             .par_chunks_mut(self.count)
@@ -46,12 +45,12 @@ impl CustomOp1 for SquaredDistances {
     }
 
     fn bwd(&self, descriptors: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let dimensions = descriptors.dim(1)?;
-        let (values, gradient) = (crate::training::values(descriptors)?, crate::training::values(gradient)?);
-        let mut slopes = vec![0f32; values.len()];
+        let (shape, dimensions) = (descriptors.shape(), descriptors.dim(1)?);
+        let (descriptors, gradient) = (values(descriptors)?, values(gradient)?);
+        let mut slopes = vec![0f32; descriptors.len()];
         slopes
             .par_chunks_mut(dimensions)
-            .zip(values.par_chunks(dimensions))
+            .zip(descriptors.par_chunks(dimensions))
             .zip(gradient.par_chunks(self.count).zip(self.chosen.par_chunks(self.count)))
             .for_each(|((slopes, descriptor), (gradient, chosen))| {
                 for (gradient, index) in gradient.iter().zip(chosen) {
@@ -64,7 +63,7 @@ impl CustomOp1 for SquaredDistances {
                     }
                 }
             });
-        Ok(Some(Tensor::from_vec(slopes, descriptors.shape(), &Device::Cpu)?))
+        Ok(Some(Tensor::from_vec(slopes, shape, &Device::Cpu)?))
     }
 }
 
@@ -89,7 +88,6 @@ mod tests {
     use candle_core::Var;
 
     use super::*;
-    use crate::training::values;
 
     #[derive(serde::Deserialize)]
     struct Reference {

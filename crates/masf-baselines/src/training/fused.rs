@@ -7,6 +7,8 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Error, Layout, Resul
 use masf_core::{vectorised, with_values};
 use rayon::prelude::*;
 
+use super::{slice, values};
+
 /// Keeps norms finite.
 const EPSILON: f32 = 1e-5;
 /// Keeps cosines finite where a vector is zero.
@@ -40,16 +42,13 @@ pub(crate) fn cosine(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a.contiguous()?.apply_op2(&b.contiguous()?, Cosine)
 }
 
-/// The values of an input, which the functions above have made contiguous.
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        return Err(Error::Msg("values are not contiguous".into()));
-    };
-    Ok(&storage.as_slice::<f32>()?[start..end])
-}
-
 fn tensor(values: Vec<f32>, shape: &Shape) -> Result<Option<Tensor>> {
     Tensor::from_vec(values, shape, &Device::Cpu).map(Some)
+}
+
+/// The length of the last axis, as that of a chunk: not 0.
+fn last(dims: &[usize]) -> usize {
+    dims.last().copied().unwrap_or(1).max(1)
 }
 
 /// The sum of `term` over all places of two rows of one length.
@@ -187,7 +186,7 @@ impl CustomOp1 for Normalise {
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let (_, positions, channels) = x.dims3()?;
-        let mut slopes = masf_core::values(gradient)?;
+        let mut slopes = values(gradient)?;
         with_values(x, |x| match self.over {
             Over::Channels => {
                 slopes.par_chunks_mut(ROWS * channels).zip(x.par_chunks(ROWS * channels)).for_each(|(slopes, x)| {
@@ -222,7 +221,7 @@ impl CustomOp1 for Softmax {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let width = layout.dims().last().copied().unwrap_or(1).max(1);
+        let width = last(layout.dims());
         let mut y = slice(x, layout)?.to_vec();
         y.par_chunks_mut(ROWS * width).for_each(|rows| {
             for row in rows.chunks_exact_mut(width) {
@@ -236,8 +235,8 @@ impl CustomOp1 for Softmax {
     }
 
     fn bwd(&self, _: &Tensor, y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let width = y.dims().last().copied().unwrap_or(1).max(1);
-        let mut slopes = masf_core::values(gradient)?;
+        let width = last(y.dims());
+        let mut slopes = values(gradient)?;
         with_values(y, |y| {
             slopes.par_chunks_mut(ROWS * width).zip(y.par_chunks(ROWS * width)).for_each(|(slopes, y)| {
                 vectorised(
@@ -298,30 +297,30 @@ impl CustomOp2 for Cosine {
     }
 
     fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let width = a.dims().last().copied().unwrap_or(1).max(1);
-        let gradient = masf_core::values(gradient)?;
-        // Of one of them along the other: `(o / |o| - cos s / |s|) / |s|`.
-        let slopes = |own: &Tensor, other: &Tensor| -> Result<Option<Tensor>> {
-            if !own.track_op() {
-                return Ok(None);
-            }
-            let slopes = with_values(own, |own| {
-                with_values(other, |other| {
-                    let mut slopes = vec![0f32; own.len()];
-                    let rows = Self::rows(own, other, width);
-                    let each = slopes.par_chunks_mut(width).zip(own.par_chunks(width)).zip(other.par_chunks(width));
-                    each.zip(rows).zip(&gradient).for_each(|((((slopes, own), other), [product, s, o]), gradient)| {
-                        let (across, along) = (gradient * s * o, gradient * product * s * o * s * s);
-                        for ((slope, own), other) in slopes.iter_mut().zip(own).zip(other) {
-                            *slope = across * other - along * own;
-                        }
-                    });
-                    slopes
-                })
-            })??;
-            tensor(slopes, own.shape())
+        let width = last(a.dims());
+        let gradient = values(gradient)?;
+        // Of one of them along the other, `s` being the inverse of its norm and `o` that of the other's: `(other o - cos own s) s`.
+        let slopes = |own: &[f32], other: &[f32], rows: &[[f32; 3]], of: fn(&[f32; 3]) -> (f32, f32)| {
+            let mut slopes = vec![0f32; own.len()];
+            let each = slopes.par_chunks_mut(width).zip(own.par_chunks(width)).zip(other.par_chunks(width));
+            each.zip(rows).zip(&gradient).for_each(|((((slopes, own), other), row), gradient)| {
+                let (product, (s, o)) = (row[0], of(row));
+                let (across, along) = (gradient * s * o, gradient * product * s * o * s * s);
+                for ((slope, own), other) in slopes.iter_mut().zip(own).zip(other) {
+                    *slope = across * other - along * own;
+                }
+            });
+            slopes
         };
-        Ok((slopes(a, b)?, slopes(b, a)?))
+        let (to_a, to_b) = with_values(a, |x| {
+            with_values(b, |y| {
+                let rows = Self::rows(x, y, width);
+                let to_a = a.track_op().then(|| slopes(x, y, &rows, |[_, x, y]| (*x, *y)));
+                (to_a, b.track_op().then(|| slopes(y, x, &rows, |[_, x, y]| (*y, *x))))
+            })
+        })??;
+        let of = |slopes: Option<Vec<f32>>| slopes.map_or(Ok(None), |slopes| tensor(slopes, a.shape()));
+        Ok((of(to_a)?, of(to_b)?))
     }
 }
 
@@ -375,8 +374,8 @@ mod tests {
                 let result = operation(&x.transpose(0, 1)?.transpose(0, 1)?, y.as_tensor())?;
                 let weights = weights.flatten_all()?.narrow(0, 0, result.elem_count())?.reshape(result.shape())?;
                 let gradients = (&result * weights)?.sum_all()?.backward()?;
-                let gradient = |of: &Var| gradients.get(of).map_or(Ok(Vec::new()), masf_core::values);
-                Ok(vec![masf_core::values(&result)?, gradient(&x)?, gradient(&y)?])
+                let gradient = |of: &Var| gradients.get(of).map_or(Ok(Vec::new()), values);
+                Ok(vec![values(&result)?, gradient(&x)?, gradient(&y)?])
             };
             for (found, expected) in both(fused)?.iter().zip(&both(plain)?) {
                 assert_eq!(found.len(), expected.len(), "{name}");
@@ -394,9 +393,9 @@ mod tests {
         let zero = Var::zeros((2, 4), candle_core::DType::F32, &Device::Cpu)?;
         let ones = Tensor::ones((2, 4), candle_core::DType::F32, &Device::Cpu)?;
         let cosines = cosine(zero.as_tensor(), &ones)?;
-        assert_eq!(masf_core::values(&cosines)?, [0.0, 0.0]);
+        assert_eq!(values(&cosines)?, [0.0, 0.0]);
         let gradients = cosines.sum_all()?.backward()?;
-        let slopes = masf_core::values(gradients.get(&zero).expect("it takes part"))?;
+        let slopes = values(gradients.get(&zero).expect("it takes part"))?;
         assert!(slopes.iter().all(|slope| slope.is_finite()), "{slopes:?}");
         assert!(gradients.get(&ones).is_none());
         assert!(cosine(&ones, &ones.narrow(1, 0, 2)?).is_err());

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Result, Shape, T
 use rayon::prelude::*;
 
 use super::fused::{Over, cosine, normalise};
-use super::values;
+use super::{slice, values};
 
 /// What a leaky ReLU leaves of negative values.
 const SLOPE: f32 = 0.01;
@@ -102,11 +102,13 @@ impl CustomOp1 for Resampling {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, positions, channels) = layout.shape().dims3()?;
-        let offsets = layout.contiguous_offsets().filter(|_| positions == self.rows.0 * self.columns.0);
-        let Some((start, end)) = offsets else {
-            return Err(Error::Msg("tokens are not contiguous, or of another grid".into()));
-        };
-        let x = along(&x.as_slice::<f32>()?[start..end], self.columns.0 * channels, &self.rows);
+        if positions != self.rows.0 * self.columns.0 {
+            return Err(Error::Msg(format!(
+                "{positions} tokens are not of a grid of {} x {}",
+                self.rows.0, self.columns.0
+            )));
+        }
+        let x = along(slice(x, layout)?, self.columns.0 * channels, &self.rows);
         let x = along(&x, channels, &self.columns);
         Ok((CpuStorage::F32(x), Shape::from((batch, self.rows.1 * self.columns.1, channels))))
     }
@@ -171,10 +173,7 @@ impl CustomOp1 for Neighbourhoods {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, positions, channels) = layout.shape().dims3()?;
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            return Err(Error::Msg("tokens are not contiguous".into()));
-        };
-        let x = &x.as_slice::<f32>()?[start..end];
+        let x = slice(x, layout)?;
         let reads = self.reads();
         let mut out = vec![0f32; batch * reads.len() * 9 * channels];
         out.par_chunks_mut(9 * channels).enumerate().for_each(|(index, out)| {

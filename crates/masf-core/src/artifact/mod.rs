@@ -22,7 +22,7 @@ mod registry;
 mod writer;
 
 pub use error::ModelFileError;
-pub use reader::{ArtifactReader, ModelFile, ReadOptions};
+pub use reader::{ArtifactReader, ModelFile, ReadOptions, check_header};
 pub use registry::Registry;
 pub use writer::{ArtifactWriter, SaveOptions, fingerprint, save};
 

@@ -15,7 +15,10 @@ use crate::{DeviceChoice, Error, Result, read_within};
 const MAX_HEADER: u64 = 2 << 20;
 
 /// Says what is wrong with the length of a header, with which a file begins.
-pub(super) fn check_header(file: &[u8]) -> Result<(), String> {
+///
+/// # Errors
+/// A header of more than 2 MiB: its values take up to eighty times as much.
+pub fn check_header(file: &[u8]) -> Result<(), String> {
     let header = file.first_chunk::<8>().map_or(0, |length| u64::from_le_bytes(*length));
     if header > MAX_HEADER {
         return Err(format!("header too large: {header} bytes, more than {MAX_HEADER}"));
@@ -122,6 +125,10 @@ impl ModelFile {
         for (name, view) in views {
             if !is_finite(view.dtype(), view.data()) {
                 return Err(ModelFileError::NotFinite(name).into());
+            }
+            // Strides are products of sides, and a side of 0 hides the others from the size.
+            if view.shape().iter().try_fold(1usize, |product, side| product.checked_mul((*side).max(1))).is_none() {
+                return Err(ModelFileError::Container(format!("tensor `{name}` has shape {:?}", view.shape())).into());
             }
             let dtype = DType::try_from(view.dtype())
                 .map_err(|_| ModelFileError::Container(format!("tensor `{name}` has type {:?}", view.dtype())))?;

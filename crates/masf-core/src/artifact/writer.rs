@@ -41,7 +41,8 @@ impl ArtifactWriter {
     /// Writes the settings of this artifact.
     ///
     /// # Errors
-    /// Settings that JSON cannot hold, such as a number that is NaN or infinite, or settings written before.
+    /// Settings that JSON cannot hold, such as a number that is NaN or infinite, or settings written before. Within an `Option` such a number
+    /// is read back as `None`: check it before.
     pub fn section<T: Serialize + DeserializeOwned>(&mut self, settings: &T) -> Result<()> {
         let problem = |problem: String| ModelFileError::Settings { section: self.path.clone(), problem };
         let data = serde_json::to_value(settings).map_err(|error| problem(error.to_string()))?;
@@ -129,7 +130,8 @@ pub fn fingerprint(artifact: &dyn Artifact, options: SaveOptions) -> Result<Stri
 /// artifact give the same bytes.
 ///
 /// # Errors
-/// Those of the artifact, or [`ModelFileError::Save`] if the file system refuses, or settings and names are too long to be read back.
+/// Those of the artifact, or [`ModelFileError::Save`] if the file system refuses, settings and names are too long to be read back, or the file
+/// would be larger than what [`ReadOptions`](super::ReadOptions) accept by default.
 pub fn save(artifact: &dyn Artifact, path: &Path, options: SaveOptions) -> Result<()> {
     let mut writer = ArtifactWriter::new(options);
     writer.write(artifact)?;
@@ -140,8 +142,19 @@ pub fn save(artifact: &dyn Artifact, path: &Path, options: SaveOptions) -> Resul
             other => std::io::Error::other(other),
         })?;
         let mut length = [0; 8];
-        File::open(temporary)?.read_exact(&mut length)?;
-        super::reader::check_header(&length).map_err(std::io::Error::other)
+        let mut written = File::open(temporary)?;
+        written.read_exact(&mut length)?;
+        super::reader::check_header(&length).map_err(std::io::Error::other)?;
+        check_size(written.metadata()?.len()).map_err(std::io::Error::other)
     })
     .map_err(|source| ModelFileError::Save { path: path.to_path_buf(), source }.into())
+}
+
+/// Refuses a file that nobody could read who does not know how large it is.
+fn check_size(bytes: u64) -> Result<(), String> {
+    let limit = super::ReadOptions::default().max_bytes;
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(format!("it would have {bytes} bytes, more than the {limit} that are read; fewer or shorter vectors take less"))
 }

@@ -122,7 +122,12 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, ImageProblem> {
     if bytes.is_empty() {
         return Err(ImageProblem::Empty);
     }
-    let (format, name) = match image::guess_format(bytes) {
+    let guessed = match bytes {
+        // BigTIFF, which is read, and not guessed.
+        [b'I', b'I', 43, 0, ..] | [b'M', b'M', 0, 43, ..] => Ok(ImageFormat::Tiff),
+        _ => image::guess_format(bytes),
+    };
+    let (format, name) = match guessed {
         Ok(format @ ImageFormat::Png) => (format, "PNG"),
         Ok(format @ ImageFormat::Bmp) => (format, "BMP"),
         Ok(format @ ImageFormat::Tiff) => (format, "TIFF"),

@@ -17,7 +17,7 @@ pub struct ImageFile {
     pub relative: PathBuf,
 }
 
-/// What [`collect_images`] found.
+/// What [`collect_images`] and [`collect_readable_images`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Collected {
@@ -30,40 +30,47 @@ pub struct Collected {
 /// Collects the image files among `inputs`: files as they are, whatever their extension, and folders recursively.
 ///
 /// # Errors
-/// [`DataError::Layout`] if the list is empty, something on it does not exist, or there is no image at all;
-/// [`DataError::Io`] if a folder cannot be read.
+/// [`DataError::Layout`] if the list is empty, something on it does not exist, or a folder has no image; [`DataError::Io`] if a folder,
+/// or one below it, cannot be read.
 pub fn collect_images<P: AsRef<Path>>(inputs: &[P]) -> Result<Collected> {
-    let mut collected = Collected::default();
+    if inputs.is_empty() {
+        return Err(DataError::layout("", "no image or folder was named"));
+    }
+    let (collected, failed) = collect_readable_images(inputs);
+    failed.into_iter().next().map_or(Ok(collected), Err)
+}
+
+/// As [`collect_images`], with the errors beside what was found: each names the folder or file that it is about.
+pub fn collect_readable_images<P: AsRef<Path>>(inputs: &[P]) -> (Collected, Vec<DataError>) {
+    let (mut collected, mut failed) = (Collected::default(), Vec::new());
     let mut origins = Vec::new();
     let mut seen = HashSet::new();
     for (origin, input) in inputs.iter().map(AsRef::as_ref).enumerate() {
-        if input.is_dir() {
-            let listing = walk::list(input)?;
-            for relative in listing.images {
-                let path = input.join(&relative);
-                if seen.insert(path.clone()) {
-                    collected.images.push(ImageFile { path, relative });
+        match std::fs::metadata(input) {
+            Ok(metadata) if metadata.is_dir() => {
+                let (listing, unreadable) = walk::list_readable(input);
+                if listing.images.is_empty() && unreadable.is_empty() {
+                    failed.push(super::no_images(input, listing.others.len()));
+                }
+                failed.extend(unreadable);
+                for relative in listing.images {
+                    let path = input.join(&relative);
+                    if seen.insert(path.clone()) {
+                        collected.images.push(ImageFile { path, relative });
+                        origins.push(origin);
+                    }
+                }
+                collected.ignored.extend(listing.others.into_iter().map(|other| input.join(other)));
+            }
+            Ok(_) => {
+                if seen.insert(input.to_path_buf()) {
+                    let relative = input.file_name().map_or_else(|| input.to_path_buf(), PathBuf::from);
+                    collected.images.push(ImageFile { path: input.to_path_buf(), relative });
                     origins.push(origin);
                 }
             }
-            collected.ignored.extend(listing.others.into_iter().map(|other| input.join(other)));
-        } else if input.exists() {
-            if seen.insert(input.to_path_buf()) {
-                let relative = input.file_name().map_or_else(|| input.to_path_buf(), PathBuf::from);
-                collected.images.push(ImageFile { path: input.to_path_buf(), relative });
-                origins.push(origin);
-            }
-        } else {
-            return Err(DataError::layout(input, "there is no such file or folder"));
+            Err(error) => failed.push(walk::absent(input, error, "there is no such file or folder")),
         }
-    }
-    if collected.images.is_empty() {
-        let first = inputs.first().map(|input| input.as_ref().to_path_buf()).unwrap_or_default();
-        let problem = match inputs.len() {
-            0 => "no image or folder was named".to_owned(),
-            _ => format!("no image found; expected files with the extensions {}", walk::EXTENSIONS.join(", ")),
-        };
-        return Err(DataError::layout(first, problem));
     }
     let distinct: HashSet<_> = collected.images.iter().map(|image| &image.relative).collect();
     if distinct.len() < collected.images.len() {
@@ -71,5 +78,5 @@ pub fn collect_images<P: AsRef<Path>>(inputs: &[P]) -> Result<Collected> {
             image.relative = Path::new(&(origin + 1).to_string()).join(&image.relative);
         }
     }
-    Ok(collected)
+    (collected, failed)
 }

@@ -21,13 +21,19 @@ mod walk;
 use std::path::{Path, PathBuf};
 
 use crate::error::{DataError, Result};
-pub use collect::{Collected, ImageFile, collect_images};
+pub use collect::{Collected, ImageFile, collect_images, collect_readable_images};
 pub use walk::EXTENSIONS;
 
 /// The name of the folder of good images.
 pub const GOOD: &str = "good";
 
 const GROUND_TRUTH: &str = "ground_truth";
+
+/// Names of folders whose pictures are no images of parts.
+const MASKS: [&str; 5] = ["mask", "masks", "groundtruth", "ground_truths", "annotations"];
+/// What to do with them.
+const MOVE_MASKS: &str =
+    "masks belong into ground_truth/KIND beside the images' folders; anything else needs another name";
 
 /// How a folder is organised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +130,7 @@ impl Dataset {
     ///
     /// # Errors
     /// [`DataError::Io`] if a folder cannot be read. [`DataError::Layout`] if there are no images or no labels, two images or two
-    /// masks of a kind with masks share a stem, or none of these belongs to any of its images.
+    /// masks of a kind with masks share a stem, none of these belongs to any of its images, or a folder of masks stands where a kind does.
     pub fn test(root: impl AsRef<Path>) -> Result<Self> {
         let root = root.as_ref();
         let layout = recognise(root)?;
@@ -187,6 +193,12 @@ impl Dataset {
     /// Adds the images of one kind.
     fn add_kind(&mut self, folder: &Path, mask_folder: &Path) -> Result<()> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        if MASKS.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+            return Err(DataError::layout(
+                folder,
+                format!("its pictures would count as defective images; {MOVE_MASKS}"),
+            ));
+        }
         // File systems that do not tell capitals apart take `Good` for the folder of good images.
         let (kind, label) = if name.eq_ignore_ascii_case(GOOD) {
             (GOOD.to_owned(), Label::Good)
@@ -228,10 +240,8 @@ impl Dataset {
 
 /// The layout of a folder.
 fn recognise(root: &Path) -> Result<Layout> {
-    if !root.exists() {
-        return Err(DataError::layout(root, "there is no such folder"));
-    }
-    if !root.is_dir() {
+    let metadata = std::fs::metadata(root).map_err(|error| walk::absent(root, error, "there is no such folder"))?;
+    if !metadata.is_dir() {
         return Err(DataError::layout(root, "is a file; name the folder that holds the images"));
     }
     Ok(if root.join("train").is_dir() || root.join("test").is_dir() {
@@ -256,6 +266,9 @@ fn refuse_suspicious(root: &Path, folders: &[PathBuf]) -> Result<()> {
             found.display()
         );
         return Err(DataError::layout(root, problem));
+    }
+    if let Some(found) = named(&MASKS) {
+        return Err(DataError::layout(root, format!("holds {}; {MOVE_MASKS}", found.display())));
     }
     if let Some(found) = named(&["bad", "defect", "defects", "defective", "anomaly", "anomalous", "ng", "nok", GOOD]) {
         let problem = format!(

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{DataError, Result};
@@ -29,28 +30,49 @@ pub(super) fn has_image_extension(path: &Path) -> bool {
 /// Everything below `root`. Hidden files and folders (names that begin with a dot) are left out. Links are followed; a
 /// folder that several ways lead to is listed once, by the shortest way and then the first by name, so cycles end.
 pub(super) fn list(root: &Path) -> Result<Listing> {
-    let mut listing = Listing::default();
-    let mut visited = HashSet::from([canonical(root)?]);
+    let (listing, failed) = list_readable(root);
+    failed.into_iter().next().map_or(Ok(listing), Err)
+}
+
+/// As [`list`]; what cannot be read does not hide the rest. What goes away meanwhile was never there.
+pub(super) fn list_readable(root: &Path) -> (Listing, Vec<DataError>) {
+    let (mut listing, mut failed) = (Listing::default(), Vec::new());
+    let mut visited = HashSet::new();
     let mut pending = VecDeque::from([PathBuf::new()]);
     while let Some(folder) = pending.pop_front() {
-        for (name, path) in children(&root.join(&folder))? {
-            let relative = folder.join(name);
-            if is_folder(&path)? {
-                if visited.insert(canonical(&path)?) {
-                    listing.folders.push(relative.clone());
-                    pending.push_back(relative);
+        let place = root.join(&folder);
+        let is_root = folder.as_os_str().is_empty();
+        let entries =
+            canonical(&place).and_then(|way| if visited.insert(way) { children(&place) } else { Ok(Vec::new()) });
+        match entries {
+            Ok(entries) => {
+                for (name, path) in entries {
+                    let relative = folder.join(name);
+                    match is_folder(&path) {
+                        Ok(true) => pending.push_back(relative),
+                        Ok(false) if has_image_extension(&path) => listing.images.push(relative),
+                        Ok(false) => listing.others.push(relative),
+                        Err(error) => failed.extend(still_there(error)),
+                    }
                 }
-            } else if has_image_extension(&path) {
-                listing.images.push(relative);
-            } else {
-                listing.others.push(relative);
+                if !is_root {
+                    listing.folders.push(folder);
+                }
             }
+            Err(error) if is_root => failed.push(error),
+            Err(error) => failed.extend(still_there(error)),
         }
     }
     for paths in [&mut listing.images, &mut listing.others, &mut listing.folders] {
         paths.sort();
     }
-    Ok(listing)
+    (listing, failed)
+}
+
+/// An error that is not the absence of what was just listed.
+fn still_there(error: DataError) -> Option<DataError> {
+    let gone = matches!(&error, DataError::Io { source, .. } if source.kind() == ErrorKind::NotFound);
+    (!gone).then_some(error)
 }
 
 /// The folders directly in `root`, sorted, hidden ones left out.
@@ -84,6 +106,15 @@ pub(super) fn is_folder(path: &Path) -> Result<bool> {
         Ok(metadata) => Ok(metadata.is_dir()),
         Err(_) if path.is_symlink() => Ok(false),
         Err(source) => Err(DataError::io(path, source)),
+    }
+}
+
+/// What is to be said of a path that was named and cannot be looked at: nothing is there, or a link that leads nowhere, or the system refuses.
+pub(super) fn absent(path: &Path, error: std::io::Error, nothing: &str) -> DataError {
+    match error.kind() {
+        ErrorKind::NotFound if path.is_symlink() => DataError::layout(path, "is a link that leads nowhere"),
+        ErrorKind::NotFound => DataError::layout(path, nothing),
+        _ => DataError::io(path, error),
     }
 }
 

@@ -38,6 +38,12 @@ impl AttentionShape {
         self.width / self.heads
     }
 
+    /// Queries that are weighed at a time. None is left alone: a product with a single row takes another path, whose bits depend on the number
+    /// of threads.
+    fn stretch(&self) -> usize {
+        if self.queries % QUERIES == 1 { QUERIES - 1 } else { QUERIES }
+    }
+
     fn scale(&self) -> f32 {
         1.0 / (self.head() as f32).sqrt()
     }
@@ -81,13 +87,14 @@ impl CustomOp2 for Attention {
         let head = self.shape.head();
         // Head by head, `[B, heads, queries, head]`.
         let mut parts = vec![0.0; q.len()];
+        let stretch = self.shape.stretch();
         parts.par_chunks_mut(queries * head).enumerate().try_for_each_init(
-            || vec![0.0; queries.min(QUERIES) * keys],
+            || vec![0.0; queries.min(stretch) * keys],
             |weights: &mut Vec<f32>, (index, part)| {
                 let (image, index) = (index / heads, index % heads);
                 let q = &q[image * queries * width..][..queries * width];
                 let kv = &kv[image * keys * 2 * width..][..keys * 2 * width];
-                part.chunks_mut(QUERIES * head).zip(q.chunks(QUERIES * width)).try_for_each(|(part, q)| {
+                part.chunks_mut(stretch * head).zip(q.chunks(stretch * width)).try_for_each(|(part, q)| {
                     let shape = AttentionShape { queries: q.len() / width, ..self.shape };
                     let weights = &mut weights[..shape.queries * keys];
                     let of_head = Head::of(q, kv, index, shape);
@@ -117,10 +124,10 @@ impl CustomOp2 for Attention {
                         .zip(grad.par_chunks(queries * width))
                         .zip(q.par_chunks(queries * width).zip(kv.par_chunks(keys * 2 * width)))
                         .try_for_each(|(((gq, gkv), grad), (q, kv))| {
-                            let most = queries.min(QUERIES);
+                            let most = queries.min(self.shape.stretch());
                             let (mut weights, mut slopes) = (vec![0.0; most * keys], vec![0.0; most * keys]);
                             let (mut of_queries, mut of_keys) = (vec![0.0; most * head], vec![0.0; keys * head]);
-                            let stretch = QUERIES * width;
+                            let stretch = self.shape.stretch() * width;
                             for index in 0..heads {
                                 let start = index * head;
                                 let parts = gq.chunks_mut(stretch).zip(grad.chunks(stretch)).zip(q.chunks(stretch));
@@ -200,4 +207,38 @@ fn softmax_backward(grad: &mut [f32], weights: &[f32], width: usize) {
             }
         },
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn a_query_beyond_a_stretch_has_the_bits_of_any_number_of_threads() -> Result<()> {
+        let shape = AttentionShape { queries: QUERIES + 1, keys: 525, width: 16, heads: 2 };
+        let values = |rows: usize, columns: usize| {
+            let values: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919 % 1009) as f32 / 300.0).sin()).collect();
+            Tensor::from_vec(values, (1, rows, columns), &Device::Cpu)
+        };
+        let (q, kv) = (Var::from_tensor(&values(QUERIES + 1, 16)?)?, Var::from_tensor(&values(525, 32)?)?);
+        let with = |threads: usize| -> Result<Vec<Vec<f32>>> {
+            let pool =
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(candle_core::Error::wrap)?;
+            pool.install(|| {
+                let out = q.as_tensor().apply_op2(kv.as_tensor(), Attention { shape })?;
+                let gradients = out.sqr()?.sum_all()?.backward()?;
+                [&out, gradients.get(&q).expect("takes part"), gradients.get(&kv).expect("takes part")]
+                    .map(|tensor| tensor.flatten_all()?.to_vec1::<f32>())
+                    .into_iter()
+                    .collect()
+            })
+        };
+        let one = with(1)?;
+        for threads in 2..5 {
+            assert_eq!(with(threads)?, one, "{threads} threads");
+        }
+        Ok(())
+    }
 }

@@ -38,7 +38,7 @@ pub fn log_power_image(maps: &Tensor, window: Option<Window>) -> Result<Tensor> 
 
 /// Mean power over rings of the spectrum, `[..., bins]`: bin `i` holds radii in `[i, i + 1) / bins`, where 1 is the Nyquist frequency of an axis.
 ///
-/// Frequencies in the corners, beyond radius 1, are left out. A ring without any frequency (maps with fewer than `2 bins` rows or columns have such) is 0.
+/// Frequencies in the corners, beyond radius 1, are left out. A ring without any frequency (maps with fewer than `2 bins` rows and columns have such) is 0.
 ///
 /// # Errors
 /// If the spectrum is not a half spectrum over two axes, if `bins` is zero or above 2^20, or on failure of the backend.
@@ -96,12 +96,16 @@ fn profile(
     for (weight, place) in weights.iter_mut().zip(&places) {
         *weight /= f64::max(totals[*place as usize % bins], 1.0);
     }
-    // An infinite power would make a NaN of every bin.
+    // An infinite power would make a NaN of every bin, and so does an infinite value that is left out, as the zero frequency may be.
     let power = spectrum.values().widened()?.power()?;
+    let counts =
+        Tensor::from_vec(weights.iter().map(|weight| u8::from(*weight > 0.0)).collect(), (1, count), power.device())?;
     let mut dims = power.dims().to_vec();
     dims.truncate(dims.len() - 2);
     dims.push(bins);
-    let weighed = power.reshape(((), count))?.broadcast_mul(&constant(weights, (1, count), &power)?)?;
+    let power = power.reshape(((), count))?;
+    let power = counts.broadcast_as(power.shape())?.where_cond(&power, &power.zeros_like()?)?;
+    let weighed = power.broadcast_mul(&constant(weights, (1, count), &power)?)?;
     let zeros = Tensor::zeros((weighed.dim(0)?, blocks * bins), power.dtype(), power.device())?;
     let sums = zeros.index_add(&Tensor::new(places, power.device())?, &weighed, 1)?;
     let means = sums.reshape(((), blocks, bins))?.sum(1)?.reshape(dims)?;

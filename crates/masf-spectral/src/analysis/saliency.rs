@@ -27,7 +27,8 @@ impl Default for SpectralResidual {
     }
 }
 
-/// Saliency of maps `[..., H, W]`, of the same shape, not negative up to rounding.
+/// Saliency of maps `[..., H, W]`, of the same shape. Below a `sigma` of about 1.5 the Gaussian is cut at the highest
+/// frequencies, and the saliency beside a peak may be negative, by up to 3 % of it; from there on it is not, up to rounding.
 ///
 /// X. Hou, L. Zhang, "Saliency detection: a spectral residual approach", 2007: the log amplitude minus its local average, with the phase of the map,
 /// transformed back and squared. All filters are circular.

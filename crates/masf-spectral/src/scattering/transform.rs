@@ -27,7 +27,8 @@ const CACHED_AVERAGES: usize = 64;
 pub struct WaveletMaps {
     /// Scale `j` of the wavelets, 0 to `J - 1`.
     pub scale: usize,
-    /// Distance of the samples in pixels, a power of two from 1 to `2^J`. The averaging Gaussian has `sigma = 0.4 * stride` (none at stride 1).
+    /// Distance of the samples in pixels, a power of two from 1 to `2^J`. The averaging Gaussian has `sigma = 0.4 * stride` (none at stride 1); at
+    /// strides up to `2^scale` it is cut at the highest frequencies, and averages may be a little below 0.
     pub stride: usize,
 }
 
@@ -111,7 +112,7 @@ impl Scattering2d {
     /// First-order maps by scale, each at its own stride: for every request a tensor `[B, C, L, ceil(H / stride), ceil(W / stride)]`.
     ///
     /// Sample `(r, c)` of a map lies at the pixel `(r * stride, c * stride)`, so maps of several strides form a pyramid. The Fourier transform of the
-    /// images and the modulus of a scale are computed once for all requests.
+    /// images is computed once for all requests, and a modulus, subsampled by the smaller of `stride` and `2^scale`, once for those that share it.
     ///
     /// # Errors
     /// As [`forward`](Self::forward), or if a scale or stride is outside its range.
@@ -137,23 +138,21 @@ impl Scattering2d {
         let bank = self.bank(frame, images)?;
         let mut maps: Vec<Option<Tensor>> = vec![None; requests.len()];
         for scale in 0..scales {
-            let Some(factor) = requests
-                .iter()
-                .filter(|request| request.scale == scale)
-                .map(|request| request.stride.min(1 << scale))
-                .min()
-            else {
-                continue;
-            };
-            let mut moduli = Vec::with_capacity(self.config.angles);
-            for angle in 0..self.config.angles {
-                moduli.push(bank.modulus(&spectrum, (scale, angle, 0), factor)?);
-            }
-            let moduli = Tensor::stack(&moduli, 1)?;
-            for (request, map) in requests.iter().zip(&mut maps).filter(|(request, _)| request.scale == scale) {
-                let size = (height.div_ceil(request.stride), width.div_ceil(request.stride));
-                let averaged = average(&bank, &moduli, frame, factor, request.stride, size)?;
-                *map = Some(averaged.reshape((batch, channels, self.config.angles, size.0, size.1))?);
+            for factor in (0..=scale).map(|power| 1 << power) {
+                let here = |request: &WaveletMaps| request.scale == scale && request.stride.min(1 << scale) == factor;
+                if !requests.iter().any(here) {
+                    continue;
+                }
+                let mut moduli = Vec::with_capacity(self.config.angles);
+                for angle in 0..self.config.angles {
+                    moduli.push(bank.modulus(&spectrum, (scale, angle, 0), factor)?);
+                }
+                let moduli = Tensor::stack(&moduli, 1)?;
+                for (request, map) in requests.iter().zip(&mut maps).filter(|(request, _)| here(request)) {
+                    let size = (height.div_ceil(request.stride), width.div_ceil(request.stride));
+                    let averaged = average(&bank, &moduli, frame, factor, request.stride, size)?;
+                    *map = Some(averaged.reshape((batch, channels, self.config.angles, size.0, size.1))?);
+                }
             }
         }
         Ok(maps.into_iter().flatten().collect())

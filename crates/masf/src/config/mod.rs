@@ -322,6 +322,15 @@ impl Config {
         config
     }
 
+    /// Whether anything is trained that passes over the images: the student, or a baseline that is a network.
+    pub fn takes_epochs(&self) -> bool {
+        match self.method {
+            Method::Masf => self.branches.contains(&Branch::Distill),
+            Method::PatchCore | Method::Padim => false,
+            Method::Cfa | Method::Rdpp | Method::Adtr | Method::Isstad => true,
+        }
+    }
+
     /// Sets the passes over the images of every part that is trained.
     pub fn set_epochs(&mut self, epochs: usize) {
         let baselines = [&mut self.cfa.epochs, &mut self.rdpp.epochs, &mut self.adtr.epochs, &mut self.isstad.epochs];

@@ -41,6 +41,9 @@ struct Plan<'a, T> {
     columns: usize,
 }
 
+/// Points of a line up to which fewer lines than lanes are transformed here.
+const LONGEST_OF_FEW: usize = 1 << 16;
+
 /// Runs the job if the lengths allow; `false` leaves the output as it was.
 pub(super) fn run<T: Sample>(job: &Job, source: &Source<T>, output: &mut [T]) -> bool {
     if !wide::available() {
@@ -52,6 +55,12 @@ pub(super) fn run<T: Sample>(job: &Job, source: &Source<T>, output: &mut [T]) ->
         return false;
     }
     let columns = if real { job.width / 2 } else { job.width };
+    // Every lane takes space for a line, also where there is none for it: a few lines of millions would take many times their own space.
+    let lanes = 64 / size_of::<T>();
+    let lines = source.maps() * job.height.min(columns);
+    if lines < lanes && columns.max(job.height) > LONGEST_OF_FEW {
+        return false;
+    }
     let Some(row) = plans::lines::<T>(columns) else { return false };
     let column = if job.height > 1 {
         let Some(column) = plans::lines::<T>(job.height) else { return false };
@@ -63,7 +72,6 @@ pub(super) fn run<T: Sample>(job: &Job, source: &Source<T>, output: &mut [T]) ->
     let plan = Plan { job, source, row, column, twiddles, columns };
 
     // Enough maps side by side to fill the lanes of either pass; the widest registers hold 64 bytes.
-    let lanes = 64 / size_of::<T>();
     let batch = (lanes / columns).max(lanes / job.height).clamp(1, source.maps());
     let tasks_min = (POINTS_PER_TASK / (batch * job.height * job.width)).max(1);
     match job.kind {
