@@ -40,4 +40,4 @@ pub use scores::{AnomalyMap, CalibratedMap, RealignedScores, ScoreMap, Scores};
 pub use seed::random_stream;
 pub use threads::in_pool;
 pub use traits::{CrossFit, FeatureExtractor, Fit, Fusion, Normalisation, PyramidSource, Scorer, Subset, Views};
-pub use vector::{all_finite, values, variance, vectorised, with_values};
+pub use vector::{all_finite, operand, values, variance, vectorised, with_values};

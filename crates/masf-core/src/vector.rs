@@ -1,6 +1,6 @@
 //! Loops over values, compiled for the vector instructions of the processor that the program runs on.
 
-use candle_core::{DType, Device, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Layout, Storage, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 
 /// Runs a closure, compiled for each instruction set that [`pulp`] knows, on the best one that this processor has.
@@ -66,16 +66,28 @@ pub fn values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     with_values(tensor, <[f32]>::to_vec)
 }
 
-/// The variance of values from their mean and the mean of their squares; 0 where the difference of the two is no more than rounding.
+/// The values of a contiguous `f32` operand of an operation.
+///
+/// # Errors
+/// An operand that is not contiguous, or of another dtype.
+pub fn operand<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        candle_core::bail!("an operand is not contiguous");
+    };
+    Ok(storage.as_slice::<f32>()?.get(start..end).unwrap_or_default())
+}
+
+/// The variance of values from the mean of their squares and the square of their mean (or sums of both over channels); 0 where the difference is no
+/// more than rounding.
 ///
 /// ```
-/// assert_eq!(masf_core::variance(2.0, 5.0), 1.0);
+/// assert_eq!(masf_core::variance(5.0, 4.0), 1.0);
 /// // 784 times 0.7, whose squares are rounded.
-/// let square = (0..784).map(|_| 0.7f64 * 0.7).sum::<f64>() / 784.0;
-/// assert_eq!(masf_core::variance(0.7, square), 0.0);
+/// let mean_square = (0..784).map(|_| 0.7f64 * 0.7).sum::<f64>() / 784.0;
+/// assert_eq!(masf_core::variance(mean_square, 0.7 * 0.7), 0.0);
 /// ```
-pub fn variance(mean: f64, mean_square: f64) -> f64 {
-    let variance = mean_square - mean * mean;
+pub fn variance(mean_square: f64, square_of_mean: f64) -> f64 {
+    let variance = mean_square - square_of_mean;
     if variance > 1e-12 * mean_square { variance } else { 0.0 }
 }
 

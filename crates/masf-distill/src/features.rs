@@ -51,7 +51,7 @@ impl ChannelStatistics {
     fn of((sum, squares): &(Vec<f64>, Vec<f64>), count: f64) -> Self {
         let mean: Vec<f64> = sum.iter().map(|sum| sum / count).collect();
         let variance: Vec<f64> =
-            squares.iter().zip(&mean).map(|(square, mean)| masf_core::variance(*mean, square / count)).collect();
+            squares.iter().zip(&mean).map(|(square, mean)| masf_core::variance(square / count, mean * mean)).collect();
         let level = (variance.iter().sum::<f64>() / variance.len().max(1) as f64).sqrt();
         let deviation = |variance: &f64| {
             let deviation = variance.sqrt().max(LEAST_DEVIATION * level) as f32;

@@ -117,7 +117,7 @@ pub(crate) fn column_variances(rows: &[f32], dimensions: usize) -> Vec<f64> {
             *squares += f64::from(*value).powi(2);
         }
     }
-    sums.into_iter().map(|(sum, squares)| masf_core::variance(sum / count, squares / count)).collect()
+    sums.into_iter().map(|(sum, squares)| masf_core::variance(squares / count, (sum / count).powi(2))).collect()
 }
 
 #[cfg(test)]

@@ -59,8 +59,11 @@ impl Artifact for Backbone {
         let layers: Vec<&str> = settings.layers.iter().map(String::as_str).collect();
         let builder = BackboneBuilder::new(&settings.name).map_err(invalid)?;
         let builder = builder.layers(&layers).normalisation(settings.normalisation);
-        let builder = builder.precision(settings.precision).device(reader.options().device.open()?);
+        let builder = builder.precision(settings.precision);
         let needed = builder.needed().map_err(invalid)?;
+        // What the device cannot do is no fault of the file.
+        let builder = builder.device(reader.options().device.open()?);
+        builder.needed()?;
         let weights = match &reader.options().weights {
             Some(path) => Some(Weights::read(path)?),
             None if settings.embedded => None,

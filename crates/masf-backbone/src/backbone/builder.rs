@@ -117,14 +117,15 @@ impl BackboneBuilder {
     #[cfg(feature = "hub")]
     pub fn download(self, hub: &crate::hub::Hub, progress: &dyn masf_core::Progress) -> Result<Backbone> {
         self.check_choices()?;
-        let crate::hub::Fetched { path, weights, trust } = hub.fetch(self.model, progress)?;
+        let crate::hub::Fetched { path, weights, trust, downloaded } = hub.fetch(self.model, progress)?;
         self.build(weights).map_err(|mut error| {
             // The hash of a first file that does not fit is none to hold on to.
             if trust == crate::hub::Trust::FirstUse
                 && let BackboneError::Weights { hint, .. } = &mut error
             {
-                crate::hub::forget(&path);
-                hint.get_or_insert_default().push_str("; it was not kept");
+                crate::hub::forget(&path, downloaded);
+                let left = if downloaded { "; it was not kept" } else { "; delete it to download the published file" };
+                hint.get_or_insert_default().push_str(left);
             }
             error
         })

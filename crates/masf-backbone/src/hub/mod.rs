@@ -61,6 +61,8 @@ pub struct Fetched {
     pub weights: Weights,
     /// How it was verified.
     pub trust: Trust,
+    /// Whether it was not there before.
+    pub downloaded: bool,
 }
 
 impl Hub {
@@ -105,7 +107,7 @@ impl Hub {
             }
             let weights = Weights::read(&path)?;
             let trust = verify(&path, &weights, known, &record, false)?;
-            Ok(Some(Fetched { path: path.clone(), weights, trust }))
+            Ok(Some(Fetched { path: path.clone(), weights, trust, downloaded: false }))
         };
         // Without the lock: a file that is there is whole, and its hash was recorded before.
         if let Some(found) = cached()? {
@@ -127,7 +129,7 @@ impl Hub {
         std::fs::rename(&part, &path).map_err(|source| BackboneError::io(&path, source))?;
         discard(&beside(&path, "etag"));
         let weights = weights.with_origin(path.display().to_string());
-        Ok(Fetched { path, weights, trust })
+        Ok(Fetched { path, weights, trust, downloaded: true })
     }
 
     fn path(&self, file: HubFile) -> Result<PathBuf> {
@@ -156,9 +158,11 @@ fn discard(path: &Path) {
     let _ = std::fs::remove_file(path);
 }
 
-/// Removes a file of weights and its recorded hash.
-pub(crate) fn forget(path: &Path) {
-    discard(path);
+/// Removes the recorded hash of a file of weights, and the file if it was `downloaded`.
+pub(crate) fn forget(path: &Path, downloaded: bool) {
+    if downloaded {
+        discard(path);
+    }
     discard(&beside(path, "sha256"));
 }
 

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor};
-use masf_core::vectorised;
+use masf_core::{operand, vectorised};
 use rayon::prelude::*;
 
 use super::conv::Geometry;
@@ -41,14 +41,7 @@ pub(super) fn with_numbers<R>(tensor: &Tensor, use_them: impl FnOnce(&[f32]) -> 
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else { candle_core::bail!("training runs on the CPU only") };
-    Ok(use_them(numbers(storage, layout)?))
-}
-
-fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        candle_core::bail!("the layer takes contiguous tensors")
-    };
-    Ok(storage.as_slice::<f32>()?.get(start..end).unwrap_or_default())
+    Ok(use_them(operand(storage, layout)?))
 }
 
 /// Adds values, and values times others, per channel.
@@ -254,7 +247,7 @@ impl CustomOp3 for ConvNorm {
         affine_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight, affine) =
-            (numbers(x, x_layout)?, numbers(weight, weight_layout)?, numbers(affine, affine_layout)?);
+            (operand(x, x_layout)?, operand(weight, weight_layout)?, operand(affine, affine_layout)?);
         let ([height, width, channels], ..) = self.sizes()?;
         let (out, images) = self.run(x, weight, affine)?;
         Ok((CpuStorage::F32(out), Shape::from((images, height, width, channels))))

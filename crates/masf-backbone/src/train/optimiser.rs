@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
+use masf_core::all_finite;
 use masf_core::training::{AdamStep, Moments, clip_factor, gradient_norm};
 
 use super::layer::with_numbers;
@@ -110,7 +111,17 @@ impl Optimiser {
                 Ok(tensor.ok_or(candle_core::Error::CannotFindTensor { path: name })?)
             };
             let numbers = |part: &str| -> Result<Vec<f32>> { Ok(get(part)?.flatten_all()?.to_vec1()?) };
-            found.push((get("value")?, numbers("first")?, numbers("second")?, numbers("average")?));
+            let (value, square) = (get("value")?, numbers("second")?);
+            let finite = with_numbers(value, all_finite)?;
+            let (first, average) = (numbers("first")?, numbers("average")?);
+            if !(finite && [&first, &square, &average].iter().all(|values| all_finite(values)))
+                || square.iter().any(|square| *square < 0.0)
+            {
+                let name = &slot.name;
+                let problem = format!("the numbers of `{name}` are not finite, or a mean of squares is negative");
+                return Err(candle_core::Error::Msg(problem).into());
+            }
+            found.push((value, first, square, average));
         }
         for (slot, (value, mean, square, average)) in self.slots.iter_mut().zip(found) {
             slot.variable.set(value)?;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{D, Device, Tensor};
+use masf_core::artifact::check_shape;
 
 use super::network::Network;
 use super::optimiser::Optimiser;
 use crate::networks::blueprint;
-use crate::{BackboneError, Result};
+use crate::{BackboneError, Result, Weights};
 
 /// Gradients longer than this are shortened.
 const CLIP: f64 = 5.0;
@@ -122,11 +123,20 @@ impl Trainer {
     /// # Errors
     /// A file that cannot be read or is no checkpoint of this network.
     pub fn resume(&mut self, path: &Path) -> Result<BTreeMap<String, Tensor>> {
-        let bytes = std::fs::read(path).map_err(|source| BackboneError::io(path, source))?;
+        let refused = |source| BackboneError::io(path, source);
+        let file = std::fs::File::open(path).map_err(refused)?;
+        let (length, limit) = (file.metadata().map_err(refused)?.len(), Weights::MAX_BYTES);
+        if length > limit {
+            return Err(BackboneError::TooLarge { path: path.into(), bytes: length, limit });
+        }
+        let bytes = masf_core::read_within(file, length, limit).map_err(refused)?;
         let broken = |reason: String| BackboneError::Container { origin: path.display().to_string(), reason };
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
         let step = header.metadata().as_ref().and_then(|metadata| metadata.get("step")?.parse().ok());
         let step = step.ok_or_else(|| broken("it has no number of steps, so it is no checkpoint".into()))?;
+        for (name, info) in header.tensors() {
+            check_shape(&info.shape).map_err(|problem| broken(format!("tensor `{name}`: {problem}")))?;
+        }
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
         let tensors: BTreeMap<String, Tensor> =
             tensors.map_err(|error| broken(error.to_string()))?.into_iter().collect();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use masf_core::artifact::check_shape;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
@@ -59,6 +60,7 @@ impl Weights {
         for (name, view) in views.iter() {
             // A type that Candle lacks is no weight; the check reports the tensor as missing if one is needed.
             let Ok(dtype) = DType::try_from(view.dtype()) else { continue };
+            check_shape(view.shape()).map_err(|problem| container(format!("tensor `{name}`: {problem}")))?;
             let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)
                 .map_err(|error| container(format!("tensor `{name}`: {error}")))?;
             tensors.insert(name.to_owned(), tensor);
@@ -71,4 +73,17 @@ impl Weights {
 /// Two lower-case digits a byte.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_of_zero_hides_no_others() {
+        let header = r#"{"x":{"dtype":"F32","shape":[0,4294967296,4294967296],"data_offsets":[0,0]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        let error = Weights::from_bytes(&bytes, "forged").unwrap_err().to_string();
+        assert!(error.contains("forged") && error.contains("[0, 4294967296, 4294967296]"), "{error}");
+    }
 }

@@ -94,7 +94,7 @@ fn learn_means(
         let count = (source.len() * positions) as f64;
         let variance = |channel: usize| {
             let mean = sums.iter().skip(channel).step_by(dimensions).sum::<f64>() / count;
-            (squares[channel] / count - mean * mean).max(0.0)
+            masf_core::variance(squares[channel] / count, mean * mean)
         };
         let deviation = ((channel..channel + level.channels).map(variance).sum::<f64>() / level.channels as f64).sqrt();
         // A level without any spread is left as it is.

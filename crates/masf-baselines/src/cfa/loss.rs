@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::training::{slice, values};
+use crate::training::{operand, values};
 
 /// Squared distances of descriptors `[N, D]` to `count` centres each, `[N, count]`; differentiable.
 pub(super) struct SquaredDistances {
@@ -29,7 +29,7 @@ impl CustomOp1 for SquaredDistances {
 
     fn cpu_fwd(&self, descriptors: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, dimensions) = layout.shape().dims2()?;
-        let descriptors = slice(descriptors, layout)?;
+        let descriptors = operand(descriptors, layout)?;
         let mut distances = vec![0f32; rows * self.count];
         distances
             .par_chunks_mut(self.count)

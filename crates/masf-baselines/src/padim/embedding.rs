@@ -23,7 +23,7 @@ impl Embedding {
 
     /// Whether levels and channels fit together.
     pub(super) fn check(&self) -> Result<()> {
-        check::whole("dimensions", self.channels.len(), 1, MOST_DIMENSIONS)?;
+        check::whole("number of channels", self.channels.len(), 1, MOST_DIMENSIONS)?;
         let sizes = self.levels.iter().all(|(spec, h, w)| spec.channels > 0 && *h > 0 && *w > 0);
         let total = self.levels.iter().try_fold(0usize, |sum, (spec, ..)| sum.checked_add(spec.channels));
         let positions = self.levels.first().and_then(|(_, h, w)| h.checked_mul(*w));
@@ -34,7 +34,7 @@ impl Embedding {
             _ => Err(BaselineError::parameter(
                 "channels",
                 format!("{:?} of levels {:?}", self.channels, self.levels),
-                "at least one channel of the levels, ascending",
+                "channels that the levels have, each once",
             )),
         }
     }

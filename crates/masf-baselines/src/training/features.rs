@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use masf_core::{
     ArtifactReader, ArtifactWriter, FeaturePyramid, LevelSpec, Progress, PyramidSource, ScoreMap, Scores, all_finite,
-    with_values,
+    variance, with_values,
 };
 
 use super::tokens::Grid;
@@ -107,7 +107,7 @@ pub(crate) fn deviations(
     let deviation = |((sums, squares), (spec, height, width)): (&(Vec<f64>, f64), &Level)| {
         let count = (source.len() * height * width) as f64;
         let means: f64 = sums.iter().map(|sum| (sum / count).powi(2)).sum();
-        let deviation = ((squares / count - means) / spec.channels as f64).max(0.0).sqrt();
+        let deviation = (variance(squares / count, means) / spec.channels as f64).sqrt();
         if deviation > 1e-12 { deviation as f32 } else { 1.0 }
     };
     Ok(sums.iter().zip(levels).map(deviation).collect())

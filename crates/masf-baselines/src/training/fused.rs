@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Error, Layout, Resul
 use masf_core::{vectorised, with_values};
 use rayon::prelude::*;
 
-use super::{slice, values};
+use super::{operand, values};
 
 /// Keeps norms finite.
 const EPSILON: f32 = 1e-5;
@@ -166,7 +166,7 @@ impl CustomOp1 for Normalise {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, positions, channels) = layout.shape().dims3()?;
-        let mut y = slice(x, layout)?.to_vec();
+        let mut y = operand(x, layout)?.to_vec();
         match self.over {
             Over::Channels => y.par_chunks_mut(ROWS * channels).for_each(|rows| {
                 vectorised(
@@ -222,7 +222,7 @@ impl CustomOp1 for Softmax {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let width = last(layout.dims());
-        let mut y = slice(x, layout)?.to_vec();
+        let mut y = operand(x, layout)?.to_vec();
         y.par_chunks_mut(ROWS * width).for_each(|rows| {
             for row in rows.chunks_exact_mut(width) {
                 let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -291,7 +291,7 @@ impl CustomOp2 for Cosine {
         let (Some((&width, rows)), true) = (dims.split_last(), same) else {
             return Err(Error::Msg(format!("cosines of {:?} and {:?}", la.shape(), lb.shape())));
         };
-        let cosines = Self::rows(slice(a, la)?, slice(b, lb)?, width.max(1));
+        let cosines = Self::rows(operand(a, la)?, operand(b, lb)?, width.max(1));
         let cosines = cosines.into_iter().map(|[product, a, b]| product * a * b).collect();
         Ok((CpuStorage::F32(cosines), Shape::from(rows)))
     }

@@ -19,8 +19,8 @@ pub(crate) use features::{
     Level, deviations, each_batch, features, grid, image_by_image, levels_of, read_deviations, write_deviations,
 };
 pub(crate) use masf_core::training::steps;
-pub(crate) use masf_core::values;
-pub(crate) use ops::{FrozenLinear, slice};
+pub(crate) use masf_core::{operand, values};
+pub(crate) use ops::FrozenLinear;
 pub(crate) use parameters::{Parameters, Start, write};
 
 use crate::BaselineError;

@@ -1,15 +1,7 @@
 //! Operations with gradients that Candle does not have, or has at the price of gradients nobody asks for.
 
-use candle_core::{CpuStorage, CustomOp1, Error, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use masf_core::values;
-
-/// The values of an operation's input, which must be contiguous.
-pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        return Err(Error::Msg("values are not contiguous".into()));
-    };
-    Ok(&storage.as_slice::<f32>()?[start..end])
-}
 
 /// `x W` for inputs `x [N, I]` that need no gradient, and a weight `[I, O]` that does.
 pub(crate) struct FrozenLinear {

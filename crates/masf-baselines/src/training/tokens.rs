@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Result, Shape, T
 use rayon::prelude::*;
 
 use super::fused::{Over, cosine, normalise};
-use super::{slice, values};
+use super::{operand, values};
 
 /// What a leaky ReLU leaves of negative values.
 const SLOPE: f32 = 0.01;
@@ -108,7 +108,7 @@ impl CustomOp1 for Resampling {
                 self.rows.0, self.columns.0
             )));
         }
-        let x = along(slice(x, layout)?, self.columns.0 * channels, &self.rows);
+        let x = along(operand(x, layout)?, self.columns.0 * channels, &self.rows);
         let x = along(&x, channels, &self.columns);
         Ok((CpuStorage::F32(x), Shape::from((batch, self.rows.1 * self.columns.1, channels))))
     }
@@ -173,7 +173,7 @@ impl CustomOp1 for Neighbourhoods {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, positions, channels) = layout.shape().dims3()?;
-        let x = slice(x, layout)?;
+        let x = operand(x, layout)?;
         let reads = self.reads();
         let mut out = vec![0f32; batch * reads.len() * 9 * channels];
         out.par_chunks_mut(9 * channels).enumerate().for_each(|(index, out)| {

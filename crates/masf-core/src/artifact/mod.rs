@@ -22,7 +22,7 @@ mod registry;
 mod writer;
 
 pub use error::ModelFileError;
-pub use reader::{ArtifactReader, ModelFile, ReadOptions, check_header};
+pub use reader::{ArtifactReader, ModelFile, ReadOptions, check_header, check_shape};
 pub use registry::Registry;
 pub use writer::{ArtifactWriter, SaveOptions, fingerprint, save};
 

@@ -26,6 +26,18 @@ pub fn check_header(file: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Says what is wrong with the shape of a tensor in a safetensors file, whose reader takes a side of 0 for an end to all counting; strides are
+/// products of the other sides.
+///
+/// # Errors
+/// A shape whose strides cannot be counted.
+pub fn check_shape(shape: &[usize]) -> Result<(), String> {
+    match shape.iter().try_fold(1usize, |product, side| product.checked_mul((*side).max(1))) {
+        Some(_) => Ok(()),
+        None => Err(format!("its shape is {shape:?}")),
+    }
+}
+
 /// What the reader accepts, and where it finds what the model file does not hold.
 #[derive(Debug, Clone)]
 pub struct ReadOptions {
@@ -126,10 +138,8 @@ impl ModelFile {
             if !is_finite(view.dtype(), view.data()) {
                 return Err(ModelFileError::NotFinite(name).into());
             }
-            // Strides are products of sides, and a side of 0 hides the others from the size.
-            if view.shape().iter().try_fold(1usize, |product, side| product.checked_mul((*side).max(1))).is_none() {
-                return Err(ModelFileError::Container(format!("tensor `{name}` has shape {:?}", view.shape())).into());
-            }
+            check_shape(view.shape())
+                .map_err(|problem| ModelFileError::Container(format!("tensor `{name}`: {problem}")))?;
             let dtype = DType::try_from(view.dtype())
                 .map_err(|_| ModelFileError::Container(format!("tensor `{name}` has type {:?}", view.dtype())))?;
             let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;

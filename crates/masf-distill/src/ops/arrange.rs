@@ -7,7 +7,7 @@ use masf_core::vectorised;
 use rayon::prelude::*;
 
 use super::product::{add_column_sums, add_to, zip_with};
-use super::{slice, tensor, with_slice};
+use super::{operand, tensor, with_slice};
 
 /// `[B, R, C]` to `[B, C, R]`.
 pub(crate) struct Swap;
@@ -19,7 +19,7 @@ impl CustomOp1 for Swap {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, rows, columns) = layout.shape().dims3()?;
-        let x = slice(x, layout)?;
+        let x = operand(x, layout)?;
         let mut y = vec![0.0; x.len()];
         y.par_chunks_mut(rows * columns).zip(x.par_chunks(rows * columns)).for_each(|(y, x)| {
             let strips = y.par_chunks_mut(STRIP * rows).enumerate();
@@ -67,7 +67,7 @@ impl CustomOp1 for SpectralTokens {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, width, count) = self.shape;
-        let x = slice(x, layout)?;
+        let x = operand(x, layout)?;
         let (re, im) = x.split_at(x.len() / 2);
         let mut y = vec![0.0; x.len()];
         y.par_chunks_mut(2 * width * count)
@@ -112,7 +112,7 @@ impl CustomOp2 for Gains {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, gains: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, gains) = (slice(x, xl)?, slice(gains, gl)?);
+        let (x, gains) = (operand(x, xl)?, operand(gains, gl)?);
         Ok((CpuStorage::F32(multiply(x, gains, 1.0)), xl.shape().clone()))
     }
 
@@ -185,8 +185,8 @@ impl CustomOp2 for Add {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, y: &CpuStorage, yl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut sum = slice(x, xl)?.to_vec();
-        add_to(&mut sum, slice(y, yl)?);
+        let mut sum = operand(x, xl)?.to_vec();
+        add_to(&mut sum, operand(y, yl)?);
         Ok((CpuStorage::F32(sum), xl.shape().clone()))
     }
 
@@ -204,7 +204,7 @@ impl CustomOp2 for AddRows {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, bias: &CpuStorage, bl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (mut y, bias) = (slice(x, xl)?.to_vec(), slice(bias, bl)?);
+        let (mut y, bias) = (operand(x, xl)?.to_vec(), operand(bias, bl)?);
         y.chunks_exact_mut(bias.len()).for_each(|y| add_to(y, bias));
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
@@ -231,7 +231,7 @@ impl CustomOp2 for MaskRows {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, token: &CpuStorage, tl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (mut y, token) = (slice(x, xl)?.to_vec(), slice(token, tl)?);
+        let (mut y, token) = (operand(x, xl)?.to_vec(), operand(token, tl)?);
         for (row, masked) in y.chunks_exact_mut(token.len()).zip(&self.masked) {
             if *masked {
                 row.copy_from_slice(token);
@@ -270,7 +270,7 @@ impl CustomOp1 for MaskFrequencies {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, width, count) = self.shape;
-        let mut y = slice(x, layout)?.to_vec();
+        let mut y = operand(x, layout)?.to_vec();
         y.par_chunks_mut(width * count).enumerate().for_each(|(image, y)| {
             let response = &self.responses[image % batch * count..][..count];
             for row in y.chunks_exact_mut(count) {
@@ -297,7 +297,7 @@ impl CustomOp1 for Scale {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut y = slice(x, layout)?.to_vec();
+        let mut y = operand(x, layout)?.to_vec();
         zip_with(
             &mut y,
             &self.0,

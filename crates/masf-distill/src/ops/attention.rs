@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::product::{Matrix, product};
 use super::simd;
-use super::{slice, tensor, with_slice};
+use super::{operand, tensor, with_slice};
 
 /// Queries whose weights are held at once.
 const QUERIES: usize = 1024;
@@ -83,7 +83,7 @@ impl CustomOp2 for Attention {
 
     fn cpu_fwd(&self, q: &CpuStorage, ql: &Layout, kv: &CpuStorage, kl: &Layout) -> Result<(CpuStorage, Shape)> {
         let AttentionShape { queries, keys, width, heads } = self.shape;
-        let (q, kv) = (slice(q, ql)?, slice(kv, kl)?);
+        let (q, kv) = (operand(q, ql)?, operand(kv, kl)?);
         let head = self.shape.head();
         // Head by head, `[B, heads, queries, head]`.
         let mut parts = vec![0.0; q.len()];

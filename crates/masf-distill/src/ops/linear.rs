@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::norm::{normalise_backward, normalise_rows};
 use super::product::{CHUNK, Operand, add_bias, add_column_sums, add_to, multiply, zip_with};
 use super::simd;
-use super::{kept, slice, tensor, with_slice};
+use super::{kept, operand, tensor, with_slice};
 
 /// `x W + b` for rows `x [R, I]`, weight `[I + 1, O]`.
 pub(crate) struct Linear {
@@ -56,7 +56,7 @@ impl<'a> Rows<'a> {
     /// A contiguous matrix.
     pub(crate) fn of(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
         let (rows, columns) = layout.shape().dims2()?;
-        slice(storage, layout)?;
+        operand(storage, layout)?;
         Ok(Self { storage, offset: layout.start_offset(), rows, columns })
     }
 
@@ -129,7 +129,7 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(gelu_of(slice(x, layout)?)), layout.shape().clone()))
+        Ok((CpuStorage::F32(gelu_of(operand(x, layout)?)), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -207,7 +207,7 @@ impl CustomOp3 for Mlp {
     ) -> Result<(CpuStorage, Shape)> {
         let (up, down) = (Rows::of(up, ul)?, Rows::of(down, dl)?);
         let ((rows, width), hidden) = (xl.shape().dims2()?, up.columns);
-        let x = slice(x, xl)?;
+        let x = operand(x, xl)?;
         let (normal, inverse) = normalise_rows(x, width);
         let normal = CpuStorage::F32(normal);
         let mut before = affine(Rows::whole(&normal, rows, width), up)?;

@@ -13,7 +13,8 @@ mod simd;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use candle_core::{CpuStorage, D, DType, Device, Error, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{D, DType, Device, Error, Result, Shape, Storage, Tensor};
+use masf_core::operand;
 
 pub(crate) use attention::AttentionShape;
 pub(crate) use cosine::LevelTargets;
@@ -174,20 +175,12 @@ pub(crate) fn head_loss(x: &Tensor, head: &Tensor, targets: LevelTargets) -> Res
     cosine::plain_loss(&linear(x, head, true)?, &targets)
 }
 
-/// The values of a contiguous `f32` tensor.
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        return Err(Error::Msg("an operand is not contiguous".into()));
-    };
-    Ok(&storage.as_slice::<f32>()?[start..end])
-}
-
 /// Calls `read` with the values of a CPU `f32` tensor.
 pub(crate) fn with_slice<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
-        Storage::Cpu(storage) => read(slice(storage, layout)?),
+        Storage::Cpu(storage) => read(operand(storage, layout)?),
         _ => Err(Error::Msg("an operand is not on the CPU".into())),
     }
 }

@@ -7,7 +7,7 @@ use masf_core::vectorised;
 use rayon::prelude::*;
 
 use super::simd;
-use super::{kept, slice, tensor, with_slice};
+use super::{kept, operand, tensor, with_slice};
 
 /// Added to the variance.
 pub(crate) const EPSILON: f64 = 1e-6;
@@ -30,7 +30,7 @@ impl CustomOp1 for LayerNorm {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, width) = layout.shape().dims2()?;
-        let (normal, inverse) = normalise_rows(slice(x, layout)?, width);
+        let (normal, inverse) = normalise_rows(operand(x, layout)?, width);
         *super::lock(&self.0) = Some(inverse);
         Ok((CpuStorage::F32(normal), layout.shape().clone()))
     }
