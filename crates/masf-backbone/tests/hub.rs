@@ -259,6 +259,19 @@ fn a_first_download_of_another_network_is_not_kept() {
 }
 
 #[test]
+fn a_file_that_was_put_into_the_cache_is_not_deleted() {
+    let cache = cache();
+    let server = Server::start(|_, _| whole(&content(0)));
+    let hub = server.hub(cache.path());
+    let path = hub.fetch(model(), &Silent).unwrap().path;
+    // As after copying it by hand.
+    std::fs::remove_file(path.with_file_name("model.safetensors.sha256")).unwrap();
+    let error = Backbone::builder("resnet18").unwrap().download(&hub, &Silent).unwrap_err();
+    assert!(matches!(error, BackboneError::Weights { .. }) && error.to_string().contains("delete it"), "{error}");
+    assert_eq!(files(cache.path()), ["model.safetensors"]);
+}
+
+#[test]
 fn a_file_that_changed_since_the_first_download_is_refused() {
     let (cache, file, other) = (cache(), content(0), content(1));
     let server = Server::start({

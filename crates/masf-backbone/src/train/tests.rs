@@ -152,11 +152,16 @@ fn a_student_learns_continues_and_runs_on_the_engine() -> masf_core::Result<()> 
     assert_eq!(tensors["other"].to_vec1::<f32>()?, noise(&[2], "other").to_vec1::<f32>()?);
     assert_eq!(resumed.step(&batch, &wanted, 2e-3)?, last);
     assert_eq!(resumed.steps(), student.steps());
+    let mut negative = tensors.clone();
+    for (_, squares) in negative.iter_mut().filter(|(name, _)| name.starts_with("second.")) {
+        *squares = squares.neg()?;
+    }
+    let negative = safetensors::serialize(&negative, Some([("step".to_owned(), "21".to_owned())].into())).unwrap();
     let without: BTreeMap<_, _> = tensors.into_iter().filter(|(name, _)| !name.starts_with("average.")).collect();
     let without = safetensors::serialize(&without, Some([("step".to_owned(), "21".to_owned())].into())).unwrap();
     let cut = std::fs::read(&checkpoint).unwrap();
     let (mut refused, mut untouched) = (Trainer::new("masf-nano", 4)?, Trainer::new("masf-nano", 4)?);
-    for (bytes, says) in [(&without[..], "average."), (&cut[..cut.len() - 8], "")] {
+    for (bytes, says) in [(&without[..], "average."), (&negative, "negative"), (&cut[..cut.len() - 8], "")] {
         let broken = folder.path().join("broken.safetensors");
         std::fs::write(&broken, bytes).unwrap();
         let error = refused.resume(&broken).unwrap_err().to_string();
