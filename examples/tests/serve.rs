@@ -164,10 +164,10 @@ fn images_get_verdicts_and_others_reasons() {
     assert_eq!(server.ask("GET /inspect", "", b"").0, 405);
     assert_eq!(server.ask("GET /nothing", "", b"").0, 404);
 
-    assert_eq!(server.metric("masf_requests_total{outcome=\"inspected\"}"), 3.0);
+    assert_eq!(server.metric("masf_requests_total{outcome=\"inspected\"}"), 5.0);
     assert_eq!(server.metric("masf_requests_total{outcome=\"refused\"}"), 5.0);
     assert_eq!(server.metric("masf_requests_total{outcome=\"too_large\"}"), 2.0);
-    assert_eq!(server.metric("masf_request_seconds_count"), 3.0);
+    assert_eq!(server.metric("masf_request_seconds_count"), 5.0);
     assert!(
         server.metric("masf_request_seconds_bucket{le=\"+Inf\"}") == 3.0 && server.metric("masf_free_requests") > 0.0
     );

@@ -140,7 +140,7 @@ pub(crate) fn check_budget(
         return Ok(());
     }
     match needed(&MemoryBankParams { prototypes: 1, ..params.clone() }) {
-        of_one if of_one > budget => Err(MemoryError::LeastBudget { budget, least: of_one, dimensions }),
+        of_one if of_one > budget => Err(MemoryError::LeastBudget { budget, least, prototypes, dimensions }),
         _ => Err(MemoryError::Budget { budget, least, prototypes, dimensions }),
     }
 }

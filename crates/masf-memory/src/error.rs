@@ -36,14 +36,16 @@ pub enum MemoryError {
     },
     /// The byte budget is too small for descriptors of this length, however few prototypes there are.
     #[error(
-        "memory_budget is {budget} bytes; learning from descriptors of {dimensions} dimensions needs at least {least}, with a single \
-         prototype too (raise the budget or use fewer levels)"
+        "memory_budget is {budget} bytes; {prototypes} prototypes of {dimensions} dimensions need at least {least} \
+         (raise the budget or use fewer levels: it is too small for a single prototype, too)"
     )]
     LeastBudget {
         /// The budget that was given, in bytes.
         budget: usize,
-        /// The smallest budget that would do with one prototype, in bytes.
+        /// The smallest budget that would do, in bytes.
         least: usize,
+        /// The number of prototypes.
+        prototypes: usize,
         /// The dimensions of a descriptor.
         dimensions: usize,
     },

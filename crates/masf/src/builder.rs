@@ -425,8 +425,8 @@ pub(crate) fn in_whole_budget(error: Error, budget: ByteSize) -> Error {
         (Some(MemoryError::Budget { least, prototypes, dimensions, .. }), _) => {
             (least, format!("{prototypes} prototypes of {dimensions} dimensions; or fewer of either"))
         }
-        (Some(MemoryError::LeastBudget { least, dimensions, .. }), _) => {
-            (least, format!("a single prototype of {dimensions} dimensions; or fewer of these"))
+        (Some(MemoryError::LeastBudget { least, prototypes, dimensions, .. }), _) => {
+            (least, format!("{prototypes} prototypes of {dimensions} dimensions; or fewer dimensions"))
         }
         (Some(MemoryError::Held { least, held, dimensions, .. }), _) => {
             (least, format!("the {held} patches of {dimensions} dimensions that are held already"))
