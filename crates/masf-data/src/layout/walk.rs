@@ -42,10 +42,11 @@ pub(super) fn list_readable(root: &Path) -> (Listing, Vec<DataError>) {
     while let Some(folder) = pending.pop_front() {
         let place = root.join(&folder);
         let is_root = folder.as_os_str().is_empty();
-        let entries =
-            canonical(&place).and_then(|way| if visited.insert(way) { children(&place) } else { Ok(Vec::new()) });
+        let entries = canonical(&place).and_then(|way| visited.insert(way).then(|| children(&place)).transpose());
         match entries {
-            Ok(entries) => {
+            // Another way to a folder that is listed already.
+            Ok(None) => {}
+            Ok(Some(entries)) => {
                 for (name, path) in entries {
                     let relative = folder.join(name);
                     match is_folder(&path) {
