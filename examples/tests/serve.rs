@@ -169,7 +169,7 @@ fn images_get_verdicts_and_others_reasons() {
     assert_eq!(server.metric("masf_requests_total{outcome=\"too_large\"}"), 2.0);
     assert_eq!(server.metric("masf_request_seconds_count"), 5.0);
     assert!(
-        server.metric("masf_request_seconds_bucket{le=\"+Inf\"}") == 3.0 && server.metric("masf_free_requests") > 0.0
+        server.metric("masf_request_seconds_bucket{le=\"+Inf\"}") == 5.0 && server.metric("masf_free_requests") > 0.0
     );
 }
 
