@@ -217,12 +217,12 @@ mod tests {
 
     #[test]
     fn a_query_beyond_a_stretch_has_the_bits_of_any_number_of_threads() -> Result<()> {
-        let shape = AttentionShape { queries: QUERIES + 1, keys: 525, width: 16, heads: 2 };
+        let shape = AttentionShape { queries: QUERIES + 1, keys: 525, width: 128, heads: 2 };
         let values = |rows: usize, columns: usize| {
             let values: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919 % 1009) as f32 / 300.0).sin()).collect();
             Tensor::from_vec(values, (1, rows, columns), &Device::Cpu)
         };
-        let (q, kv) = (Var::from_tensor(&values(QUERIES + 1, 16)?)?, Var::from_tensor(&values(525, 32)?)?);
+        let (q, kv) = (Var::from_tensor(&values(QUERIES + 1, 128)?)?, Var::from_tensor(&values(525, 256)?)?);
         let with = |threads: usize| -> Result<Vec<Vec<f32>>> {
             let pool =
                 rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(candle_core::Error::wrap)?;
