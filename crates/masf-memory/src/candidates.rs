@@ -117,15 +117,12 @@ pub(crate) fn check_held(
     more: usize,
 ) -> Result<()> {
     let needed = |params: &MemoryBankParams| memory(params, dimensions, anchor, held.saturating_add(more));
-    let MemoryBankParams { memory_budget: budget, prototypes, .. } = *params;
-    let least = needed(params);
-    if least <= budget {
-        return Ok(());
-    }
-    if needed(&MemoryBankParams { prototypes: 1, ..params.clone() }) > budget {
-        return Err(MemoryError::Held { budget, least, held, dimensions });
-    }
-    Err(MemoryError::Budget { budget, least, prototypes, dimensions })
+    check_budget(params, dimensions, needed).map_err(|error| match error {
+        MemoryError::LeastBudget { budget, least, dimensions, .. } => {
+            MemoryError::Held { budget, least, held, dimensions }
+        }
+        other => other,
+    })
 }
 
 /// Refuses a budget below what is `needed`, and says whether fewer prototypes would help.
