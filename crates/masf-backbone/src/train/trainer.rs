@@ -9,7 +9,8 @@ use masf_core::artifact::check_shape;
 use super::network::Network;
 use super::optimiser::Optimiser;
 use crate::networks::blueprint;
-use crate::{BackboneError, Result, Weights};
+use crate::weights::read_file;
+use crate::{BackboneError, Result};
 
 /// Gradients longer than this are shortened.
 const CLIP: f64 = 5.0;
@@ -123,13 +124,7 @@ impl Trainer {
     /// # Errors
     /// A file that cannot be read or is no checkpoint of this network.
     pub fn resume(&mut self, path: &Path) -> Result<BTreeMap<String, Tensor>> {
-        let refused = |source| BackboneError::io(path, source);
-        let file = std::fs::File::open(path).map_err(refused)?;
-        let (length, limit) = (file.metadata().map_err(refused)?.len(), Weights::MAX_BYTES);
-        if length > limit {
-            return Err(BackboneError::TooLarge { path: path.into(), bytes: length, limit });
-        }
-        let bytes = masf_core::read_within(file, length, limit).map_err(refused)?;
+        let bytes = read_file(path)?;
         let broken = |reason: String| BackboneError::Container { origin: path.display().to_string(), reason };
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
         let step = header.metadata().as_ref().and_then(|metadata| metadata.get("step")?.parse().ok());

@@ -5,6 +5,8 @@ mod read;
 
 pub use check::{Problem, Problems};
 pub(crate) use check::{Requirement, check};
+#[cfg(feature = "train")]
+pub(crate) use read::read_file;
 
 use std::collections::BTreeMap;
 

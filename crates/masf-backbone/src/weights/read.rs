@@ -22,21 +22,7 @@ impl Weights {
     /// A file that cannot be read, is larger than [`MAX_BYTES`](Self::MAX_BYTES), or is not safetensors. Which tensors there are is
     /// not looked at before a backbone is made of them.
     pub fn read(path: &Path) -> Result<Self> {
-        let refused = |source| BackboneError::io(path, source);
-        let file = std::fs::File::open(path).map_err(refused)?;
-        let metadata = file.metadata().map_err(refused)?;
-        if metadata.is_dir() {
-            return Err(refused(std::io::ErrorKind::IsADirectory.into()));
-        }
-        let too_large = |bytes| BackboneError::TooLarge { path: path.into(), bytes, limit: Self::MAX_BYTES };
-        if metadata.len() > Self::MAX_BYTES {
-            return Err(too_large(metadata.len()));
-        }
-        let bytes = masf_core::read_within(file, metadata.len(), Self::MAX_BYTES).map_err(refused)?;
-        if bytes.len() as u64 > Self::MAX_BYTES {
-            return Err(too_large(bytes.len() as u64));
-        }
-        Self::from_bytes(&bytes, path.display().to_string())
+        Self::from_bytes(&read_file(path)?, path.display().to_string())
     }
 
     /// The weights that are part of `masf-models`, for a model that has such.
@@ -68,6 +54,25 @@ impl Weights {
         let sha256 = hexadecimal(&Sha256::digest(bytes));
         Ok(Self { tensors, sha256, origin })
     }
+}
+
+/// The bytes of a file of at most [`Weights::MAX_BYTES`].
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let refused = |source| BackboneError::io(path, source);
+    let file = std::fs::File::open(path).map_err(refused)?;
+    let metadata = file.metadata().map_err(refused)?;
+    if metadata.is_dir() {
+        return Err(refused(std::io::ErrorKind::IsADirectory.into()));
+    }
+    let too_large = |bytes| BackboneError::TooLarge { path: path.into(), bytes, limit: Weights::MAX_BYTES };
+    if metadata.len() > Weights::MAX_BYTES {
+        return Err(too_large(metadata.len()));
+    }
+    let bytes = masf_core::read_within(file, metadata.len(), Weights::MAX_BYTES).map_err(refused)?;
+    if bytes.len() as u64 > Weights::MAX_BYTES {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(bytes)
 }
 
 /// Two lower-case digits a byte.
