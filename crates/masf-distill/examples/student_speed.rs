@@ -42,11 +42,7 @@ impl PyramidSource for Images {
     }
 
     fn batch(&self, indices: &[usize]) -> Result<FeaturePyramid> {
-        let level = |index: usize| {
-            let maps: Vec<&Tensor> = indices.iter().map(|image| &self.0[*image].levels()[index].map).collect();
-            Ok(FeatureLevel { spec: self.0[0].levels()[index].spec, map: Tensor::cat(&maps, 0)? })
-        };
-        FeaturePyramid::new((0..LEVELS.len()).map(level).collect::<Result<_>>()?, (256, 256))
+        FeaturePyramid::cat(&indices.iter().map(|image| self.0[*image].clone()).collect::<Vec<_>>())
     }
 }
 

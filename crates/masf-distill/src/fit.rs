@@ -61,7 +61,7 @@ impl MaskedStudentFit {
         // Again: another training may have left one since.
         self.checkpoints.as_ref().map_or(Ok(()), check_free)?;
         let source = &Smoothed::new(source, self.params.neighbourhood);
-        let grid = Grid::of(&source.batch(&[0])?);
+        let grid = Grid::of(&source.batch(&[0])?, self.params.patch);
         grid.check().map_err(|problem| Error::data("the student's features", problem))?;
         let statistics: Vec<_> = ChannelStatistics::learn(source, &grid, progress)?.into_iter().map(Arc::new).collect();
         let mut trainer = Trainer::new(self.params.clone(), source, grid, statistics)?;

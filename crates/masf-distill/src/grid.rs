@@ -1,11 +1,11 @@
 //! The grid of tokens, and how the levels of a pyramid lie on it.
 //!
-//! The grid has the size of the coarsest level. A finer level of `f` times the size has `f x f` positions in a token's cell; where sizes
-//! are no multiples, cells at the lower and right border have positions that do not exist. These count nowhere.
+//! A token covers `patch x patch` positions of the coarsest level. A finer level of `f` times the size has `f x f` times as many positions in
+//! a token's cell; where sizes are no multiples, cells at the lower and right border have positions that do not exist. These count nowhere.
 
 use masf_core::{FeaturePyramid, LevelSpec};
 
-use crate::{DistillError, Result};
+use crate::{DistillError, Result, StudentParams};
 
 /// One level on the grid.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -34,25 +34,42 @@ impl LevelGrid {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Grid {
+    /// Positions of the coarsest level that a token covers, down and across. Files of before there was a choice have none.
+    #[serde(default = "one")]
+    patch: usize,
     pub(crate) height: usize,
     pub(crate) width: usize,
     pub(crate) levels: Vec<LevelGrid>,
 }
 
+fn one() -> usize {
+    1
+}
+
+/// A level and its size.
+type Size = (LevelSpec, usize, usize);
+
 impl Grid {
-    /// The grid for pyramids like this one.
-    pub(crate) fn of(pyramid: &FeaturePyramid) -> Self {
-        let sizes: Vec<_> =
-            pyramid.levels().iter().map(|level| (level.spec, level.map.dims()[2], level.map.dims()[3])).collect();
+    /// The grid for pyramids like this one, of tokens that cover so many positions of the coarsest level, down and across.
+    pub(crate) fn of(pyramid: &FeaturePyramid, patch: usize) -> Self {
+        Self::new(&sizes(pyramid), patch)
+    }
+
+    fn new(sizes: &[Size], patch: usize) -> Self {
         let height = sizes.iter().map(|size| size.1).min().unwrap_or(1);
         let width = sizes.iter().map(|size| size.2).min().unwrap_or(1);
-        let level = |(spec, h, w): (LevelSpec, usize, usize)| LevelGrid {
+        let level = |&(spec, h, w): &Size| LevelGrid {
             spec,
             height: h,
             width: w,
-            cell: (h.div_ceil(height), w.div_ceil(width)),
+            cell: (patch * h.div_ceil(height), patch * w.div_ceil(width)),
         };
-        Self { height, width, levels: sizes.into_iter().map(level).collect() }
+        let levels = sizes.iter().map(level).collect();
+        Self { patch, height: height.div_ceil(patch), width: width.div_ceil(patch), levels }
+    }
+
+    fn sizes(&self) -> Vec<Size> {
+        self.levels.iter().map(|level| (level.spec, level.height, level.width)).collect()
     }
 
     /// Whether the sizes are within the limits and the parts, which may come from a file, fit together.
@@ -64,8 +81,8 @@ impl Grid {
         if !(1..=LEVELS).contains(&self.levels.len()) || sides.into_iter().any(|side| side == 0 || side > MOST) {
             return Err(format!("not 1 to {LEVELS} levels with sides and channels of 1 to {MOST}"));
         }
-        let fits = |l: &LevelGrid| l.cell == (l.height.div_ceil(self.height), l.width.div_ceil(self.width));
-        match self.levels.iter().all(fits) {
+        let patches = 1..=StudentParams::MOST_PATCH;
+        match patches.contains(&self.patch) && *self == Self::new(&self.sizes(), self.patch) {
             true => Ok(()),
             false => Err("levels that do not fit the grid".into()),
         }
@@ -111,16 +128,19 @@ impl Grid {
 
     /// Errors unless a pyramid has this grid.
     pub(crate) fn expect(&self, pyramid: &FeaturePyramid) -> Result<()> {
-        let found = Self::of(pyramid);
-        if found == *self {
+        let (expected, found) = (self.sizes(), sizes(pyramid));
+        if found == expected {
             return Ok(());
         }
-        Err(DistillError::Levels { expected: self.describe(), found: found.describe() })
+        Err(DistillError::Levels { expected: describe(&expected), found: describe(&found) })
     }
+}
 
-    fn describe(&self) -> String {
-        let level =
-            |l: &LevelGrid| format!("stride {} {} x {} x {}", l.spec.stride, l.spec.channels, l.height, l.width);
-        self.levels.iter().map(level).collect::<Vec<_>>().join(", ")
-    }
+fn sizes(pyramid: &FeaturePyramid) -> Vec<Size> {
+    pyramid.levels().iter().map(|level| (level.spec, level.map.dims()[2], level.map.dims()[3])).collect()
+}
+
+fn describe(sizes: &[Size]) -> String {
+    let level = |(spec, h, w): &Size| format!("stride {} {} x {h} x {w}", spec.stride, spec.channels);
+    sizes.iter().map(level).collect::<Vec<_>>().join(", ")
 }

@@ -64,12 +64,14 @@ pub(crate) fn dropout(count: usize, share: f64, random: &mut impl RngCore) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use masf_core::random_stream;
+    use masf_core::{FeatureLevel, FeaturePyramid, LevelSpec, random_stream};
 
     use super::*;
 
     fn grid(height: usize, width: usize) -> Grid {
-        Grid { height, width, levels: Vec::new() }
+        let map = candle_core::Tensor::zeros((1, 1, height, width), candle_core::DType::F32, &candle_core::Device::Cpu);
+        let level = FeatureLevel { spec: LevelSpec { stride: 8, channels: 1 }, map: map.unwrap() };
+        Grid::of(&FeaturePyramid::new(vec![level], (8 * height, 8 * width)).unwrap(), 1)
     }
 
     #[test]

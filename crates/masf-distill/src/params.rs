@@ -43,6 +43,9 @@ pub struct StudentParams {
     /// Side of the square over which the features of the coarsest level are averaged around a position, where there are finer levels:
     /// odd; 1 is no averaging. 3 suits surfaces, and loses small defects of parts.
     pub neighbourhood: usize,
+    /// Positions of the coarsest level that a token covers, down and across: 1 to 16. Larger tokens restore less of what does not repeat:
+    /// they suit surfaces, with more channels, and lose small defects of parts.
+    pub patch: usize,
     /// Channels of a token, a multiple of `heads`.
     pub width: usize,
     /// Blocks of global filter, spectral attention and MLP; 0 leaves the bottleneck alone.
@@ -104,6 +107,7 @@ impl Default for StudentParams {
     fn default() -> Self {
         Self {
             neighbourhood: 1,
+            patch: 1,
             width: 256,
             depth: 2,
             mlp_ratio: 4,
@@ -134,6 +138,9 @@ impl Default for StudentParams {
 }
 
 impl StudentParams {
+    /// The largest `patch`.
+    pub(crate) const MOST_PATCH: usize = 16;
+
     /// The learner with these hyper-parameters.
     ///
     /// # Errors
@@ -149,6 +156,7 @@ impl StudentParams {
             true => Ok(()),
             false => Err(DistillError::parameter(name, value, format!("{least} to {most}"))),
         };
+        whole("patch", self.patch, 1, Self::MOST_PATCH)?;
         whole("width", self.width, 1, 4096)?;
         whole("depth", self.depth, 0, 64)?;
         whole("mlp_ratio", self.mlp_ratio, 1, 16)?;
@@ -204,6 +212,7 @@ mod tests {
             params.check().unwrap_err().to_string()
         };
         assert!(bad(|p| p.neighbourhood = 2).contains("neighbourhood"));
+        assert!(bad(|p| p.patch = 0).contains("patch"));
         assert!(bad(|p| p.width = 0).contains("width"));
         assert!(bad(|p| p.width = 250).contains("multiple"));
         assert!(bad(|p| p.depth = 100).contains("depth"));

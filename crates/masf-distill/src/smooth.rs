@@ -37,7 +37,7 @@ pub(crate) fn smooth(pyramid: FeaturePyramid, side: usize) -> masf_core::Result<
     if side == 1 {
         return Ok(pyramid);
     }
-    let grid = Grid::of(&pyramid);
+    let grid = Grid::of(&pyramid, 1);
     let coarsest = |index: usize| grid.levels[index].per_cell() == 1;
     if (0..grid.levels.len()).all(coarsest) {
         return Ok(pyramid);

@@ -52,8 +52,13 @@ struct Case {
 
 impl Case {
     fn new() -> Result<Self> {
+        Self::of_patch(1)
+    }
+
+    /// With tokens of several positions: of 2 x 2 tokens the lower ones lack a row on the finer level, none on the coarser.
+    fn of_patch(patch: usize) -> Result<Self> {
         let pyramid = pyramid(2)?;
-        let grid = Grid::of(&pyramid);
+        let grid = Grid::of(&pyramid, patch);
         let statistics = grid.levels.iter().map(|level| {
             let channels = level.spec.channels;
             let mean = (0..channels).map(|c| 0.3 + 0.1 * c as f32).collect();
@@ -61,7 +66,7 @@ impl Case {
         });
         let statistics: Vec<_> = statistics.collect();
         let batch = Batch::new(&pyramid, &grid, &statistics)?;
-        Ok(Self { params: params(), grid, statistics, batch })
+        Ok(Self { params: StudentParams { patch, ..params() }, grid, statistics, batch })
     }
 
     fn masks(&self) -> Masks {
@@ -124,7 +129,13 @@ impl Case {
 
 #[test]
 fn gradients_of_the_student_match_finite_differences() -> Result<()> {
-    let case = Case::new()?;
+    for patch in [1, 2] {
+        check_gradients(&Case::of_patch(patch)?)?;
+    }
+    Ok(())
+}
+
+fn check_gradients(case: &Case) -> Result<()> {
     let variables = case.variables(DType::F64)?;
     let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().detach()).collect();
     let (_, gradients) = case.gradients(DType::F64, 1.0)?;
@@ -239,7 +250,13 @@ fn inference_equals_training_without_masks() -> Result<()> {
 
 #[test]
 fn scores_are_those_of_the_predictions() -> Result<()> {
-    let mut case = Case::new()?;
+    for patch in [1, 2] {
+        check_scores(Case::of_patch(patch)?)?;
+    }
+    Ok(())
+}
+
+fn check_scores(mut case: Case) -> Result<()> {
     case.params.neighbourhood = 3;
     let tensors: Vec<Tensor> =
         case.variables(DType::F32)?.iter().map(|variable| variable.as_tensor().clone()).collect();
@@ -298,7 +315,13 @@ fn frequency_masks_take_their_band_out_of_the_tokens() -> Result<()> {
 
 #[test]
 fn tokens_hold_standardised_features_and_targets_raw_ones() -> Result<()> {
-    let case = Case::new()?;
+    for patch in [1, 2, 3] {
+        check_tokens(&Case::of_patch(patch)?)?;
+    }
+    Ok(())
+}
+
+fn check_tokens(case: &Case) -> Result<()> {
     let pyramid = pyramid(2)?;
     let tokens = case.batch.tokens.to_vec2::<f32>()?;
     let mut offset = 0;

@@ -42,22 +42,13 @@ fn images(count: u64, side: usize) -> Result<Images> {
     Ok(Images((0..count).map(|seed| image(seed, side)).collect::<Result<_>>()?))
 }
 
-fn batch(images: &[&FeaturePyramid]) -> Result<FeaturePyramid> {
-    let mut levels = Vec::new();
-    for (index, level) in images[0].levels().iter().enumerate() {
-        let maps: Vec<&Tensor> = images.iter().map(|image| &image.levels()[index].map).collect();
-        levels.push(FeatureLevel { spec: level.spec, map: Tensor::cat(&maps, 0)? });
-    }
-    FeaturePyramid::new(levels, images[0].input_size())
-}
-
 impl PyramidSource for Images {
     fn len(&self) -> usize {
         self.0.len()
     }
 
     fn batch(&self, indices: &[usize]) -> Result<FeaturePyramid> {
-        batch(&indices.iter().map(|index| &self.0[*index]).collect::<Vec<_>>())
+        FeaturePyramid::cat(&indices.iter().map(|index| self.0[*index].clone()).collect::<Vec<_>>())
     }
 }
 
@@ -199,7 +190,7 @@ fn threads_batches_and_reloading_change_no_bit() -> Result<()> {
     let reloaded = MaskedStudent::read(&ModelFile::from_bytes(&written, ReadOptions::default())?.root()?)?;
     assert_eq!(bytes(&reloaded), written);
     let queries: Vec<FeaturePyramid> = (50..54).map(|seed| image(seed, 7)).collect::<Result<_>>()?;
-    let together = maps(&student, &batch(&queries.iter().collect::<Vec<_>>())?)?;
+    let together = maps(&student, &FeaturePyramid::cat(&queries)?)?;
     let mut alone: Vec<Vec<u32>> = vec![Vec::new(); together.len()];
     for query in &queries {
         for (all, map) in alone.iter_mut().zip(pool(2).install(|| maps(&reloaded, query))?) {
@@ -216,6 +207,8 @@ fn every_part_can_be_turned_off() -> Result<()> {
     let base = StudentParams { passes: 12, ..small() };
     let variants = [
         StudentParams { neighbourhood: 3, ..base.clone() },
+        StudentParams { patch: 2, ..base.clone() },
+        StudentParams { patch: 2, neighbourhood: 3, ..base.clone() },
         StudentParams { token_mask: 0.0, ..base.clone() },
         StudentParams { frequency_mask: 0.0, ..base.clone() },
         StudentParams { token_mask: 0.0, frequency_mask: 0.0, dropout: Some(0.0), ..base.clone() },
@@ -506,10 +499,12 @@ fn single_positions_and_single_levels_work() -> Result<()> {
             FeaturePyramid::new(vec![FeatureLevel { spec: LevelSpec { stride: 16, channels: 4 }, map }], (64, 64))
         };
         let images = Images((0..3).map(level).collect::<Result<_>>()?);
-        let student = small().check()?.fit(&images, &Silent)?;
-        let together = maps(&student, &images.batch(&[0, 1, 2])?)?;
-        let last = maps(&student, &images.0[2])?;
-        assert_eq!(together[0][2 * height * width..], last[0][..]);
+        for patch in [1, 2, 16] {
+            let student = StudentParams { patch, ..small() }.check()?.fit(&images, &Silent)?;
+            let together = maps(&student, &images.batch(&[0, 1, 2])?)?;
+            let last = maps(&student, &images.0[2])?;
+            assert_eq!(together[0][2 * height * width..], last[0][..]);
+        }
     }
     Ok(())
 }
