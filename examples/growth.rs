@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use candle_core::Tensor;
 use clap::Parser;
 use masf::core::{FeatureCache, FeatureCacheBuilder, FeatureLevel, FeaturePyramid, Fit as _, PyramidSource};
 use masf::data::{Dataset, LoadOptions, Loader};
@@ -55,15 +54,7 @@ impl PyramidSource for Repeated {
             let pyramid = self.cache.batch(&[index % self.cache.len()])?;
             parts.push(altered(&pyramid, index / self.cache.len())?);
         }
-        let Some(first) = parts.first() else {
-            return Err(masf::Error::argument("indices", "empty", "at least one"));
-        };
-        let mut levels = Vec::with_capacity(first.levels().len());
-        for (level, like) in first.levels().iter().enumerate() {
-            let maps: Vec<&Tensor> = parts.iter().map(|part| &part.levels()[level].map).collect();
-            levels.push(FeatureLevel { spec: like.spec, map: Tensor::cat(&maps, 0)? });
-        }
-        FeaturePyramid::new(levels, first.input_size())
+        FeaturePyramid::cat(&parts)
     }
 }
 

@@ -81,7 +81,7 @@ impl FeatureCacheBuilder {
 
     fn spill(&mut self, item: &[f32]) -> Result<()> {
         if self.spill.is_none() {
-            self.spill = Some(tempfile::tempfile().map_err(not_kept)?);
+            self.spill = Some(tempfile::tempfile().map_err(|source| not_kept(self.budget, source))?);
         }
         let Some(file) = &mut self.spill else {
             return Ok(());
@@ -89,7 +89,8 @@ impl FeatureCacheBuilder {
         let bytes: Vec<u8> = item.iter().flat_map(|value| value.to_le_bytes()).collect();
         // The place of this item, not where the last write ended: that one may have failed halfway.
         let offset = (self.length - self.memory.len()) as u64 * bytes.len() as u64;
-        file.seek(SeekFrom::Start(offset)).and_then(|_| file.write_all(&bytes)).map_err(not_kept)
+        let written = file.seek(SeekFrom::Start(offset)).and_then(|_| file.write_all(&bytes));
+        written.map_err(|source| not_kept(self.budget, source))
     }
 
     /// The finished cache.
@@ -105,9 +106,11 @@ impl FeatureCacheBuilder {
 }
 
 /// The error of the temporary file, with what to do.
-fn not_kept(source: std::io::Error) -> Error {
-    let advice =
-        "features beyond memory_budget are kept here; raise memory_budget, or set TMPDIR to a folder with room";
+fn not_kept(budget: usize, source: std::io::Error) -> Error {
+    let advice = match budget {
+        0 => "features are kept here; set TMPDIR to a folder with room",
+        _ => "features beyond memory_budget are kept here; raise memory_budget, or set TMPDIR to a folder with room",
+    };
     Error::io(std::env::temp_dir(), std::io::Error::new(source.kind(), format!("{source}; {advice}")))
 }
 
@@ -230,21 +233,27 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_said_with_what_to_do() -> Result<()> {
-        let full = File::options().write(true).open("/dev/full").map_err(|source| Error::io("/dev/full", source))?;
-        let mut builder = FeatureCacheBuilder { spill: Some(full), ..FeatureCacheBuilder::new(0) };
-        let error = builder.push(&pyramid(0.0, 1, 2)?).unwrap_err().to_string();
-        let temporary = std::env::temp_dir();
-        for part in [&*temporary.to_string_lossy(), "No space left", "memory_budget", "TMPDIR"] {
-            assert!(error.contains(part), "{error}");
+        for budget in [0, 1] {
+            let full =
+                File::options().write(true).open("/dev/full").map_err(|source| Error::io("/dev/full", source))?;
+            let mut builder = FeatureCacheBuilder { spill: Some(full), ..FeatureCacheBuilder::new(budget) };
+            let error = builder.push(&pyramid(0.0, 1, 2)?).unwrap_err().to_string();
+            let temporary = std::env::temp_dir();
+            for part in [&*temporary.to_string_lossy(), "No space left", "TMPDIR"] {
+                assert!(error.contains(part), "{error}");
+            }
+            // Where nothing is to be kept in memory, more of it would not help.
+            assert_eq!(error.contains("memory_budget"), budget > 0, "{error}");
+            assert!(builder.finish().is_err(), "nothing was kept");
         }
-        assert!(builder.finish().is_err(), "nothing was kept");
         Ok(())
     }
 
     #[test]
     fn half_an_item_is_written_over() -> Result<()> {
-        let mut spill = tempfile::tempfile().map_err(not_kept)?;
-        spill.write_all(&[1; 7]).map_err(not_kept)?;
+        let kept = |source| not_kept(0, source);
+        let mut spill = tempfile::tempfile().map_err(kept)?;
+        spill.write_all(&[1; 7]).map_err(kept)?;
         let mut builder = FeatureCacheBuilder { spill: Some(spill), ..FeatureCacheBuilder::new(0) };
         builder.push(&pyramid(0.0, 2, 2)?)?;
         assert_eq!(values(&builder.finish()?.batch(&[0, 1])?)?, values(&pyramid(0.0, 2, 2)?)?);

@@ -109,6 +109,32 @@ impl FeaturePyramid {
         Ok(Self { levels, input_size: self.input_size })
     }
 
+    /// The images of several pyramids, in their order, as one batch.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] without any pyramid, [`Error::Data`] for pyramids of other levels or image sizes than the first.
+    pub fn cat(parts: &[Self]) -> Result<Self> {
+        let Some(first) = parts.first() else {
+            return Err(Error::argument("number of pyramids", 0, "at least 1"));
+        };
+        let shape = |part: &Self| -> Vec<(LevelSpec, Vec<usize>)> {
+            part.levels.iter().map(|level| (level.spec, level.map.dims()[1..].to_vec())).collect()
+        };
+        if let Some(other) =
+            parts.iter().find(|part| shape(part) != shape(first) || part.input_size != first.input_size)
+        {
+            let of = |part: &Self| format!("{:?} of images of {:?}", shape(part), part.input_size);
+            let problem = format!("has levels {} where the first has {}", of(other), of(first));
+            return Err(Error::data("feature pyramid", problem));
+        }
+        let mut levels = Vec::with_capacity(first.levels.len());
+        for (index, level) in first.levels.iter().enumerate() {
+            let maps: Vec<&Tensor> = parts.iter().map(|part| &part.levels[index].map).collect();
+            levels.push(FeatureLevel { spec: level.spec, map: Tensor::cat(&maps, 0)? });
+        }
+        Ok(Self { levels, input_size: first.input_size })
+    }
+
     /// The same pyramid on another device.
     ///
     /// # Errors
@@ -145,6 +171,22 @@ mod tests {
         let map = Tensor::zeros((2, 0, 4, 5), DType::F32, &Device::Cpu)?;
         let empty = FeatureLevel { spec: LevelSpec { stride: 8, channels: 0 }, map };
         assert!(FeaturePyramid::new(vec![empty], (32, 40)).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn batches_are_joined_if_they_are_alike() -> Result<()> {
+        let (two, three) = (pyramid(&[8, 16])?, pyramid(&[8, 16])?.image(1)?);
+        assert_eq!(FeaturePyramid::cat(&[two.clone(), three, two.clone()])?.batch_size(), 5);
+        let other = FeaturePyramid::new(two.levels().to_vec(), (56, 71))?;
+        for (parts, said) in [
+            (&[][..], "at least 1"),
+            (&[two.clone(), pyramid(&[8, 14])?], "stride: 14"),
+            (&[two.clone(), other], "(56, 71)"),
+        ] {
+            let error = FeaturePyramid::cat(parts).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
         Ok(())
     }
 

@@ -5,7 +5,8 @@ use candle_core::Tensor;
 /// A raw anomaly map of one branch at one scale; larger is more anomalous, the unit is the scorer's own.
 #[derive(Debug, Clone)]
 pub struct ScoreMap {
-    /// Branch and scale, such as `memory`; the same for every image.
+    /// Branch and scale, such as `memory` or `student.8.raw`; the same for every image. What comes before the first full stop is the branch:
+    /// maps of one branch share its weight.
     pub name: String,
     /// The scores, `[B, h, w]`, `f32`, finite.
     pub values: Tensor,
@@ -16,7 +17,7 @@ pub struct ScoreMap {
 pub struct Scores {
     /// One map per scale of the scorer.
     pub maps: Vec<ScoreMap>,
-    /// Image scores of the scorer's own, `[B]`, where it has any; otherwise they come from the maps.
+    /// Image scores of the scorer's own, `[B]`, `f32`, where it has any; otherwise they come from the maps.
     pub image: Option<Tensor>,
 }
 

@@ -196,15 +196,11 @@ impl FeatureExtractor for Tiled {
             );
             return Err(Error::argument("images", format!("{:?}", images.dims()), expected));
         }
-        let mut levels: Vec<Vec<FeatureLevel>> = Vec::new();
-        for index in 0..batch {
-            levels.push(self.extract_image(&images.narrow(0, index, 1)?, (height, width))?);
-        }
-        let joined = (0..self.levels().len()).map(|level| {
-            let maps: Vec<&Tensor> = levels.iter().map(|levels| &levels[level].map).collect();
-            Ok(FeatureLevel { spec: self.levels()[level], map: Tensor::cat(&maps, 0)? })
-        });
-        FeaturePyramid::new(joined.collect::<Result<Vec<_>>>()?, (height, width))
+        let image = |index| {
+            let levels = self.extract_image(&images.narrow(0, index, 1)?, (height, width))?;
+            FeaturePyramid::new(levels, (height, width))
+        };
+        FeaturePyramid::cat(&(0..batch).map(image).collect::<Result<Vec<_>>>()?)
     }
 }
 

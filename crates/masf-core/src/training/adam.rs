@@ -85,7 +85,7 @@ impl AdamStep {
     /// Anything but contiguous `f32` on the CPU; a gradient or moments of another length than the variable.
     pub fn apply(&self, variable: &Var, gradient: &Tensor, moments: &mut Moments) -> Result<()> {
         // The corrections of the first steps, folded into the rate and the epsilon.
-        let count = self.count.min(i32::MAX as usize) as i32;
+        let count = self.count.clamp(1, i32::MAX as usize) as i32;
         let (first, second) = (1.0 - self.betas.0.powi(count), 1.0 - self.betas.1.powi(count));
         let root = second.sqrt();
         let factors = Factors {

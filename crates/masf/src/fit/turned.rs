@@ -1,9 +1,7 @@
 //! Turned versions of the training images, as further items to learn from.
 
 use candle_core::Tensor;
-use masf_core::{
-    FeatureCache, FeatureCacheBuilder, FeatureExtractor, FeatureLevel, FeaturePyramid, PyramidSource, Result,
-};
+use masf_core::{FeatureCache, FeatureCacheBuilder, FeatureExtractor, FeaturePyramid, PyramidSource, Result};
 
 /// Collects the features of turned images in a temporary file.
 pub(super) struct Turned {
@@ -88,20 +86,14 @@ impl PyramidSource for Joined<'_> {
         if indices.iter().all(|index| *index >= first) {
             return self.1.batch(&indices.iter().map(|index| index - first).collect::<Vec<_>>());
         }
-        let parts = indices.iter().map(|index| self.batch(&[*index])).collect::<Result<Vec<_>>>()?;
-        let mut levels: Vec<FeatureLevel> = parts[0].levels().to_vec();
-        for (position, level) in levels.iter_mut().enumerate() {
-            let maps: Vec<&Tensor> = parts.iter().map(|part| &part.levels()[position].map).collect();
-            level.map = Tensor::cat(&maps, 0)?;
-        }
-        FeaturePyramid::new(levels, parts[0].input_size())
+        FeaturePyramid::cat(&indices.iter().map(|index| self.batch(&[*index])).collect::<Result<Vec<_>>>()?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use masf_core::{LevelSpec, Subset};
+    use masf_core::{FeatureLevel, LevelSpec, Subset};
 
     use super::*;
 
