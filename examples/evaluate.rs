@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         }
         if let Some(path) = &args.adopt_f1_threshold {
             let threshold = evaluation.f1_threshold(detector.threshold())?;
-            detector.with_threshold(threshold).save_with(path, save_options(&args.model.model)?)?;
+            detector.with_threshold(threshold)?.save_with(path, save_options(&args.model.model)?)?;
             outln!("saved {} with the threshold {:.4}", path.display(), threshold.value)?;
         }
         Ok(ExitCode::SUCCESS)

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         if let Some(path) = out {
             let chosen = if f1 { by_labels } else { by_rate };
             let options = model.model.as_deref().map(save_options).transpose()?.unwrap_or_default();
-            detector.with_threshold(chosen).save_with(&path, options)?;
+            detector.with_threshold(chosen)?.save_with(&path, options)?;
             outln!("saved {} with the threshold {chosen}", path.display())?;
         }
         Ok(ExitCode::SUCCESS)

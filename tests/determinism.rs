@@ -74,7 +74,7 @@ fn every_kind_of_model_is_the_same_file_on_one_thread_and_on_two() -> Result<()>
         (
             "bank and student, learned weights",
             "branches = ['memory', 'distill']\n[distill]\nwidth = 32\nbottleneck = 32\ndepth = 1\nepochs = 2\n\
-             [fusion]\nweights = 'learned'\nsynthetic_defects = 8\ngate = { views = 1.0, disagreement = 1.0 }\n[views]\nnoise = 1\nshifts = 1",
+             [fusion]\nweights = 'learned'\nsynthetic_defects = 8\ngate = { views = 1.0, disagreement = 1.0 }\n[views]\nnoise = 1\nshifts = 1\nmargin = 8",
         ),
         (
             "turned images, angles, cells",

@@ -191,9 +191,9 @@ fn the_threshold_follows_the_false_alarm_rate_and_the_labels() -> Result<()> {
     let detector = fitted()?;
     let samples = Dataset::test(dataset())?.samples;
     let found = detector.evaluate(&samples, &Silent)?;
-    let labelled = detector.with_threshold(found.f1_threshold(&usual)?);
+    let labelled = detector.with_threshold(found.f1_threshold(&usual)?)?;
     let again = labelled.evaluate(&samples, &Silent)?;
-    let (alarms, detected) = (again.false_alarm_rate.unwrap_or(1.0), again.detection_rate.unwrap_or(0.0));
+    let (alarms, detected) = (again.false_alarm_rate, again.detection_rate);
     let (good, bad) = (4.0, (samples.len() - 4) as f64);
     let f1 = 2.0 * detected * bad / (detected * bad + alarms * good + bad);
     assert!((f1 - found.image_f1_max).abs() < 1e-9, "{f1} at the threshold, {} at best", found.image_f1_max);

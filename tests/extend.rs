@@ -69,7 +69,7 @@ fn one_image_is_enough_where_others_calibrate() -> Result<()> {
     let (one, held) = (vec![second[0].clone()], second[1..].to_vec());
     let detector = fit(&quick_config(), first)?;
     let stated = detector.threshold_for(0.2)?;
-    let mut detector = detector.with_threshold(stated);
+    let mut detector = detector.with_threshold(stated)?;
     let error = detector.extend(one.clone(), &ExtendOptions::default()).unwrap_err().to_string();
     assert!(error.contains("further images: 1 can be used; at least 2"), "{error}");
     let few = ExtendOptions { calibration: held[..1].to_vec(), ..ExtendOptions::default() };

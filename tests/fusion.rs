@@ -42,7 +42,7 @@ fn everything() -> Config {
     config.orientations = 2;
     config.memory.per_level = true;
     config.views.noise = 1;
-    config.views.shifts = 1;
+    (config.views.shifts, config.views.margin) = (1, 8);
     config.fusion.weights = Weights::Learned;
     config.fusion.synthetic_defects = 15;
     config.fusion.gate = Gate { views: 1.0, disagreement: 1.0 };

@@ -51,7 +51,7 @@ fn inspections_give_back_what_they_take() -> Result<()> {
         ("bank", ""),
         (
             "bank and student, views",
-            "branches = ['memory', 'distill']\n[distill]\nwidth = 32\nbottleneck = 32\ndepth = 1\nepochs = 1\n[views]\nnoise = 1\nshifts = 1",
+            "branches = ['memory', 'distill']\n[distill]\nwidth = 32\nbottleneck = 32\ndepth = 1\nepochs = 1\n[views]\nnoise = 1\nshifts = 1\nmargin = 8",
         ),
         ("graph", "memory.search = { hnsw = {} }"),
         ("tiles", "input = { tile = 64, tile_overlap = 16 }"),

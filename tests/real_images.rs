@@ -77,7 +77,7 @@ fn check(backbone: &str, weights: Option<&str>, floors: Floors) -> Result<()> {
             found.image_auroc,
             pixel_floor.map_or("no floor".into(), |floor| format!("at least {floor}")),
             found.aupro.unwrap_or_default(),
-            found.false_alarm_rate.unwrap_or_default(),
+            found.false_alarm_rate,
         );
         if found.image_auroc < image_floor || pixel_floor.is_some_and(|floor| pixel_auroc < floor) {
             missed.insert(category, (found.image_auroc, pixel_auroc));

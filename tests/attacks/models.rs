@@ -61,6 +61,7 @@ const KINDS: [(&str, &str); 10] = [
         [views]
         noise = 1
         shifts = 1
+        margin = 8
         [fusion]
         weights = 'learned'
         synthetic_defects = 8

@@ -73,6 +73,15 @@ pub enum FusionError {
 }
 
 impl FusionError {
+    /// Who can mend it.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Core(inner) => inner.fault(),
+            Self::Parameter { .. } => Fault::Argument,
+            _ => Fault::Data,
+        }
+    }
+
     pub(crate) fn parameter(name: &'static str, value: impl ToString, expected: &'static str) -> Self {
         Self::Parameter { name, value: value.to_string(), expected }
     }
@@ -86,11 +95,9 @@ impl From<candle_core::Error> for FusionError {
 
 impl From<FusionError> for Error {
     fn from(error: FusionError) -> Self {
-        let fault = match error {
-            FusionError::Core(inner) => return inner,
-            FusionError::Parameter { .. } => Fault::Argument,
-            _ => Fault::Data,
-        };
-        Error::Component { part: "masf-fusion", fault, source: Box::new(error) }
+        match error {
+            FusionError::Core(inner) => inner,
+            error => Error::Component { part: "masf-fusion", fault: error.fault(), source: Box::new(error) },
+        }
     }
 }

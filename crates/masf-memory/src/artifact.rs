@@ -22,10 +22,15 @@ struct Settings {
     standardised: bool,
     reduced: Option<usize>,
     reweight_neighbours: usize,
-    #[serde(default)]
+    #[serde(default = "exact")]
     search: Search,
     #[serde(default)]
     anchors: Option<AnchorSettings>,
+}
+
+/// How banks were searched before there was a choice.
+fn exact() -> Search {
+    Search::Exact
 }
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]

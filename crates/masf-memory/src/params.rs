@@ -62,7 +62,7 @@ impl Default for MemoryBankParams {
             projection: 128,
             prototypes: 4000,
             reweight_neighbours: 0,
-            search: Search::Shortlist { directions: 128, candidates: 8 },
+            search: Search::default(),
             anchor_channels: 4,
             anchor_weight: 0.0,
             seed: 0,

@@ -104,7 +104,7 @@ impl Views for SpectralViews {
         }
         for index in 0..self.params.shifts {
             if let Some((down, right)) = self.shift(1 + self.params.noise + index) {
-                views.push(roll(&roll(images, 2, down)?, 3, right)?);
+                views.push(images.roll(down as i32, 2)?.roll(right as i32, 3)?);
             }
         }
         Ok(views)
@@ -131,8 +131,8 @@ impl Views for SpectralViews {
                     self.stride, input_size.0, input_size.1
                 ),
             })?;
-            let steps = |pixels: i64| pixels / stride as i64;
-            let back = roll(&roll(&map.values, 1, -steps(down))?, 2, -steps(right))?;
+            let steps = |pixels: i64| (pixels / stride as i64) as i32;
+            let back = map.values.roll(-steps(down), 1)?.roll(-steps(right), 2)?;
             let rows = counted(height, stride, input_size.0, down, self.params.margin);
             let columns = counted(width, stride, input_size.1, right, self.params.margin);
             let both =
@@ -168,17 +168,6 @@ fn counted(length: usize, stride: usize, pixels: usize, shift: i64, margin: usiz
             shift == 0 || (centre >= first + margin && centre <= last - margin)
         })
         .collect()
-}
-
-/// Moves a tensor circularly along an axis, towards higher indices for a positive distance.
-fn roll(tensor: &Tensor, axis: usize, distance: i64) -> Result<Tensor> {
-    let length = tensor.dim(axis)?;
-    let by = distance.rem_euclid(length.max(1) as i64) as usize;
-    if by == 0 {
-        return Ok(tensor.clone());
-    }
-    let (head, tail) = (tensor.narrow(axis, 0, length - by)?, tensor.narrow(axis, length - by, by)?);
-    Ok(Tensor::cat(&[&tail, &head], axis)?)
 }
 
 /// `(H, W)` of images `[B, 3, H, W]`; larger than one shift in both directions where there are shifts.

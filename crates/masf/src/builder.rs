@@ -5,24 +5,35 @@ use std::sync::Arc;
 
 use masf_baselines::BaselineError;
 use masf_core::{Error, FeatureExtractor, Fit, Progress, Result, Silent};
-use masf_data::{DataError, Dataset, ImageInput, Limits, Loader, Preprocess, Size};
+use masf_data::{DataError, Dataset, ImageInput, Limits, Size};
 use masf_distill::Checkpoints;
 use masf_fusion::{MapPrecision, Weights};
 use masf_memory::MemoryError;
 
 use crate::config::whole_budget;
-use crate::detector::{BATCH, build_views};
-use crate::fit::{self, Extracted, Extraction, FitBranch, HeldOut, MIN_IMAGES, OnTurned, StudentBranch};
+use crate::detector::build_views;
+use crate::fit::{self, FitBranch, HeldOut, MIN_IMAGES, OnTurned, Reader, StudentBranch};
 use crate::pipeline::Looks;
-use crate::provenance::ImageDigest;
-use crate::{Branch, ByteSize, Config, Detector, Method, Preset, Provenance};
+use crate::{Branch, ByteSize, Config, Detector, Method, Preset};
+
+/// What the configuration begins with.
+enum Settings {
+    /// A preset, for whatever backbone there will be.
+    Preset(Preset),
+    /// As it was given.
+    Own(Box<Config>),
+}
+
+/// A single setting.
+type Change = Box<dyn FnOnce(&mut Config) + Send + Sync>;
 
 /// Gathers what a fit needs; made by [`Detector::builder`].
 ///
-/// Everything has a default: the configuration's, the backbone `masf-nano`, whose weights are part of the library, and the branches
-/// that the configuration names. [`fit_folder`](Self::fit_folder) has an example that needs nothing else.
+/// Everything has a default: the backbone `masf-nano`, whose weights are part of the library, the configuration of
+/// [`Preset::Balanced`] for the backbone, and the branches that the configuration names. [`fit_folder`](Self::fit_folder) has an example that needs nothing else.
 pub struct DetectorBuilder {
-    config: Config,
+    settings: Settings,
+    changes: Vec<Change>,
     backbone: Option<Box<dyn FeatureExtractor>>,
     branches: Vec<Box<dyn FitBranch>>,
     checkpoints: Option<Checkpoints>,
@@ -34,7 +45,8 @@ pub struct DetectorBuilder {
 impl Default for DetectorBuilder {
     fn default() -> Self {
         Self {
-            config: Config::default(),
+            settings: Settings::Preset(Preset::default()),
+            changes: Vec::new(),
             backbone: None,
             branches: Vec::new(),
             checkpoints: None,
@@ -110,49 +122,54 @@ fn reason(error: &Error) -> (String, String) {
 }
 
 impl DetectorBuilder {
-    /// Sets the configuration.
+    /// Sets the configuration; settings made before are lost. With the backbone of another one, see
+    /// [`Config::for_backbone`].
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
+        self.settings = Settings::Own(Box::new(config));
+        self.changes.clear();
         self
     }
 
-    /// Sets the configuration to that of a preset; settings made before are lost.
+    /// Sets the configuration to that of a preset for the backbone ([`Config::preset_for`]); settings made before are lost.
     #[must_use]
-    pub fn preset(self, preset: Preset) -> Self {
-        self.config(Config::preset(preset))
+    pub fn preset(mut self, preset: Preset) -> Self {
+        self.settings = Settings::Preset(preset);
+        self.changes.clear();
+        self
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Config) + Send + Sync + 'static) -> Self {
+        self.changes.push(Box::new(change));
+        self
     }
 
     /// Sets the seed of everything random; 0 by default.
     #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.config.seed = seed;
-        self
+    pub fn seed(self, seed: u64) -> Self {
+        self.change(move |config| config.seed = seed)
     }
 
-    /// Sets the size that images are resized to; 256 x 256 by default. Time and memory grow with its area.
+    /// Sets the size that images are resized to; 256 x 256 by default (252 x 252 with DINOv2). Time and memory grow with its area.
     #[must_use]
-    pub fn image_size(mut self, size: Size) -> Self {
-        self.config.input.size = size;
-        self
+    pub fn image_size(self, size: Size) -> Self {
+        self.change(move |config| config.input.size = size)
     }
 
     /// Sets the share of good images that may be called anomalous: between 0 and 1, 0.05 by default.
     #[must_use]
-    pub fn false_alarm_rate(mut self, rate: f64) -> Self {
-        self.config.threshold.false_alarm_rate = rate;
-        self
+    pub fn false_alarm_rate(self, rate: f64) -> Self {
+        self.change(move |config| config.threshold.false_alarm_rate = rate)
     }
 
     /// Sets the memory for features while fitting; 512 MiB by default.
     #[must_use]
-    pub fn memory_budget(mut self, budget: ByteSize) -> Self {
-        self.config.memory_budget = budget;
-        self
+    pub fn memory_budget(self, budget: ByteSize) -> Self {
+        self.change(move |config| config.memory_budget = budget)
     }
 
-    /// Sets the feature extractor, masf's or one's own; its name takes the place of the configuration's.
-    /// [`open_backbone`](crate::open_backbone) makes one from a name.
+    /// Sets the feature extractor, masf's or one's own; its name takes the place of the configuration's, of which nothing else changes, if one
+    /// was [given](Self::config). [`open_backbone`](crate::open_backbone) makes one from a name.
     #[must_use]
     pub fn backbone(mut self, backbone: impl Into<Box<dyn FeatureExtractor>>) -> Self {
         self.backbone = Some(backbone.into());
@@ -197,6 +214,24 @@ impl DetectorBuilder {
     pub fn skip_bad(mut self, skip: bool) -> Self {
         self.skip_bad = skip;
         self
+    }
+
+    /// The configuration, now that the backbone is known.
+    pub(crate) fn resolve(&mut self) -> Config {
+        let name = self.backbone.as_ref().map(|backbone| backbone.name().to_owned());
+        let settings = std::mem::replace(&mut self.settings, Settings::Preset(Preset::default()));
+        let mut config = match (settings, &name) {
+            (Settings::Own(config), _) => *config,
+            (Settings::Preset(preset), Some(name)) => Config::preset_for(preset, name),
+            (Settings::Preset(preset), None) => Config::preset(preset),
+        };
+        if let Some(name) = name {
+            config.backbone.name = name;
+        }
+        for change in self.changes.drain(..) {
+            change(&mut config);
+        }
+        config
     }
 
     /// Learns from normal images.
@@ -247,50 +282,23 @@ impl DetectorBuilder {
     where
         I: IntoIterator<Item: Into<ImageInput>>,
     {
-        self.config.check()?;
-        if let Some(backbone) = &self.backbone {
-            backbone.name().clone_into(&mut self.config.backbone.name);
-        }
-        let _span =
-            tracing::info_span!("fit", backbone = %self.config.backbone.name, seed = self.config.seed).entered();
+        let mut config = self.resolve();
+        config.check()?;
+        let _span = tracing::info_span!("fit", backbone = %config.backbone.name, seed = config.seed).entered();
+        let progress = self.progress.clone();
         let backbone = match self.backbone.take() {
             Some(backbone) => backbone,
-            None => crate::open_backbone(&self.config.backbone, None, self.progress.as_ref())?,
+            None => crate::open_backbone(&config.backbone, None, progress.as_ref())?,
         };
-        let backbone = crate::tiles::wrap(backbone, &self.config.input)?;
+        let backbone = crate::tiles::wrap(backbone, &config.input)?;
         let mut branches = std::mem::take(&mut self.branches);
         if branches.is_empty() {
-            check_strides(&self.config.backbone.strides, backbone.as_ref())?;
-            match self.config.method {
-                Method::Masf => {
-                    check_shares(&self.config.fusion.weights)?;
-                    for branch in &self.config.branches {
-                        match branch {
-                            Branch::Memory => {
-                                for params in self.config.memory_banks() {
-                                    branches.push(Box::new(OnTurned(params.check()?)));
-                                }
-                            }
-                            Branch::Distill => {
-                                let params = self.config.student_params();
-                                branches.push(Box::new(StudentBranch::new(params, self.checkpoints.as_ref())?));
-                            }
-                        }
-                    }
-                }
-                Method::PatchCore => branches.push(Box::new(self.config.patchcore()?)),
-                Method::Padim => branches.push(Box::new(self.config.padim()?)),
-                Method::Cfa => branches.push(Box::new(self.config.cfa()?)),
-                Method::Rdpp => branches.push(Box::new(self.config.rdpp()?)),
-                Method::Adtr => branches.push(Box::new(self.config.adtr()?)),
-                Method::Isstad => branches.push(Box::new(self.config.isstad()?)),
-            }
+            check_strides(&config.backbone.strides, backbone.as_ref())?;
+            branches = learners(&config, self.checkpoints.as_ref())?;
         } else {
             // Branches of one's own learn from upright images, and so they do when they are extended.
-            self.config.memory.turns = 0;
+            config.memory.turns = 0;
         }
-        let config = self.config.clone();
-        let progress = self.progress.clone();
         let preprocess = config.preprocess(backbone.normalisation())?;
         let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
         let views = build_views(&config, backbone.as_ref())?;
@@ -304,9 +312,17 @@ impl DetectorBuilder {
         let reads_again = !looks.are_plain() || defects > 0 || fusion_params.params().detail.is_on();
         let again = if reads_again { images.clone() } else { Vec::new() };
         let turns = if branches.iter().any(|branch| branch.uses_turned()) { config.memory.turns } else { 0 };
+        let reader = Reader {
+            config: &config,
+            preprocess,
+            backbone: backbone.as_ref(),
+            limits: self.limits,
+            skip_bad: self.skip_bad,
+            progress: progress.as_ref(),
+        };
         let (extracted, learned, provenance, mut report) = {
             let _span = tracing::info_span!("features", images = images.len()).entered();
-            self.extract(images, ("training images", MIN_IMAGES), preprocess, backbone.as_ref(), turns)?
+            reader.read(images, ("training images", MIN_IMAGES), turns)?
         };
         backbone.release();
         // `learned` ascends.
@@ -331,7 +347,7 @@ impl DetectorBuilder {
         let (branches, mut scores) = {
             let _span = tracing::info_span!("learn", branches = branches.len(), images = learned.len()).entered();
             fit::fit_and_score(&branches, &extracted, &held, config.threshold.folds, progress.as_ref())
-                .map_err(|error| in_whole_budget(error, config.memory_budget))?
+                .map_err(|error| in_whole_budget(error, &config))?
         };
         let _span = tracing::info_span!("calibrate").entered();
         let fusion = fit::fit_fusion(&fusion_params, &mut scores, held.size())?;
@@ -356,88 +372,58 @@ impl DetectorBuilder {
         };
         Ok((detector, report))
     }
+}
 
-    /// Reads the images and computes their features; tells which images could be read. `needed` says what they are for and how many of them
-    /// there must be at least.
-    pub(crate) fn extract(
-        &self,
-        images: Vec<ImageInput>,
-        needed: (&'static str, usize),
-        preprocess: Preprocess,
-        backbone: &dyn FeatureExtractor,
-        turns: usize,
-    ) -> Result<(Extracted, Vec<usize>, Provenance, FitReport)> {
-        let progress = self.progress.as_ref();
-        let total = images.len();
-        let looks = Looks { views: None, orientations: self.config.orientations };
-        let mut loader = Loader::new(images, preprocess, looks.load_options(self.limits), progress);
-        let mut extraction =
-            Extraction::new(self.config.cache_budget()).with_turned(turns, total, self.config.memory.turned_images);
-        let mut digest = ImageDigest::default();
-        let mut report = FitReport::default();
-        let mut learned = Vec::with_capacity(total);
-        progress.start("features", total as u64);
-        while let Some(batch) = loader.next_batch(BATCH)? {
-            let seen = batch.images.len() + batch.failed.len();
-            for failed in batch.failed {
-                if !self.skip_bad {
-                    return Err(failed.error.into());
+/// What the configuration learns.
+fn learners(config: &Config, checkpoints: Option<&Checkpoints>) -> Result<Vec<Box<dyn FitBranch>>> {
+    Ok(match config.method {
+        Method::Masf => {
+            check_shares(&config.fusion.weights)?;
+            let mut branches: Vec<Box<dyn FitBranch>> = Vec::new();
+            for branch in &config.branches {
+                match branch {
+                    Branch::Memory => {
+                        for params in config.memory_banks() {
+                            branches.push(Box::new(OnTurned(params.check()?)));
+                        }
+                    }
+                    Branch::Distill => {
+                        branches.push(Box::new(StudentBranch::new(config.student_params(), checkpoints)?));
+                    }
                 }
-                tracing::debug!("skipped: {}", failed.error);
-                report.skipped.push(failed.error.into());
             }
-            if let Some(tensor) = batch.tensor {
-                let tensor = looks.upright(&tensor)?;
-                digest.update(&tensor)?;
-                extraction.push(backbone, &tensor)?;
-                let indices: Vec<usize> = batch.images.iter().map(|image| image.index).collect();
-                extraction.push_turned(backbone, &tensor, &indices)?;
-                learned.extend(indices);
-            }
-            progress.step(seen as u64);
+            branches
         }
-        progress.finish();
-        for line in report.skipped_summary() {
-            tracing::warn!("skipped: {line}");
-        }
-        let ((what, least), found) = (needed, learned.len());
-        if found < least {
-            let mut problem = format!("{found} can be used; at least {least} needed, and 20 or more are advisable");
-            if let Some(reason) = report.skipped_summary().first() {
-                problem += &format!("; left out: {reason}");
-            }
-            return Err(Error::data(what, problem));
-        }
-        let provenance = Provenance {
-            masf_version: env!("CARGO_PKG_VERSION").to_owned(),
-            images: learned.len(),
-            skipped: report.skipped.len(),
-            images_sha256: digest.finish(),
-        };
-        Ok((extraction.finish()?, learned, provenance, report))
-    }
+        Method::PatchCore => vec![Box::new(config.patchcore()?)],
+        Method::Padim => vec![Box::new(config.padim()?)],
+        Method::Cfa => vec![Box::new(config.cfa()?)],
+        Method::Rdpp => vec![Box::new(config.rdpp()?)],
+        Method::Adtr => vec![Box::new(config.adtr()?)],
+        Method::Isstad => vec![Box::new(config.isstad()?)],
+    })
 }
 
 /// What a component says of its part of the memory budget, as of the whole.
-pub(crate) fn in_whole_budget(error: Error, budget: ByteSize) -> Error {
+pub(crate) fn in_whole_budget(error: Error, config: &Config) -> Error {
     let Error::Component { source, .. } = &error else { return error };
+    let of_bank = |least: usize| least.saturating_mul(config.memory_bank_count());
     let (least, what) = match (source.downcast_ref(), source.downcast_ref()) {
         (Some(MemoryError::Budget { least, prototypes, dimensions, .. }), _) => {
-            (least, format!("{prototypes} prototypes of {dimensions} dimensions; or fewer of either"))
+            (of_bank(*least), format!("{prototypes} prototypes of {dimensions} dimensions; or fewer of either"))
         }
         (Some(MemoryError::LeastBudget { least, prototypes, dimensions, .. }), _) => {
-            (least, format!("{prototypes} prototypes of {dimensions} dimensions; or fewer dimensions"))
+            (of_bank(*least), format!("{prototypes} prototypes of {dimensions} dimensions; or fewer dimensions"))
         }
         (Some(MemoryError::Held { least, held, dimensions, .. }), _) => {
-            (least, format!("the {held} patches of {dimensions} dimensions that are held already"))
+            (of_bank(*least), format!("the {held} patches of {dimensions} dimensions that are held already"))
         }
         (_, Some(BaselineError::Budget { needed, positions, dimensions, .. })) => {
-            (needed, format!("{positions} positions of {dimensions} dimensions; or fewer of either"))
+            (*needed, format!("{positions} positions of {dimensions} dimensions; or fewer of either"))
         }
         _ => return error,
     };
-    let least = ByteSize::mib(whole_budget(*least).div_ceil(1 << 20));
-    Error::argument("memory_budget", budget, format!("at least {least} for {what}"))
+    let least = ByteSize::mib(whole_budget(least).div_ceil(1 << 20));
+    Error::argument("memory_budget", config.memory_budget, format!("at least {least} for {what}"))
 }
 
 /// Refuses strides that the backbone has no level of, before it works for long.
@@ -445,7 +431,9 @@ fn check_strides(strides: &[usize], backbone: &dyn FeatureExtractor) -> Result<(
     let known: Vec<usize> = backbone.levels().iter().map(|level| level.stride).collect();
     match strides.iter().find(|stride| !known.contains(stride)) {
         Some(missing) => {
-            Err(Error::argument("backbone.strides", missing, format!("strides of the backbone, {known:?}")))
+            let expected =
+                format!("strides of the backbone, {known:?} (Config::for_backbone has those of a registered one)");
+            Err(Error::argument("backbone.strides", missing, expected))
         }
         None => Ok(()),
     }

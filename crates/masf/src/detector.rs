@@ -284,7 +284,7 @@ impl Detector {
     /// Saves with options, for example without the backbone's weights.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system's, a model of more than 4 GiB, which could not be loaded, and what a part of one's own says.
     pub fn save_with(&self, path: impl AsRef<Path>, options: SaveOptions) -> Result<()> {
         let path = path.as_ref();
         let _span = tracing::info_span!("save", path = %path.display()).entered();
@@ -404,7 +404,7 @@ impl Detector {
     /// # fn main() -> masf::Result<()> {
     /// let detector = masf::Detector::load("part.masf")?;
     /// let strict = detector.threshold_for(0.01)?;
-    /// detector.with_threshold(strict).save("part-strict.masf")?;
+    /// detector.with_threshold(strict)?.save("part-strict.masf")?;
     /// # Ok(())
     /// # }
     /// ```
@@ -415,14 +415,16 @@ impl Detector {
         Ok(conformal_threshold(&self.calibration_scores, false_alarm_rate)?)
     }
 
-    /// Replaces the threshold for images, for example by one chosen on labelled images; one that fails its
-    /// [check](Threshold::check) cannot be saved.
+    /// Replaces the threshold for images, for example by one chosen on labelled images.
     ///
     /// It moves the verdict on images alone: the threshold for pixels stays, and with it the regions.
-    #[must_use]
-    pub fn with_threshold(mut self, threshold: Threshold) -> Self {
+    ///
+    /// # Errors
+    /// A threshold that fails its [check](Threshold::check).
+    pub fn with_threshold(mut self, threshold: Threshold) -> Result<Self> {
+        threshold.check()?;
         self.image_threshold = threshold;
-        self
+        Ok(self)
     }
 
     /// Sets what an image file may ask for, wherever this detector reads one. After a fit these are the
@@ -513,6 +515,18 @@ pub(crate) fn build_views(config: &Config, backbone: &dyn FeatureExtractor) -> R
         return Ok(None);
     }
     let stride = backbone.levels().iter().map(|level| level.stride).max().unwrap_or(1);
+    if config.views.shifts > 0 {
+        // So many positions count that there is one on every level.
+        let side = config.input.size.height.min(config.input.size.width) as usize;
+        let (margin, most) = (config.views.margin, side.saturating_sub(2 * stride) / 2);
+        if margin > most {
+            let expected = format!(
+                "at most {most} with shifts of {stride} pixels on {}: else no score of theirs counts",
+                config.input.size
+            );
+            return Err(Error::argument("views.margin", margin, expected));
+        }
+    }
     Ok(Some(Box::new(params.build(stride, config.seed)?)))
 }
 

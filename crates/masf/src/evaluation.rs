@@ -44,10 +44,10 @@ pub struct Evaluation {
     pub seconds_per_image: f64,
     /// The threshold of the detector.
     pub threshold: f32,
-    /// The share of good images above the threshold; `None` without good images.
-    pub false_alarm_rate: Option<f64>,
+    /// The share of good images above the threshold.
+    pub false_alarm_rate: f64,
     /// The share of defective images above the threshold.
-    pub detection_rate: Option<f64>,
+    pub detection_rate: f64,
     /// The share of images with a wrong verdict.
     pub error_rate: f64,
     /// The same without the tenth of the images (rounded up) whose verdicts are the most uncertain.
@@ -197,11 +197,7 @@ impl Detector {
     ) -> Result<Evaluation> {
         let ranking = rank(&scores, |_| true).map_err(metrics)?;
         let threshold = self.image_threshold;
-        let rate = |wanted: &dyn Fn(&SampleScore) -> bool| {
-            let of_kind: Vec<_> = scores.iter().filter(|score| wanted(score)).collect();
-            let above = of_kind.iter().filter(|score| threshold.is_exceeded_by(score.image_score)).count();
-            (!of_kind.is_empty()).then(|| above as f64 / of_kind.len() as f64)
-        };
+        let rate = |wanted: &dyn Fn(&SampleScore) -> bool| share_above(&scores, &threshold, wanted);
         let mut kinds = BTreeMap::new();
         for score in &scores {
             kinds.entry(score.kind.clone()).or_insert_with(|| KindEvaluation {
@@ -210,7 +206,7 @@ impl Detector {
                     .ok()
                     .filter(|_| score.defective)
                     .map(|ranking| ranking.auroc()),
-                anomalous_rate: rate(&|other| other.kind == score.kind).unwrap_or_default(),
+                anomalous_rate: rate(&|other| other.kind == score.kind),
             });
         }
         let mut curves = Curves {
@@ -266,6 +262,13 @@ fn error_rates(scores: &[SampleScore], threshold: &Threshold) -> (f64, f64) {
     (all, share(&by_certainty))
 }
 
+/// The share of the images of a selection that are above a threshold; 0 without any.
+fn share_above(scores: &[SampleScore], threshold: &Threshold, selected: impl Fn(&SampleScore) -> bool) -> f64 {
+    let chosen = || scores.iter().filter(|score| selected(score));
+    let above = chosen().filter(|score| threshold.is_exceeded_by(score.image_score)).count();
+    above as f64 / chosen().count().max(1) as f64
+}
+
 /// Both classes are needed; told before an hour is spent on scoring.
 fn check_classes(samples: &[Sample]) -> Result<()> {
     let defective = samples.iter().filter(|sample| sample.label.is_defective()).count();
@@ -304,9 +307,7 @@ fn pixel_metrics(pixels: PixelEvaluator) -> Result<(f64, f64, f64, Vec<ProPoint>
 impl Evaluation {
     /// The share of the good images, or of the defective ones, above another threshold than the detector's.
     pub fn share_above(&self, threshold: &Threshold, defective: bool) -> f64 {
-        let of_class = || self.scores.iter().filter(|score| score.defective == defective);
-        let above = of_class().filter(|score| threshold.is_exceeded_by(score.image_score)).count();
-        above as f64 / of_class().count().max(1) as f64
+        share_above(&self.scores, threshold, |score| score.defective == defective)
     }
 
     /// The threshold of the largest F1 score on these images, on the scale of `current`.
@@ -324,18 +325,26 @@ impl Evaluation {
     }
 }
 
+/// A rate as people read it.
+pub(crate) fn percent(rate: f64) -> String {
+    format!("{:.1} %", 100.0 * rate)
+}
+
+/// A metric as people read it, or a dash.
+pub(crate) fn number(metric: Option<f64>) -> String {
+    metric.map_or("-".to_owned(), |metric| format!("{metric:.4}"))
+}
+
 /// A table for people.
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{:.1} %", 100.0 * rate));
-        let metric = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
         writeln!(f, "images             {} ({:.1} ms each)", self.images, 1e3 * self.seconds_per_image)?;
         writeln!(f, "image AUROC        {:.4}", self.image_auroc)?;
         writeln!(f, "image AP           {:.4}", self.image_ap)?;
         writeln!(f, "image F1-max       {:.4}", self.image_f1_max)?;
-        writeln!(f, "pixel AUROC        {}", metric(self.pixel_auroc))?;
-        writeln!(f, "pixel AP           {}", metric(self.pixel_ap))?;
-        writeln!(f, "AUPRO (FPR < 0.3)  {}", metric(self.aupro))?;
+        writeln!(f, "pixel AUROC        {}", number(self.pixel_auroc))?;
+        writeln!(f, "pixel AP           {}", number(self.pixel_ap))?;
+        writeln!(f, "AUPRO (FPR < 0.3)  {}", number(self.aupro))?;
         if let Some(reason) = &self.pixel_metrics_missing {
             writeln!(f, "no pixel metrics:  {reason}")?;
         }
@@ -344,14 +353,14 @@ impl fmt::Display for Evaluation {
         writeln!(
             f,
             "wrong verdicts     {} ({} without the most uncertain tenth)",
-            percent(Some(self.error_rate)),
-            percent(Some(self.error_rate_of_certain))
+            percent(self.error_rate),
+            percent(self.error_rate_of_certain)
         )?;
         let width = self.kinds.keys().map(|kind| kind.chars().count()).max().unwrap_or(0).max(4);
         writeln!(f, "\n{:width$}  images  image AUROC  called anomalous", "kind")?;
         for (kind, found) in &self.kinds {
-            let auroc = metric(found.image_auroc);
-            let rate = percent(Some(found.anomalous_rate));
+            let auroc = number(found.image_auroc);
+            let rate = percent(found.anomalous_rate);
             writeln!(f, "{kind:width$}  {:>6}  {auroc:>11}  {rate:>16}", found.images)?;
         }
         Ok(())

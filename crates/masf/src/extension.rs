@@ -17,9 +17,9 @@ use masf_fusion::{Threshold, ThresholdSource, Weights};
 use masf_memory::{MemoryBank, MemoryBankFit};
 
 use crate::builder::in_whole_budget;
-use crate::fit::{self, CrossFitted, Extracted, FitBranch, HeldOut, Purpose};
+use crate::fit::{self, CrossFitted, Extracted, FitBranch, HeldOut, Purpose, Reader};
 use crate::provenance::joined;
-use crate::{BackboneConfig, Config, Detector, DetectorBuilder, Provenance};
+use crate::{BackboneConfig, Config, Detector, Provenance};
 
 /// How [`Detector::extend`] and [`Detector::merge`] work; everything has a default.
 #[derive(Clone)]
@@ -130,7 +130,6 @@ impl Detector {
         let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
         let _span = tracing::info_span!("extend", images = images.len()).entered();
         let progress = options.progress.as_ref();
-        let budget = self.config.memory_budget;
         let banks = self.banks()?;
         let held: Vec<usize> = banks.iter().map(|bank| bank.search().count()).collect();
         let fits = self.bank_fits(&held)?;
@@ -146,18 +145,17 @@ impl Detector {
         };
         let needed = ("further images", if calibration.is_some() { 1 } else { fit::MIN_IMAGES });
         let turns = self.config.memory.turns;
-        let (extracted, _, added, _) =
-            self.reader(options).extract(images.clone(), needed, self.preprocess, self.backbone.as_ref(), turns)?;
+        let (extracted, _, added, _) = self.reader(options).read(images.clone(), needed, turns)?;
         let (fitted, scores) = match &calibration {
             None => {
                 let held = self.held_out(&images, options)?;
                 fit::fit_and_score(&branches, &extracted, &held, self.config.threshold.folds, progress)
-                    .map_err(|error| in_whole_budget(error, budget))?
+                    .map_err(|error| in_whole_budget(error, &self.config))?
             }
             Some(calibration) => {
                 let fitted = extracted
                     .fit_all(Purpose::Detector, &branches, |_| true, progress)
-                    .map_err(|error| in_whole_budget(error, budget))?;
+                    .map_err(|error| in_whole_budget(error, &self.config))?;
                 let scores = self.score_calibration(&fitted, calibration, options)?;
                 (fitted, scores)
             }
@@ -192,7 +190,7 @@ impl Detector {
         let mut merged: Vec<Box<dyn Scorer>> = Vec::with_capacity(pairs.len());
         for ((own, other), fit) in pairs.into_iter().zip(fits) {
             let bank = own.merge(other, &fit, options.progress.as_ref());
-            merged.push(Box::new(bank.map_err(|error| in_whole_budget(error, self.config.memory_budget))?));
+            merged.push(Box::new(bank.map_err(|error| in_whole_budget(error, &self.config))?));
         }
         let scores = self.score_calibration(&merged, &calibration, options)?;
         let provenance = joined(&self.provenance, &other.provenance);
@@ -268,9 +266,15 @@ impl Detector {
     }
 
     /// What reads images and computes their features.
-    fn reader(&self, options: &ExtendOptions) -> DetectorBuilder {
-        let limits = self.limits_of(options);
-        Self::builder().config(self.config.clone()).limits(limits).progress(options.progress.clone())
+    fn reader<'a>(&'a self, options: &'a ExtendOptions) -> Reader<'a> {
+        Reader {
+            config: &self.config,
+            preprocess: self.preprocess,
+            backbone: self.backbone.as_ref(),
+            limits: self.limits_of(options),
+            skip_bad: false,
+            progress: options.progress.as_ref(),
+        }
     }
 
     fn limits_of(&self, options: &ExtendOptions) -> Limits {
@@ -281,8 +285,7 @@ impl Detector {
     fn extract_calibration(&self, options: &ExtendOptions) -> Result<Extracted> {
         let images = &options.calibration;
         let needed = ("calibration images", fit::MIN_IMAGES);
-        let (extracted, ..) =
-            self.reader(options).extract(images.clone(), needed, self.preprocess, self.backbone.as_ref(), 0)?;
+        let (extracted, ..) = self.reader(options).read(images.clone(), needed, 0)?;
         self.held_out(images, options)?.check_enough(images.len())?;
         Ok(extracted)
     }

@@ -41,7 +41,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `embedded` | yes | the weights of the default backbone, `masf-nano`, as part of the binary (1.1 MB) |
-//! | `hnsw` | yes | search in a graph, for memory banks far above 50,000 prototypes |
+//! | `hnsw` | yes | search in a graph; measured slower than exact search on 100,000 patches |
 //! | `report` | | `masf::report`: evaluations as self-contained HTML pages |
 //! | `progress` | | `masf::progress::TerminalProgress`, a progress bar |
 //! | `vit` | | vision transformers (DINOv2) as backbones |
@@ -120,9 +120,11 @@ pub use provenance::Provenance;
 /// The crates of others whose types are in this interface: tensors, images and arrays. Taken from here, they have the version that masf has.
 pub use {candle_core, image, ndarray};
 
-pub use masf_backbone as backbone;
-pub use masf_core as core;
-pub use masf_data as data;
+/// The crates behind the facade, for what is not repeated here.
+pub use {
+    masf_backbone as backbone, masf_baselines as baselines, masf_core as core, masf_data as data,
+    masf_distill as distill, masf_fusion as fusion, masf_memory as memory, masf_metrics as metrics, masf_tta as tta,
+};
 
 /// The examples of the README and of the book, compiled as tests.
 #[cfg(doctest)]

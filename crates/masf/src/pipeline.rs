@@ -1,7 +1,7 @@
 //! The one way from images to anomaly maps. Fitting, inspection and evaluation all go through here, so their scores are the
 //! same bits.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use image::DynamicImage;
 use masf_core::{
     AnomalyMap, CalibratedMap, Error, FeatureExtractor, FeaturePyramid, Fusion, RealignedScores, Result, Scorer,
@@ -64,7 +64,9 @@ pub(crate) fn score(branches: &[Box<dyn Scorer>], pyramid: &FeaturePyramid) -> R
     // Where they were in the fit, from the cache; on the CPU nothing is copied.
     let pyramid = &pyramid.to_device(&Device::Cpu)?;
     if let [branch] = branches {
-        return branch.score(pyramid);
+        let scores = branch.score(pyramid)?;
+        check_image_scores(&scores, branch.tag(), pyramid.batch_size())?;
+        return Ok(scores);
     }
     let mut maps: Vec<masf_core::ScoreMap> = Vec::with_capacity(branches.len());
     for branch in branches {
@@ -79,6 +81,17 @@ pub(crate) fn score(branches: &[Box<dyn Scorer>], pyramid: &FeaturePyramid) -> R
         }
     }
     Ok(Scores { maps, image: None })
+}
+
+/// Refuses image scores that are not one `f32` an image, before anything is made of them.
+fn check_image_scores(scores: &Scores, tag: &str, images: usize) -> Result<()> {
+    match &scores.image {
+        Some(image) if image.dims() != [images] || image.dtype() != DType::F32 => {
+            let problem = format!("are {:?} {:?} instead of F32 [{images}]", image.dtype(), image.dims());
+            Err(Error::data(format!("image scores of the branch `{tag}`"), problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The raw scores of preprocessed images `[B, 3, H, W]`, whose own pyramid is given, and of their views.

@@ -9,14 +9,13 @@ use crate::{LinearMap, MemoryError, Result};
 ///
 /// In TOML: `search = "exact"`, `search = { shortlist = { directions = 128 } }`, `search = { cells = { visited = 16, keys = "both" } }` or
 /// `search = { hnsw = { connections = 32 } }`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Search {
     /// Compared with all prototypes ([`ExactSearch`]).
-    #[default]
     Exact,
-    /// Compared with the few prototypes that are nearest by the leading principal directions ([`ShortlistSearch`]).
+    /// Compared with the few prototypes that are nearest by the leading principal directions ([`ShortlistSearch`]); the default.
     Shortlist {
         /// Principal directions, 1 to 4096; descriptors at most twice as long are searched exactly. Default 128.
         #[serde(default = "directions")]
@@ -49,6 +48,12 @@ pub enum Search {
         #[serde(default = "search")]
         search: usize,
     },
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self::Shortlist { directions: directions(), candidates: candidates() }
+    }
 }
 
 fn directions() -> usize {

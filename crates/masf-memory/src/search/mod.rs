@@ -3,7 +3,7 @@
 //! - [`ExactSearch`]: the answer of comparing all distances, bit for bit.
 //! - [`ShortlistSearch`]: a few principal directions choose the prototypes that are compared directly.
 //! - [`CellSearch`]: an inverted file; queries visit the nearest of the cells that the prototypes are sorted into.
-//! - [`HnswSearch`](crate::HnswSearch) (feature `hnsw`): a navigable graph, for banks far above 50,000 prototypes.
+//! - [`HnswSearch`](crate::HnswSearch) (feature `hnsw`): a navigable graph; measured slower than exact search on 100,000 patches.
 
 mod backend;
 mod cells;

@@ -43,6 +43,11 @@ impl Config {
         params
     }
 
+    /// How many memory banks there are, which share the budget for learning.
+    pub(crate) fn memory_bank_count(&self) -> usize {
+        if self.memory.per_level { self.backbone.strides.len().max(1) } else { 1 }
+    }
+
     /// The settings of the memory banks: one over all strides, or one for each.
     pub(crate) fn memory_banks(&self) -> Vec<MemoryBankParams> {
         let strides = &self.backbone.strides;
@@ -62,7 +67,7 @@ impl Config {
             standardise: memory.standardise,
             reduction: memory.reduction,
             candidates: memory.candidates,
-            memory_budget: self.learning_budget(),
+            memory_budget: self.learning_budget() / self.memory_bank_count(),
             projection: memory.projection,
             prototypes: memory.prototypes,
             search: memory.search,

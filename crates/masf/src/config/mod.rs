@@ -182,11 +182,8 @@ impl InputConfig {
         Ok(())
     }
 
-    /// The preprocessing for a backbone's normalisation.
-    ///
-    /// # Errors
-    /// Sizes out of range.
-    pub fn preprocess(&self, normalisation: Normalisation) -> Result<Preprocess> {
+    /// The preprocessing at one angle; [`Config::preprocess`] is that of the whole.
+    fn preprocess(&self, normalisation: Normalisation) -> Result<Preprocess> {
         let mut preprocess = Preprocess::new(self.size, normalisation)?.with_significant_bits(self.significant_bits)?;
         if let Some(size) = self.crop_from {
             preprocess = preprocess.with_crop_from(Resize::Exact(size))?;

@@ -2,13 +2,18 @@
 
 use std::sync::{Arc, Mutex};
 
+use candle_core::{DType, Device, Tensor};
 use masf_backbone::ScatteringBackbone;
-use masf_core::{Error, FeatureExtractor, Fit, Progress, PyramidSource, Result, Silent};
+use masf_core::{
+    Artifact, ArtifactReader, ArtifactWriter, Error, Fault, FeatureExtractor, FeaturePyramid, Fit, LevelSpec,
+    Normalisation, Progress, PyramidSource, Result, ScoreMap, Scorer, Scores, Silent,
+};
 use masf_data::synthetic::{SyntheticConfig, SyntheticSet, write_dataset};
 use masf_data::{Dataset, ImageInput, Limits, Size};
+use masf_fusion::Threshold;
 use masf_memory::{MemoryBank, MemoryBankFit, MemoryBankParams};
 
-use crate::{BackboneConfig, Config, Detector, ExtendOptions};
+use crate::{BackboneConfig, Branch, Config, Detector, DetectorBuilder, ExtendOptions, Preset};
 
 /// What fits in a moment.
 pub(crate) fn config() -> Config {
@@ -160,4 +165,120 @@ fn a_bank_learns_once_beside_a_branch_that_learns_anew_for_each_fold() -> Result
     let count = |wanted: &str| found.iter().filter(|(stage, _, _)| stage == wanted).count();
     assert_eq!((count("choosing prototypes"), count("calibration 5/5")), (1, 1), "{found:?}");
     Ok(())
+}
+
+/// A backbone and a scorer in name only: what they are asked for first goes wrong.
+struct Named(&'static str, Vec<LevelSpec>);
+
+impl Artifact for Named {
+    fn tag(&self) -> &'static str {
+        "test.named"
+    }
+
+    fn write(&self, _: &mut ArtifactWriter) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(_: &ArtifactReader<'_>) -> Result<Self> {
+        Ok(Self("", Vec::new()))
+    }
+}
+
+impl FeatureExtractor for Named {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn levels(&self) -> &[LevelSpec] {
+        &self.1
+    }
+
+    fn normalisation(&self) -> Normalisation {
+        Normalisation::IMAGENET
+    }
+
+    fn extract(&self, _: &Tensor) -> Result<FeaturePyramid> {
+        Err(Error::Cancelled)
+    }
+}
+
+#[test]
+fn a_preset_is_that_for_the_backbone() -> Result<()> {
+    let named = |name, strides: &[usize]| {
+        Box::new(Named(name, strides.iter().map(|stride| LevelSpec { stride: *stride, channels: 4 }).collect()))
+            as Box<dyn FeatureExtractor>
+    };
+    // The strides are the patch's: with masf-nano's the backbone would be refused before it is asked for anything.
+    let refused = |builder: DetectorBuilder| builder.fit(images(0, 3)).expect_err("no features");
+    let dino = || Detector::builder().preset(Preset::Balanced).backbone(named("dinov2-vits14", &[14]));
+    assert!(matches!(refused(dino()), Error::Cancelled));
+    let error = refused(dino().config(Config::default()));
+    assert!(error.to_string().contains("Config::for_backbone"), "{error}");
+
+    let resolved = |builder: DetectorBuilder| builder.backbone(named("resnet50-v2", &[8, 16])).resolve();
+    let both = [Branch::Memory, Branch::Distill];
+    let config = resolved(Detector::builder().seed(3));
+    assert_eq!((config.branches.as_slice(), config.seed, config.backbone.name.as_str()), (&both[..], 3, "resnet50-v2"));
+    let config = resolved(Detector::builder().seed(3).preset(Preset::Accurate));
+    assert_eq!((config.branches.as_slice(), config.seed, config.memory.prototypes), (&both[..], 0, 8000));
+    assert_eq!(resolved(Detector::builder().preset(Preset::Fast)).branches, [Branch::Memory]);
+    assert_eq!(resolved(Detector::builder().config(Config::default())).branches, [Branch::Memory]);
+    Ok(())
+}
+
+#[test]
+fn a_threshold_that_is_none_is_refused() -> Result<()> {
+    let detector = Detector::builder().config(config()).fit(images(0, 4))?;
+    let threshold = Threshold { value: f32::NAN, ..*detector.threshold() };
+    assert_eq!(detector.with_threshold(threshold).expect_err("not a number").fault(), Fault::Argument);
+    Ok(())
+}
+
+/// A scorer of images whose scores are of a type that none is.
+struct Doubles;
+
+impl Artifact for Doubles {
+    fn tag(&self) -> &'static str {
+        "test.doubles"
+    }
+
+    fn write(&self, _: &mut ArtifactWriter) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(_: &ArtifactReader<'_>) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Scorer for Doubles {
+    fn score(&self, pyramid: &FeaturePyramid) -> Result<Scores> {
+        let images = pyramid.batch_size();
+        let values = Tensor::zeros((images, 8, 8), DType::F32, &Device::Cpu)?;
+        let image = Some(Tensor::zeros(images, DType::F64, &Device::Cpu)?);
+        Ok(Scores { maps: vec![ScoreMap { name: "doubles".into(), values }], image })
+    }
+}
+
+impl Fit for Doubles {
+    type Scorer = Self;
+
+    fn fit(&self, _: &dyn PyramidSource, _: &dyn Progress) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+#[test]
+fn image_scores_of_another_type_are_named() {
+    let error =
+        Detector::builder().config(config()).branch(Doubles).fit(images(0, 4)).expect_err("doubles").to_string();
+    assert!(error.contains("test.doubles") && error.contains("F32 [1]"), "{error}");
+}
+
+#[test]
+fn shifted_views_of_which_nothing_counts_are_refused() {
+    let mut config = config();
+    config.views.shifts = 1;
+    let error = Detector::builder().config(config).fit(images(0, 4)).expect_err("no position counts").to_string();
+    assert!(error.contains("views.margin is 32; expected at most 16"), "{error}");
 }

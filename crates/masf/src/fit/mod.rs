@@ -13,6 +13,7 @@
 
 mod folds;
 mod held_out;
+mod reader;
 mod student;
 mod turned;
 
@@ -29,6 +30,7 @@ use rayon::prelude::*;
 use crate::pipeline::{self, ViewScores};
 use folds::Signatures;
 pub(crate) use held_out::{DefectScores, HeldOut};
+pub(crate) use reader::Reader;
 pub(crate) use student::StudentBranch;
 use turned::{Joined, Turned};
 

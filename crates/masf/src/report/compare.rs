@@ -7,6 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::gallery::Gallery;
 use super::page::STYLE;
 use crate::Evaluation;
+use crate::evaluation::{number, percent};
 
 /// One of the models of a [`comparison`].
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +43,6 @@ const COLUMNS: [&str; 11] = [
 impl Compared<'_> {
     /// The cells of its row.
     fn cells(&self) -> [String; COLUMNS.len()] {
-        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
-        let percent = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{:.1} %", value * 100.0));
         let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
         let found = self.evaluation;
         [

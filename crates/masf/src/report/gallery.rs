@@ -9,7 +9,7 @@ use image::imageops::FilterType;
 use image::{DynamicImage, ExtendedColorType, GrayImage, ImageEncoder, Luma, RgbImage};
 use jpeg_encoder::{ColorType, Encoder};
 use masf_core::{Error, Result};
-use masf_data::{Geometry, Limits, Mask, read_image};
+use masf_data::{Geometry, Mask, read_image};
 
 use crate::evaluation::Evaluated;
 use crate::{Region, heatmap};
@@ -25,7 +25,6 @@ const QUALITY: u8 = 76;
 #[derive(Debug, Clone, Default)]
 pub struct Gallery {
     entries: Vec<Entry>,
-    limits: Option<Limits>,
 }
 
 /// One image of the gallery; pictures are data URLs.
@@ -51,13 +50,6 @@ impl Gallery {
         Self::default()
     }
 
-    /// Sets what an image file may ask for when it is read for its picture; the limits of the detector otherwise.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = Some(limits);
-        self
-    }
-
     /// The number of images.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -73,7 +65,7 @@ impl Gallery {
     /// # Errors
     /// An image that can no longer be read.
     pub fn add(&mut self, found: &Evaluated<'_>) -> Result<()> {
-        let image = read_image(&found.sample.path, &self.limits.unwrap_or(found.limits))?;
+        let image = read_image(&found.sample.path, &found.limits)?;
         let image = thumbnail(&image);
         let size = (image.width(), image.height());
         let inspection = found.inspection;

@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::gallery::{Entry, Gallery};
 use super::plots::{Curve, histogram};
-use crate::evaluation::{KindEvaluation, SampleScore};
+use crate::evaluation::{KindEvaluation, SampleScore, number, percent};
 use crate::{Detector, Evaluation, heatmap};
 
 pub(super) const STYLE: &str = include_str!("style.css");
@@ -70,14 +70,6 @@ pub(super) fn render(title: &str, detector: &Detector, evaluation: &Evaluation, 
     })
 }
 
-fn percent(value: Option<f64>) -> String {
-    value.map_or("-".to_owned(), |value| format!("{:.1} %", value * 100.0))
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or("-".to_owned(), |value| format!("{value:.4}"))
-}
-
 fn summary(evaluation: &Evaluation) -> Markup {
     let cards = [
         ("image AUROC", number(Some(evaluation.image_auroc))),
@@ -88,8 +80,8 @@ fn summary(evaluation: &Evaluation) -> Markup {
         ("AUPRO", number(evaluation.aupro)),
         ("false alarms", percent(evaluation.false_alarm_rate)),
         ("defects found", percent(evaluation.detection_rate)),
-        ("wrong verdicts", percent(Some(evaluation.error_rate))),
-        ("wrong, without the most uncertain tenth", percent(Some(evaluation.error_rate_of_certain))),
+        ("wrong verdicts", percent(evaluation.error_rate)),
+        ("wrong, without the most uncertain tenth", percent(evaluation.error_rate_of_certain)),
     ];
     html! {
         dl.cards { @for (name, value) in cards { div { dt { (name) } dd { (value) } } } }
@@ -111,8 +103,8 @@ impl AtThreshold {
         let found = evaluation.scores.iter().filter(is_found).count();
         let right = evaluation.scores.iter().filter(is_found).filter(|score| score.defective).count();
         Self {
-            false_positive_rate: evaluation.false_alarm_rate.unwrap_or_default(),
-            recall: evaluation.detection_rate.unwrap_or_default(),
+            false_positive_rate: evaluation.false_alarm_rate,
+            recall: evaluation.detection_rate,
             precision: (found > 0).then(|| right as f64 / found as f64),
         }
     }
@@ -178,7 +170,7 @@ fn kinds(evaluation: &Evaluation, linked: bool) -> Markup {
                             td { (of_kind.images) }
                             td { (number(of_kind.image_auroc)) }
                             td { (found(kind)) }
-                            td { (percent(Some(of_kind.anomalous_rate))) }
+                            td { (percent(of_kind.anomalous_rate)) }
                         }
                     }
                 }
