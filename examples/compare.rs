@@ -26,10 +26,12 @@ struct Args {
     /// A category in the MVTec AD layout: methods learn from train/good and are measured on test
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Methods to compare [default: all of masf, patchcore, padim, cfa, rdpp, adtr and isstad]
+    /// Methods to compare [default: all of masf, patchcore, padim, cfa, rdpp, adtr and isstad; the last four are trained, some for
+    /// more than half an hour of processor time each with resnet50-v2]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     methods: Vec<Method>,
-    /// Settings for all methods (docs/masf.toml lists them); the options below override them
+    /// Settings for all methods (docs/masf.toml lists them); the options below override them. Without this file padim has a level
+    /// at stride 4 beside those of the others
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
     /// Feature extractor of all methods [default: masf-nano, whose weights are part of the program]
@@ -38,7 +40,7 @@ struct Args {
     /// Weights of the backbone
     #[arg(long, value_name = "FILE.safetensors")]
     weights: Option<PathBuf>,
-    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256]
+    /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256; 252 for dinov2]
     #[arg(long, value_name = "SIZE")]
     image_size: Option<Size>,
     /// Passes of the methods that are trained over the images [default: those of the settings]

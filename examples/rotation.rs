@@ -1,7 +1,7 @@
 //! How much accuracy turned parts cost, with and without a memory bank of turned training images.
 //!
 //! ```text
-//! cargo run --example rotation -- --data screw --backbone mobilenet-v2 --weights mobilenet_v2.safetensors
+//! cargo run --example rotation -- --data screw --backbone mobilenet-v2 --weights mobilenet_v2_f32.safetensors
 //! ```
 //!
 //! Training and test images are treated alike: the largest disc about the centre is kept, outside of it its edge is repeated along the

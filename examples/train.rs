@@ -35,14 +35,15 @@ struct Args {
     /// with the feature vit: dinov2-vits14, dinov2-vitb14, dinov2-vits14-reg4 or dinov2-vitb14-reg4
     #[arg(long, value_name = "NAME")]
     backbone: Option<String>,
-    /// Weights of the backbone; without this option those of others than masf-nano come from the hub, if built with the feature `hub`
+    /// Weights of the backbone: masf-nano and scattering need none; those of torchvision's ResNets and of DINOv2 are downloaded if
+    /// they are not given, in a build with the feature `hub`; the others always need this file
     #[arg(long, value_name = "FILE.safetensors")]
     weights: Option<PathBuf>,
     /// Where the backbone computes: cpu, cuda, cuda:INDEX, metal or metal:INDEX; GPUs need a build with the feature of that
     /// name [default: cpu]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
-    /// Levels of the backbone to use, by their strides in pixels; padim wants 4,8,16 [default: 8,16]
+    /// Levels of the backbone to use, by their strides in pixels; padim wants 4,8,16 [default: 8,16; 14 for dinov2]
     #[arg(long, value_name = "STRIDES", value_delimiter = ',')]
     strides: Option<Vec<usize>>,
     /// Size that images are resized to: SIDE or HEIGHTxWIDTH [default: 256; 252 for dinov2]

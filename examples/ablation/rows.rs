@@ -19,7 +19,7 @@ pub(crate) const FULL: &str = "full";
 
 /// All rows; a further part is one more entry.
 pub(crate) const ROWS: &[Row] = &[
-    Row { name: FULL, what: "everything on", trains_again: false, change: |_| {} },
+    Row { name: FULL, what: "the settings as they are", trains_again: false, change: |_| {} },
     Row {
         name: "memory-only",
         what: "the memory bank alone: preset `fast`",

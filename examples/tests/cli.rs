@@ -449,7 +449,10 @@ fn the_ablation_measures_its_rows_once() {
     let first = ablation(&[]);
     assert!(first.status.success(), "{}", text(&first.stderr));
     let table = fs::read_to_string(out.join("table.md")).expect("a table");
-    assert!(table.contains("| full | everything on | 0 |") && table.contains("| bank-per-level |"), "{table}");
+    assert!(
+        table.contains("| full | the settings as they are | 0 |") && table.contains("| bank-per-level |"),
+        "{table}"
+    );
     let document: Value = serde_json::from_slice(&fs::read(out.join("table.json")).expect("JSON")).expect("JSON");
     assert_eq!(document["measured"].as_array().map(Vec::len), Some(2));
     assert!(document["rows"][0]["figures"]["image_auroc"]["mean"].is_number(), "{document}");

@@ -2,8 +2,8 @@
 //! networks.
 //!
 //! ```text
-//! cargo run --release --example train_backbone -- --teacher resnet50-v2 --teacher-weights resnet50_v2.safetensors \
-//!     --teacher mobilenet-v2 --teacher-weights mobilenet_v2.safetensors --checkpoint-dir run --out nano.safetensors
+//! cargo run --release --example train_backbone -- --teacher resnet50-v2 --teacher-weights resnet50_v2_layers123.safetensors \
+//!     --teacher mobilenet-v2 --teacher-weights mobilenet_v2_f32.safetensors --checkpoint-dir run --out nano.safetensors
 //! ```
 //!
 //! The run can be stopped at any time (Ctrl-C saves) and continues with the same command and `--resume`; a resumed run makes the
