@@ -122,8 +122,7 @@ fn reason(error: &Error) -> (String, String) {
 }
 
 impl DetectorBuilder {
-    /// Sets the configuration; settings made before are lost. With the backbone of another one, see
-    /// [`Config::for_backbone`].
+    /// Sets the configuration; settings made before are lost. [`Config::for_backbone`] has what suits a backbone.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.settings = Settings::Own(Box::new(config));
