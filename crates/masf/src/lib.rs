@@ -58,7 +58,7 @@
 //! # How it works
 //!
 //! The way of an image: file -> [`data`] (decode, resize, normalise) -> [`backbone`] (feature pyramid) ->
-//! scorers ([memory bank](masf_memory), [student](masf_distill), or a [baseline](masf_baselines)) -> [fusion](masf_fusion)
+//! scorers ([memory bank](masf_memory), [student](masf_distill), or a [baseline](masf_baselines)) -> [fusion]
 //! (calibrated map, image score) -> [`Inspection`]; [views](masf_tta) of the image go the same way as far as the calibrated maps, whose
 //! mean is fused.
 //! `pipeline.rs` holds it in one page, and everything goes through it: a saved and reloaded model, a batch of images, and
