@@ -300,6 +300,7 @@ impl DetectorBuilder {
         }
         let preprocess = config.preprocess(backbone.normalisation())?;
         let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
+        check_margin(&config, backbone.as_ref())?;
         let views = build_views(&config, backbone.as_ref())?;
         let defects = match config.fusion.weights {
             Weights::Learned => config.fusion.synthetic_defects,
@@ -405,7 +406,9 @@ fn learners(config: &Config, checkpoints: Option<&Checkpoints>) -> Result<Vec<Bo
 /// What a component says of its part of the memory budget, as of the whole.
 pub(crate) fn in_whole_budget(error: Error, config: &Config) -> Error {
     let Error::Component { source, .. } = &error else { return error };
-    let of_bank = |least: usize| least.saturating_mul(config.memory_bank_count());
+    // Banks per level share it; PatchCore has one bank.
+    let banks = if config.method == Method::Masf { config.memory_banks().len() } else { 1 };
+    let of_bank = |least: usize| least.saturating_mul(banks);
     let (least, what) = match (source.downcast_ref(), source.downcast_ref()) {
         (Some(MemoryError::Budget { least, prototypes, dimensions, .. }), _) => {
             (of_bank(*least), format!("{prototypes} prototypes of {dimensions} dimensions; or fewer of either"))
@@ -436,6 +439,21 @@ fn check_strides(strides: &[usize], backbone: &dyn FeatureExtractor) -> Result<(
         }
         None => Ok(()),
     }
+}
+
+/// Refuses shifted views of which no score would count.
+fn check_margin(config: &Config, backbone: &dyn FeatureExtractor) -> Result<()> {
+    let stride = backbone.levels().iter().map(|level| level.stride).max().unwrap_or(1);
+    // So many positions count that there is one on every level.
+    let side = config.input.size.height.min(config.input.size.width) as usize;
+    let (margin, most) = (config.views.margin, side.saturating_sub(2 * stride) / 2);
+    if config.views.shifts > 0 && margin > most {
+        let size = config.input.size;
+        let expected =
+            format!("at most {most} with shifts of {stride} pixels on {size}: else no score of theirs counts");
+        return Err(Error::argument("views.margin", margin, expected));
+    }
+    Ok(())
 }
 
 /// Refuses shares of branches that the configuration cannot have; branches of one's own may have any name.

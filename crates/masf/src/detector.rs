@@ -515,18 +515,6 @@ pub(crate) fn build_views(config: &Config, backbone: &dyn FeatureExtractor) -> R
         return Ok(None);
     }
     let stride = backbone.levels().iter().map(|level| level.stride).max().unwrap_or(1);
-    if config.views.shifts > 0 {
-        // So many positions count that there is one on every level.
-        let side = config.input.size.height.min(config.input.size.width) as usize;
-        let (margin, most) = (config.views.margin, side.saturating_sub(2 * stride) / 2);
-        if margin > most {
-            let expected = format!(
-                "at most {most} with shifts of {stride} pixels on {}: else no score of theirs counts",
-                config.input.size
-            );
-            return Err(Error::argument("views.margin", margin, expected));
-        }
-    }
     Ok(Some(Box::new(params.build(stride, config.seed)?)))
 }
 

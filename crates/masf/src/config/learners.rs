@@ -43,23 +43,19 @@ impl Config {
         params
     }
 
-    /// How many memory banks there are, which share the budget for learning.
-    pub(crate) fn memory_bank_count(&self) -> usize {
-        if self.memory.per_level { self.backbone.strides.len().max(1) } else { 1 }
-    }
-
-    /// The settings of the memory banks: one over all strides, or one for each.
+    /// The settings of the memory banks, which share the budget for learning: one over all strides, or one for each.
     pub(crate) fn memory_banks(&self) -> Vec<MemoryBankParams> {
         let strides = &self.backbone.strides;
-        if self.memory.per_level {
-            strides.iter().map(|stride| self.memory_params(vec![*stride])).collect()
-        } else {
-            vec![self.memory_params(strides.clone())]
-        }
+        let of_banks = match self.memory.per_level {
+            true => strides.iter().map(|stride| vec![*stride]).collect(),
+            false => vec![strides.clone()],
+        };
+        let budget = self.learning_budget() / of_banks.len().max(1);
+        of_banks.into_iter().map(|levels| self.memory_params(levels, budget)).collect()
     }
 
     /// The settings of a memory bank over some levels.
-    fn memory_params(&self, levels: Vec<usize>) -> MemoryBankParams {
+    fn memory_params(&self, levels: Vec<usize>, memory_budget: usize) -> MemoryBankParams {
         let memory = &self.memory;
         MemoryBankParams {
             levels,
@@ -67,7 +63,7 @@ impl Config {
             standardise: memory.standardise,
             reduction: memory.reduction,
             candidates: memory.candidates,
-            memory_budget: self.learning_budget() / self.memory_bank_count(),
+            memory_budget,
             projection: memory.projection,
             prototypes: memory.prototypes,
             search: memory.search,

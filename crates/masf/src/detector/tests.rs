@@ -282,3 +282,25 @@ fn shifted_views_of_which_nothing_counts_are_refused() {
     let error = Detector::builder().config(config).fit(images(0, 4)).expect_err("no position counts").to_string();
     assert!(error.contains("views.margin is 32; expected at most 16"), "{error}");
 }
+
+#[test]
+fn a_model_of_before_such_views_were_refused_opens() -> Result<()> {
+    let mut config = config();
+    (config.views.shifts, config.views.margin) = (1, 8);
+    let mut detector = Detector::builder().config(config).fit(images(0, 4))?;
+    detector.config.views.margin = 32;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.masf");
+    detector.save(&path)?;
+    Detector::load(&path)?.inspect(images(1, 1).remove(0))?;
+    Ok(())
+}
+
+#[test]
+fn banks_per_level_share_the_budget() {
+    let mut config = Config::default();
+    let whole = config.memory_banks()[0].memory_budget;
+    config.memory.per_level = true;
+    let budgets: Vec<usize> = config.memory_banks().iter().map(|bank| bank.memory_budget).collect();
+    assert_eq!(budgets, [whole / 2; 2]);
+}
