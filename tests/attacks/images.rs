@@ -1,4 +1,4 @@
-//! Images that lie. `crates/masf-data/tests/decoding.rs` cuts and damages good ones at every byte; these are made to break decoders.
+//! Images that lie. `crates/masf-data/tests/suite/decoding.rs` cuts and damages good ones at every byte; these are made to break decoders.
 
 use std::fs;
 use std::path::PathBuf;

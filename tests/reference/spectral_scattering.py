@@ -1,4 +1,4 @@
-"""Kymatio's scattering coefficients of a smooth test image, for crates/masf-spectral/tests/scattering.rs.
+"""Kymatio's scattering coefficients of a smooth test image, for crates/masf-spectral/tests/suite/scattering.rs.
 
 Run from the repository root with numpy, scipy, kymatio and safetensors installed:
     python tests/reference/spectral_scattering.py

@@ -1,4 +1,4 @@
-"""NumPy's transforms, torch's gradients and SciPy's windows for crates/masf-spectral/tests/reference.rs.
+"""NumPy's transforms, torch's gradients and SciPy's windows for crates/masf-spectral/tests/suite/reference.rs.
 
 Run from the repository root with numpy, scipy, torch and safetensors installed:
     python tests/reference/spectral_transforms.py

@@ -1,9 +1,7 @@
 //! Transforms against NumPy, gradients against torch, windows against SciPy (`tests/reference/spectral_transforms.py`).
 
-mod common;
-
+use crate::common::{relative, tolerance};
 use candle_core::{DType, Device, Tensor, Var};
-use common::{relative, tolerance};
 use masf_spectral::{
     Axes, ComplexTensor, Extent, Norm, Result, Sampling, Spectrum, Window, fft2, ifft2, irfft2, rfft, rfft2,
 };

@@ -1,9 +1,7 @@
 //! Laws of the transforms over random shapes, and the fast path against the Fourier matrix.
 
-mod common;
-
+use crate::common::{complex_noise, max_abs, noise, relative, tolerance};
 use candle_core::{DType, Device, IndexOp, Tensor};
-use common::{complex_noise, max_abs, noise, relative, tolerance};
 use masf_spectral::{
     Axes, ComplexTensor, Error, Extent, Norm, Result, Spectrum, dft, fft, fft2, ifft, ifft2, irfft, irfft2, rfft, rfft2,
 };

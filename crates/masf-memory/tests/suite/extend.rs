@@ -1,9 +1,7 @@
 //! Anchors and the ways to search in whole banks, banks that learn more, and banks that become one.
 
-mod common;
-
+use crate::common::{Images, batch, image, pyramid};
 use candle_core::{Device, Tensor};
-use common::{Images, batch, image, pyramid};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
 use masf_core::{Artifact, Fault, FeaturePyramid, Fit, Result, Scorer, Silent};
 use masf_memory::{CellKeys, MemoryBank, MemoryBankFit, MemoryBankParams, Reduction, Search, Standardisation};

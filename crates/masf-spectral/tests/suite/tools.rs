@@ -1,10 +1,8 @@
 //! Laws of the decomposition, the analysis tools and the descriptors.
 
-mod common;
-
+use crate::common::{max_abs, noise, relative};
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 use candle_nn::Module;
-use common::{max_abs, noise, relative};
 use masf_spectral::{
     DecompositionConfig, LocalSpectra, LogPolar, Norm, PhaseNoise, Result, Ring, RingDescriptor, SpectralDecomposition,
     SpectralResidual, Window, amplitude_only, angular_profile, log_power_image, mix_amplitude, phase_only,

@@ -1,11 +1,9 @@
 //! Learning, scoring, saving and loading, with good and with hostile input.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::common::{Cancelled, Images, batch, image, pyramid};
 use candle_core::{Device, Tensor};
-use common::{Cancelled, Images, batch, image, pyramid};
 use masf_core::artifact::{ModelFile, ReadOptions, SaveOptions, save};
 use masf_core::{
     Artifact, Error, Fault, FeaturePyramid, Fit, Progress, PyramidSource, Result, Scorer, Scores, Silent, random_stream,

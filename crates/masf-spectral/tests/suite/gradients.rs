@@ -1,10 +1,8 @@
 //! Gradients against central differences in f64, of the transforms and of what is built on them.
 
-mod common;
-
+use crate::common::noise;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
-use common::noise;
 use masf_spectral::{
     ComplexTensor, DecompositionConfig, LogPolar, Norm, PhaseNoise, Result, RingDescriptor, Scattering2d,
     ScatteringConfig, SpectralDecomposition, SpectralResidual, Window, amplitude_only, fft, ifft, irfft, irfft2,

@@ -1,8 +1,6 @@
 //! Banks without folds, made from one bank, against banks learned without them.
 
-mod common;
-
-use common::{Cancelled, Images, batch, image};
+use crate::common::{Cancelled, Images, batch, image};
 use masf_core::{CrossFit, FeaturePyramid, Fit, Result, Scorer, Silent, Subset};
 use masf_memory::{MemoryBank, MemoryBankFit, MemoryBankParams, Reduction, Search, Standardisation};
 

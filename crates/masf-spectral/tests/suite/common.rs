@@ -1,5 +1,4 @@
 //! Helpers of the integration tests.
-#![allow(dead_code, reason = "each test file uses some of them")]
 
 use candle_core::{DType, Device, Shape, Tensor};
 use masf_spectral::{ComplexTensor, Result};
