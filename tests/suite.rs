@@ -1,4 +1,5 @@
-//! One program for the tests that need no process of their own: a program for each file would take eight times as long to compile.
+//! One program for the tests that need no process of their own: each program compiles the generic code that it calls, and is
+//! linked, by itself.
 
 mod api;
 mod bad_input;

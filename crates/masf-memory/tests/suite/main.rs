@@ -1,5 +1,5 @@
-//! One program for the tests of the public interface that need no process of their own: a program for each file would take four times
-//! as long to compile.
+//! One program for the tests of the public interface that need no process of their own: each program compiles the generic code
+//! that it calls, and is linked, by itself.
 
 mod bank;
 #[path = "../common/mod.rs"]

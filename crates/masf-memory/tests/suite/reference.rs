@@ -1,6 +1,6 @@
 //! Against numbers of PyTorch, scikit-learn and NumPy; see `tests/reference/memory_reference.py`.
 
-use crate::common::pyramid;
+use crate::common::{Images, pyramid};
 use candle_core::{Device, Tensor};
 use masf_core::{Fit, Scorer, Silent};
 use masf_memory::{MemoryBankParams, PatchEmbedding, Standardisation, greedy_k_centre};
@@ -58,7 +58,7 @@ fn distances_and_image_scores_are_those_of_scikit_learn_and_the_formula() -> mas
         reweight_neighbours: 3,
         ..MemoryBankParams::default()
     };
-    let bank = params.check()?.fit(&crate::common::Images(vec![pyramid.image(0)?]), &Silent)?;
+    let bank = params.check()?.fit(&Images(vec![pyramid.image(0)?]), &Silent)?;
     assert_eq!(bank.search().count(), 35);
     let scores = bank.score(&pyramid.image(1)?)?;
     let image = scores.image.as_ref().map(Tensor::to_vec1::<f32>).transpose()?.unwrap();

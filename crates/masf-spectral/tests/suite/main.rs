@@ -1,4 +1,5 @@
-//! One program for all tests of the public interface: a program for each file would take five times as long to compile.
+//! One program for all tests of the public interface: each program compiles the generic code that it calls, and is
+//! linked, by itself.
 
 mod common;
 mod gradients;
